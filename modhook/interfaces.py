@@ -1,0 +1,216 @@
+"""What a plugin of each kind must be: one abstract class per kind.
+
+This module imports neither torch nor xarray at run time, so that a plugin's options can be looked at cheaply.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from modhook.variables import Variable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    import xarray as xr
+    from matplotlib.figure import Figure as MatplotlibFigure
+    from torch import Tensor, nn
+
+    from modhook.run.context import RunContext
+    from modhook.run.finished import FinishedRun
+
+    Batch = dict[str, Any]
+    Net = Callable[..., Any]
+
+
+@attrs.frozen
+class NoOptions:
+    """The options class of a plugin that takes none."""
+
+
+@attrs.frozen
+class Stage:
+    """One mask stage of a task: the sub-function whose weights are looked for.
+
+    `copied` are patterns of parameters whose mask is copied from the control stage and not learned.
+    """
+
+    name: str
+    doc: str
+    copied: tuple[str, ...] = ()
+
+
+class Task(ABC):
+    """A task: data with named splits, stages, loss and scores.
+
+    Data are dictionaries of tensors with one leading item dimension, on the CPU; batches are the same, indexed.
+    `Options` is a frozen attrs class; the study file's `[task]` table, `name` aside, is structured into it.
+    """
+
+    Options: ClassVar[type] = NoOptions
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    """Names of what `score` returns; each becomes a variable of `scores`."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @property
+    @abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """Names of the test sets that are measured after every stage, in order."""
+
+    @property
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The mask stages in order; the first is the control, on the whole task, and is named `control`."""
+
+    @abstractmethod
+    def shape(self) -> Mapping[str, Any]:
+        """Return what a network plugin must know to build a network for this task, for example `{"inputs": 42, "outputs": 20}`."""
+
+    def load(self) -> None:  # noqa: B027 - optional for a plugin
+        """Read, download or generate the data; called once before any training. Raises `DataError`."""
+
+    @abstractmethod
+    def train_set(self, stage: str | None) -> Batch:
+        """Return the data to train on: of one stage, or of base training (`None`). Tensors (N, ...)."""
+
+    @abstractmethod
+    def test_set(self, split: str) -> Batch:
+        """Return the data of one split. Tensors (N, ...)."""
+
+    def prepare(self, batch: Batch, rng: np.random.Generator, training: bool) -> Batch:
+        """Finish a batch: trim padding, flip coins, augment. `rng` is the run's own and is saved with it."""
+        return batch
+
+    @abstractmethod
+    def loss(self, net: Net, batch: Batch) -> Tensor:
+        """Return the loss of one batch, a scalar. `net(*inputs)` stands for the network."""
+
+    @abstractmethod
+    def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
+        """Return `{metric: (B,) tensor}`, one number per item, for every name in `metrics`."""
+
+    def edit_network(self, model: nn.Module, stage: str) -> None:  # noqa: B027 - optional for a plugin
+        """Change the trained network in place before this mask stage (rarely needed)."""
+
+    def decode(self, batch: Batch) -> list[str]:
+        """Return each item as text, for people."""
+        raise NotImplementedError(f"{type(self).__name__} does not decode its items")
+
+
+class Model(ABC):
+    """A network plugin: builds a stock `nn.Module` for a task's shape."""
+
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @abstractmethod
+    def build(self, shape: Mapping[str, Any]) -> nn.Module:
+        """Return a new network; the global random state is seeded by the caller. Raises `UserError` for a shape it cannot serve."""
+
+
+class Sampler(ABC):
+    """A mask parametrisation: how K binary masks are drawn from logits, and how the gradient flows back."""
+
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return `weight` under one sampled mask per generator: (K, *weight.shape), differentiable in `logits` (*weight.shape)."""
+
+    def deterministic(self, logits: Tensor) -> Tensor:
+        """Return the binary mask used for evaluation, a bool tensor: `logits >= 0`."""
+        return logits >= 0
+
+
+class Protocol(ABC):
+    """The order of work of one run (one seed at one sweep point)."""
+
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def stages(self, task: Task) -> tuple[str, ...]:
+        """Return the labels of the cube's `stage` coordinate of `scores`, in the order in which they are computed."""
+
+    @abstractmethod
+    def masked_stages(self, task: Task) -> tuple[str, ...]:
+        """Return the labels of the stages that leave a mask."""
+
+    @abstractmethod
+    def run(self, context: RunContext) -> None:
+        """Compute every stage of the run that `context` does not have yet."""
+
+
+class Analysis(ABC):
+    """Something computed from the finished masks of one run; it needs no training."""
+
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: Any = None) -> None:
+        self.options = self.Options() if options is None else options
+
+    @abstractmethod
+    def variables(self, task: Task) -> tuple[Variable, ...]:
+        """Declare every variable that `compute` returns."""
+
+    def labels(self, task: Task, stages: Sequence[str]) -> dict[str, list[Any]]:
+        """Return labels for dimensions that only this analysis has; `stage`, `split`, `parameter` are known. `stages` have masks."""
+        return {}
+
+    @abstractmethod
+    def compute(self, run: FinishedRun) -> dict[str, Any]:
+        """Return `{variable name: array}` for this run; own dims in full."""
+
+
+class Figure(ABC):
+    """A figure drawn from one or several cubes."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Variables ("group/name") that a cube must have."""
+    tasks: ClassVar[tuple[str, ...] | None] = None
+    """Tasks it applies to; None for any."""
+
+    @abstractmethod
+    def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
+        """Return the figure. Missing runs are left out, and said so."""
+
+
+class Tracker:
+    """Receives the events of a run's life. Every method may be left as it is."""
+
+    def study_started(self, name: str, runs: int) -> None:
+        """A study of `runs` runs begins."""
+
+    def run_started(self, label: str) -> None:
+        """One run (`seed=3, masks.beta=1e-4`) begins."""
+
+    def stage_started(self, stage: str, steps: int) -> None:
+        """A stage of `steps` optimiser steps begins (0: nothing to iterate)."""
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Step number `step` (from 1) is done; `values` holds what was logged at it, often nothing."""
+
+    def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
+        """A stage is done and its scores (`accuracy/split`) are in the cube."""
+
+    def run_finished(self, label: str) -> None:
+        """A run is done."""
+
+    def message(self, text: str) -> None:
+        """Say something once, such as a dropped last batch."""
+
+    def close(self) -> None:
+        """Nothing follows."""

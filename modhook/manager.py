@@ -1,0 +1,163 @@
+"""Finds plugins and hands out what they bring. There is no global manager: `plugins()` builds one per use.
+
+Each entry point is loaded on its own: a broken one is named, skipped, and is an error only if something it could bring
+is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import pluggy
+
+from modhook import hookspecs, interfaces
+from modhook.errors import PluginError, listing, near_miss
+from modhook.hookspecs import PROJECT, Spec
+
+KINDS: dict[str, type] = {
+    "tasks": interfaces.Task,
+    "models": interfaces.Model,
+    "analyses": interfaces.Analysis,
+    "figures": interfaces.Figure,
+    "samplers": interfaces.Sampler,
+    "protocols": interfaces.Protocol,
+    "trackers": interfaces.Tracker,
+}
+"""Kinds of things that plugins bring, and the interface each must implement."""
+
+SINGULAR = {"analyses": "analysis"} | {k: k[:-1] for k in KINDS if k != "analyses"}
+
+# Where a name that is not installed would come from; kept to what is published.
+KNOWN_ELSEWHERE: dict[tuple[str, str], str] = {}
+
+
+@attrs.frozen
+class Entry:
+    """A spec together with the distribution that brings it."""
+
+    kind: str
+    spec: Spec
+    distribution: str
+
+    def load(self) -> Any:
+        """Import the object and check that it implements the interface of its kind. Raises `PluginError`."""
+        module, _, attribute = self.spec.target.partition(":")
+        what = f"{SINGULAR[self.kind]} {self.spec.name!r} of {self.distribution}"
+        try:
+            found: Any = importlib.import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except Exception as error:
+            raise PluginError(
+                f"{what} cannot be loaded from {self.spec.target!r}: {type(error).__name__}: {error}; repair or uninstall that package."
+            ) from error
+        wanted = KINDS[self.kind]
+        if not (isinstance(found, type) and issubclass(found, wanted)):
+            raise PluginError(f"{what} must be a subclass of modhook.{wanted.__name__}, but {self.spec.target!r} is {found!r}.")
+        return found
+
+
+@attrs.frozen
+class Broken:
+    """An entry point that could not be used, and why."""
+
+    name: str
+    distribution: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"plugin {self.name!r} of {self.distribution} was skipped: {self.reason}"
+
+
+class Plugins:
+    """Everything the installed plugins bring, by kind and name."""
+
+    def __init__(self, entries: Iterable[Entry], broken: Iterable[Broken]) -> None:
+        self.broken = tuple(broken)
+        self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        for entry in entries:
+            known = self._entries[entry.kind].setdefault(entry.spec.name, entry)
+            if known is not entry:
+                raise PluginError(
+                    f"{SINGULAR[entry.kind]} {entry.spec.name!r} is brought by both {known.distribution} ({known.spec.target}) and "
+                    f"{entry.distribution} ({entry.spec.target}); uninstall one of them."
+                )
+
+    def entries(self, kind: str) -> list[Entry]:
+        """Return the entries of a kind, sorted by name."""
+        return sorted(self._entries[kind].values(), key=lambda e: e.spec.name)
+
+    def names(self, kind: str) -> list[str]:
+        """Return the names of a kind, sorted."""
+        return sorted(self._entries[kind])
+
+    def find(self, kind: str, name: str) -> Entry:
+        """Return one entry; an unknown name is a `PluginError` that lists the valid ones and names broken plugins."""
+        try:
+            return self._entries[kind][name]
+        except KeyError:
+            valid = self.names(kind)
+        text = f"unknown {SINGULAR[kind]} {name!r}{near_miss(name, valid)}; valid {kind}: {listing(valid)}"
+        if source := KNOWN_ELSEWHERE.get((kind, name)):
+            text += f"; it is brought by the package {source} (pip install {source})"
+        else:
+            text += "; others come with the package that brings them (pip install it into this environment, then see modhook list)"
+        if self.broken:
+            text += "; " + "; ".join(str(b) for b in self.broken)
+        raise PluginError(text + ".")
+
+    def load(self, kind: str, name: str) -> Any:
+        """Import the class called `name`. Raises `PluginError`."""
+        return self.find(kind, name).load()
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> Plugins:
+    """Load every entry point of the group `modhook` and collect the specs. Raises `PluginError` for duplicates."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    points = importlib.metadata.entry_points(group=PROJECT) if entry_points is None else entry_points
+    entries: list[Entry] = []
+    broken: list[Broken] = []
+    seen: set[tuple[str, str]] = set()
+    for point in sorted(points, key=lambda p: (p.name, p.value)):
+        distribution = point.dist.name if point.dist else "an unknown package"
+        if (point.name, point.value) in seen:  # an editable install can be listed twice
+            continue
+        seen.add((point.name, point.value))
+        try:
+            module = point.load()
+            name = manager.register(module, name=f"{distribution}:{point.name}")
+            assert name is not None
+            manager.check_pending()
+        except Exception as error:
+            if manager.has_plugin(f"{distribution}:{point.name}"):
+                manager.unregister(name=f"{distribution}:{point.name}")
+            broken.append(Broken(point.name, distribution, _reason(error)))
+            continue
+        try:
+            entries += _specs(manager, module, distribution)
+        except Exception as error:
+            broken.append(Broken(point.name, distribution, _reason(error)))
+    return Plugins(entries, broken)
+
+
+def _specs(manager: pluggy.PluginManager, module: Any, distribution: str) -> list[Entry]:
+    """Call one plugin's hooks, alone, so that a failure has one culprit."""
+    others = [p for p in manager.get_plugins() if p is not module]
+    found: list[Entry] = []
+    for kind in KINDS:
+        hook = f"modhook_{kind}"
+        for specs in manager.subset_hook_caller(hook, others)():
+            for spec in specs:
+                if not isinstance(spec, Spec):
+                    raise TypeError(f"{hook} must return modhook.Spec objects, not {spec!r}")
+                found.append(Entry(kind, spec, distribution))
+    return found
