@@ -1,0 +1,52 @@
+"""Scores under deterministic masks: large batches, no sampling, no stack."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modhook.errors import UserError
+from modhook.masks import Masks
+
+
+
+def evaluate(
+    model: nn.Module,
+    masks: Masks | None,
+    batches: Iterable[Any],
+    score: Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]],
+) -> Any:
+    """Return the mean score of the masked network over all items.
+
+    Args:
+        model: the network, in the mode (train or eval) in which it is to be measured; it is left as it was.
+        masks: masks to apply, or None for the network as it is.
+        batches: any iterable of batches.
+        score: `score(model, batch)` returns one number per item, (B,), or a dictionary of such tensors.
+
+    Returns:
+        A float, or `{name: float}` if `score` returns a dictionary.
+
+    Raises:
+        MaskError: masks that do not fit. UserError: no batch, or scores that are not one number per item.
+    """
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    single = False
+    with masks.applied_to(model) if masks is not None else contextlib.nullcontext(), torch.no_grad():
+        for batch in batches:
+            result = score(model, batch)
+            single = isinstance(result, Tensor)
+            for name, values in {"score": result}.items() if isinstance(result, Tensor) else result.items():
+                if values.dim() != 1:
+                    raise UserError(f"score must return one number per item, shape (B,), but {name!r} has shape {tuple(values.shape)}.")
+                sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+                counts[name] = counts.get(name, 0) + len(values)
+    if not any(counts.values()):
+        raise UserError("there is nothing to evaluate: no batch with at least one item.")
+    means = {name: total / counts[name] for name, total in sums.items()}
+    return means["score"] if single else means

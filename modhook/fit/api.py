@@ -1,0 +1,215 @@
+"""`fit_masks`: learn which weights a function needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from modhook.errors import MaskError, UserError, listing
+from modhook.fit.engine import Loss, MaskTrainer
+from modhook.interfaces import Sampler, Tracker
+from modhook.loop import run_steps
+from modhook.manager import plugins
+from modhook.masks import Masks
+from modhook.optim import MakeOptimizer
+from modhook.select import DEFAULT_EXCLUDE, select
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@attrs.frozen
+class Fit:
+    """What `fit_masks` returns.
+
+    Attributes:
+        masks: the deterministic masks (logit >= 0), fixed ones included, with the network's fingerprint.
+        logits: {name: tensor} of the learned logits, on the CPU, unrounded.
+        history: Dataset over `step`: `loss`, `gradient_norm` (before clipping, regulariser included), `density`.
+        weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
+        route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
+    """
+
+    masks: Masks
+    logits: dict[str, Tensor]
+    history: xr.Dataset
+    weights: dict[str, Tensor]
+    route: dict[str, Any]
+
+
+def fit_masks(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss,
+    *,
+    samples: int = 4,
+    steps: int = 2000,
+    lr: float = 1e-2,
+    beta: float = 1e-4,
+    init: float | Mapping[str, Tensor] = 2.0,
+    include: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = DEFAULT_EXCLUDE,
+    sampler: str | Sampler = "gumbel",
+    fixed: Masks | None = None,
+    train_weights: Mapping[str, Tensor] | None = None,
+    optimizer: str | MakeOptimizer = "adam",
+    clip: float | None = 1.0,
+    warmup: int = 0,
+    reg_batch: int | None = None,
+    executor: str = "auto",
+    memory: int | str | None = None,
+    seed: int = 0,
+    label: str = "",
+    progress: bool | Tracker = True,
+    callback: Callable[[int, MaskTrainer], None] | None = None,
+) -> Fit:
+    """Learn a binary mask over the weights of a frozen network: the weights that `loss` needs.
+
+    Each step draws K masks, cuts the batch into K equal consecutive groups, runs group k under mask k (all at once), and
+    descends the mean of the K losses plus `beta / reg_batch` per logit with a straight-through gradient
+    (Csordas et al. 2021, section 2).
+
+    Args:
+        model: any `nn.Module`; it is not changed, and runs in the mode it is in (call `model.eval()` first).
+        batches: any iterable of batches, one per step; a re-iterable (a list, a DataLoader) restarts at its end. A batch is a
+            tensor, dict, tuple or list; tensors have the items first, (B, ...); anything else reaches every group unchanged.
+        loss: `loss(net, batch)` returns a scalar for one group; `net(...)` stands for the network under one mask.
+        samples: K, masks per step; must divide the batch size.
+        steps: optimiser steps.
+        lr: learning rate of the logits.
+        beta: pull towards fewer weights, per logit and item; larger keeps less.
+        init: start of all logits (2.0: keep-probability 0.88), or {name: tensor of the parameter's shape}; names left out start at 2.
+        include, exclude: patterns of parameters to mask (see `modhook.select`).
+        sampler: a sampler plugin's name, or a `Sampler`.
+        fixed: masks that are applied and not learned.
+        train_weights: {name: bool tensor}: weights that learn together with the logits where True.
+        optimizer: "adam", "sgd", or a callable from a list of tensors to a torch optimiser.
+        clip: limit of the global gradient norm of everything learned; None or 0 switches clipping off.
+        warmup: steps of linear learning-rate warm-up.
+        reg_batch: the B in beta / B; default: the batch's size.
+        executor: "auto", "fastest", "vmap" or "loop": how the K samples run (see `modhook.stack`).
+        memory: bytes (or text such as "2 GB") that noise, masked weights and their gradients may take; K is processed in parts.
+        seed, label: the noise of sample k depends on (seed, label, k) only.
+        progress: True for a progress bar, False for silence, or a `Tracker`.
+        callback: called as `callback(step, trainer)` after each step (from 1).
+
+    Returns:
+        A `Fit`.
+
+    Raises:
+        UserError: a batch that K does not divide, patterns that match nothing, a loss that is no scalar, unknown names.
+        RunError: a loss that is not finite.
+    """
+    _check(samples=samples, steps=steps)
+    names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
+    if fixed is not None:
+        fixed._fit(model)
+        names = tuple(n for n in names if n not in fixed)
+        if not names and not train_weights:
+            raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    _check_train_weights(parameters, train_weights)
+    trainer = MaskTrainer(
+        model,
+        loss,
+        _initial(parameters, names, init),
+        _sampler(sampler),
+        samples=samples,
+        lr=lr,
+        beta=beta,
+        fixed=fixed,
+        train_weights=train_weights,
+        optimizer=optimizer,
+        clip=clip,
+        warmup=warmup,
+        reg_batch=reg_batch,
+        executor=executor,
+        memory=_bytes(memory),
+        seed=seed,
+        label=label,
+    )
+    own = not isinstance(progress, Tracker)
+    tracker = _tracker(progress)
+    if own:
+        tracker.stage_started("masks", steps)
+    try:
+        after = None if callback is None else (lambda step: callback(step, trainer))
+        history = run_steps(trainer, batches, steps, tracker, after)
+    finally:
+        if own:
+            tracker.close()
+    learned = trainer.masks()
+    logits = {n: l.detach().cpu() for n, l in trainer.logits.items()}
+    stacked = trainer.stacked
+    return Fit(
+        masks=Masks({**learned, **(fixed or {})}, model),
+        logits=logits,
+        history=history.dataset(),
+        weights={n: trainer.weights[n].detach().cpu() for n in trainer.trained},
+        route=stacked.report() if stacked is not None else {},
+    )
+
+
+def _check(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
+
+
+def _initial(parameters: Mapping[str, Tensor], names: Sequence[str], init: float | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return starting logits: float32, or float64 where the weights are."""
+    given = init if isinstance(init, Mapping) else {}
+    if unknown := sorted(set(given) - set(names)):
+        raise UserError(f"init names parameters that are not masked: {listing(unknown)}; masked are: {listing(names)}.")
+    start = 2.0 if isinstance(init, Mapping) else float(init)
+    logits: dict[str, Tensor] = {}
+    for name in names:
+        parameter = parameters[name]
+        dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+        logits[name] = torch.full(parameter.shape, start, dtype=dtype, device=parameter.device)
+        if name in given:
+            if given[name].shape != parameter.shape:
+                raise UserError(f"init of {name!r} has shape {tuple(given[name].shape)}, but the parameter has {tuple(parameter.shape)}.")
+            logits[name].copy_(given[name].detach())
+    return logits
+
+
+def _check_train_weights(parameters: Mapping[str, Tensor], chosen: Mapping[str, Tensor] | None) -> None:
+    for name, mask in (chosen or {}).items():
+        if name not in parameters:
+            raise MaskError(f"train_weights names {name!r}, which is no parameter; the network has: {listing(parameters)}.")
+        if mask.dtype != torch.bool or mask.shape != parameters[name].shape:
+            raise MaskError(f"train_weights[{name!r}] must be a bool tensor of shape {tuple(parameters[name].shape)}.")
+
+
+def _sampler(sampler: str | Sampler) -> Sampler:
+    if isinstance(sampler, Sampler):
+        return sampler
+    found: Sampler = plugins().load("samplers", sampler)()
+    return found
+
+
+def _tracker(progress: bool | Tracker) -> Tracker:
+    if isinstance(progress, Tracker):
+        return progress
+    tracker: Tracker = plugins().load("trackers", "progress")() if progress else Tracker()
+    return tracker
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _bytes(memory: int | str | None) -> int | None:
+    """Return bytes for a number or a text such as "2 GB". Raises `UserError`."""
+    if memory is None or isinstance(memory, int):
+        return memory
+    number = memory.rstrip("BKMGIbkmgi ")
+    unit = memory[len(number) :].strip().upper()
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError):
+        raise UserError(f"memory must be a number of bytes or a text such as '2 GB', not {memory!r}.") from None

@@ -1,0 +1,164 @@
+"""One stage of mask learning, step by step, with its whole state in one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modhook.errors import RunError, UserError
+from modhook.fit.groups import batch_size, cut, part
+from modhook.interfaces import Sampler
+from modhook.masks import Masks
+from modhook.noise import generators
+from modhook.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from modhook.stacked import Stacked, prepare
+
+Loss = Callable[[Callable[..., Any], Any], Tensor]
+
+
+class MaskTrainer:
+    """Logits, optimiser, noise generators and step function of one stage.
+
+    The frozen weights get no gradient. `fixed` masks are applied and not learned. `train_weights` marks weights that
+    learn together with the logits (the transfer protocol).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        logits: Mapping[str, Tensor],
+        sampler: Sampler,
+        *,
+        samples: int,
+        lr: float,
+        beta: float,
+        fixed: Masks | None = None,
+        train_weights: Mapping[str, Tensor] | None = None,
+        optimizer: str | MakeOptimizer = "adam",
+        clip: float | None = 1.0,
+        warmup: int = 0,
+        reg_batch: int | None = None,
+        executor: str = "auto",
+        memory: int | None = None,
+        seed: int = 0,
+        label: str = "",
+    ) -> None:
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        self.model, self.loss, self.sampler, self.samples = model, loss, sampler, samples
+        self.logits = {n: l.clone().requires_grad_() for n, l in logits.items()}
+        self.trained = {n: m.to(parameters[n].device) for n, m in (train_weights or {}).items()}
+        self.weights = {n: parameters[n].detach() for n in {**self.logits, **self.trained}}
+        for name in self.trained:
+            self.weights[name] = self.weights[name].clone().requires_grad_()
+        self.fixed = {n: ~m.to(parameters[n].device) for n, m in (fixed or {}).items()}
+        self.constants = {n: parameters[n].detach().masked_fill(m, 0) for n, m in self.fixed.items() if n not in self.trained}
+        self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
+        self.optimizer = make_optimizer(optimizer, self.learned, lr)
+        self.lr, self.warmup, self.clip, self.beta, self.reg_batch = lr, warmup, clip, beta, reg_batch
+        device = next(iter(self.learned)).device
+        self.generators = generators(seed, label, samples, device)
+        self.executor = executor
+        self.stacked: Stacked | None = None
+        self.chunk = samples if memory is None else _chunk(samples, self.logits, memory)
+
+    def step(self, number: int, batch: Any) -> dict[str, float] | None:
+        """One optimiser step; None if the batch cannot be cut into K equal groups (an error if it is the first)."""
+        items = batch_size(batch)
+        if items % self.samples:
+            if self.stacked is not None:
+                return None
+            raise UserError(
+                f"a batch of {items} items cannot be cut into {self.samples} equal groups, one per mask sample; "
+                f"choose a batch size that {self.samples} divides."
+            )
+        groups = cut(batch, self.samples)
+        set_learning_rate(self.optimizer, learning_rate(number, self.lr, warmup=self.warmup))
+        self.optimizer.zero_grad()
+        loss = 0.0
+        for start in range(0, self.samples, self.chunk):
+            stop = min(start + self.chunk, self.samples)
+            losses = self._losses(groups, start, stop)  # (k,)
+            (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
+            loss += float(losses.detach().sum()) / self.samples
+        self._regularise(items)
+        norm = clip_gradients(self.learned, self.clip)
+        self.optimizer.step()
+        return {"loss": loss, "gradient_norm": norm}
+
+    def measure(self) -> dict[str, float]:
+        """Return the density of the deterministic mask."""
+        kept = sum(int(self.sampler.deterministic(l).sum()) for l in self.logits.values())
+        return {"density": kept / max(1, sum(l.numel() for l in self.logits.values()))}
+
+    def masks(self) -> dict[str, Tensor]:
+        """Return the deterministic masks of the learned logits."""
+        return {n: self.sampler.deterministic(l.detach()).cpu() for n, l in self.logits.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return logits, trained weights, optimiser and all random states."""
+        return {
+            "logits": {n: l.detach().clone() for n, l in self.logits.items()},
+            "weights": {n: self.weights[n].detach().clone() for n in self.trained},
+            "optimizer": self.optimizer.state_dict(),
+            "noise": [g.get_state() for g in self.generators],
+            "torch": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        with torch.no_grad():
+            for name, value in state["logits"].items():
+                self.logits[name].copy_(value)
+            for name, value in state["weights"].items():
+                self.weights[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for generator, value in zip(self.generators, state["noise"], strict=True):
+            generator.set_state(value)
+        torch.set_rng_state(state["torch"])
+
+    # -- inside
+
+    def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
+        params = {n: self.sampler.apply(self.weights[n], l, self.generators[start:stop]) for n, l in self.logits.items()}
+        constants = dict(self.constants)
+        for name in self.trained:
+            if name in self.fixed:
+                constants[name] = self.weights[name].masked_fill(self.fixed[name], 0)
+            elif name not in self.logits:
+                constants[name] = self.weights[name]
+        params |= {n: c.expand(stop - start, *c.shape) for n, c in constants.items()}  # (k, ...)
+        chosen = groups if stop - start == self.samples else part(groups, start, stop)
+        if self.stacked is None:
+            # The first batch settles the route, before a second one is asked for.
+            self.stacked = prepare(self.model, self.loss, (chosen,), tuple(params), self.samples, self.executor)
+        losses = self.stacked(params, chosen)
+        if not isinstance(losses, Tensor) or losses.shape != (stop - start,):
+            found = f"a tensor of shape {tuple(losses.shape[1:])}" if isinstance(losses, Tensor) else type(losses).__name__
+            raise UserError(f"loss must return one scalar tensor per call, but returned {found}.")
+        if not losses.requires_grad:
+            raise UserError("the loss does not depend on any masked parameter; check the patterns, or whether the loss detaches.")
+        return losses
+
+    def _regularise(self, items: int) -> None:
+        """Mask the gradient of trained weights, and add the constant gradient beta / B to every logit."""
+        pull = self.beta / (self.reg_batch or items)
+        for logit in self.logits.values():
+            if logit.grad is None:
+                logit.grad = torch.zeros_like(logit)
+            logit.grad.add_(pull)
+        for name, mask in self.trained.items():
+            gradient = self.weights[name].grad
+            if gradient is not None:
+                gradient.mul_(mask)
+
+
+def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int) -> int:
+    """Return how many samples fit into `memory` bytes at once: noise, masked weights and their gradient are K x W each."""
+    each = 3 * sum(l.numel() * l.element_size() for l in logits.values())
+    if memory < each:
+        raise RunError(f"memory={memory} bytes is less than the {each} bytes that one mask sample of this network needs; raise it.")
+    return min(samples, memory // each)

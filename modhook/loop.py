@@ -1,0 +1,128 @@
+"""The step loop that base training and mask training share: batches in, history out, trackers told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+from modhook.errors import RunError, UserError
+from modhook.interfaces import Tracker
+
+RECORDS = 200
+"""About how many points a history keeps."""
+
+
+class Engine(Protocol):
+    """One thing that learns step by step, with its whole state in one dictionary."""
+
+    def step(self, number: int, batch: Any) -> Mapping[str, float] | None:
+        """Do optimiser step `number` (from 0) and return what it measured; None if the batch could not be used."""
+        ...
+
+    def measure(self) -> Mapping[str, float]:
+        """Return what is measured only at recorded steps."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        ...
+
+
+class History:
+    """Averages of what each step measured, over windows of `every` steps."""
+
+    def __init__(self, steps: int, units: Mapping[str, str] | None = None) -> None:
+        self.every = record_every(steps)
+        self._window: list[Mapping[str, float]] = []
+        self.rows: list[dict[str, float]] = []
+
+    def add(self, number: int, last: bool, values: Mapping[str, float], measure: Callable[[], Mapping[str, float]]) -> dict[str, float] | None:
+        """Add a step's values; at the end of a window return its row."""
+        self._window.append(values)
+        if number % self.every and not last:
+            return None
+        row = {"step": float(number)} | {k: float(np.mean([v[k] for v in self._window])) for k in values} | dict(measure())
+        self._window = []
+        self.rows.append(row)
+        return row
+
+    def dataset(self) -> xr.Dataset:
+        """Return the history as a Dataset over `step` (steps are counted from 1; each value is the mean since the step before)."""
+        names = [n for n in (self.rows[0] if self.rows else {}) if n != "step"]
+        steps = np.array([int(r["step"]) for r in self.rows], dtype=np.int64)
+        return xr.Dataset({n: ("step", np.array([r[n] for r in self.rows])) for n in names}, coords={"step": steps})
+
+
+def record_every(steps: int) -> int:
+    """Return the window of a history: about `RECORDS` windows over the whole length."""
+    return max(1, math.ceil(steps / RECORDS))
+
+
+def recorded_steps(steps: int) -> list[int]:
+    """Return the step numbers (from 1) at which a history of `steps` steps has its rows."""
+    every = record_every(steps)
+    rows = list(range(every, steps + 1, every))
+    return rows if not steps or rows[-1] == steps else [*rows, steps]
+
+
+def run_steps(
+    engine: Engine,
+    batches: Iterable[Any],
+    steps: int,
+    tracker: Tracker,
+    callback: Callable[[int], None] | None = None,
+) -> History:
+    """Run `steps` optimiser steps, one batch each.
+
+    A re-iterable is started again at its end; an iterator that ends, ends the loop early, and the tracker says so.
+
+    Raises:
+        UserError: no batch at all, or a full pass without a usable one.
+        RunError: the loss is not finite.
+    """
+    history = History(steps)
+    source = _endless(batches)
+    number = unusable = 0
+    while number < steps:
+        try:
+            batch = next(source)
+        except StopIteration:
+            if number == 0:
+                raise UserError("there is no batch to learn from; give an iterable with at least one usable batch.") from None
+            tracker.message(f"the batches ended after {number} of {steps} steps; the fit ends here.")
+            break
+        values = engine.step(number, batch)
+        if values is None:
+            unusable += 1
+            if unusable == 1:
+                tracker.message("a batch that cannot be cut into equal groups is dropped, as every later one will be.")
+            continue
+        number += 1
+        if not math.isfinite(values["loss"]):
+            raise RunError(f"the loss is {values['loss']} at step {number}; lower the learning rate or look at the data.")
+        row = history.add(number, number == steps, values, engine.measure)
+        tracker.step(number, row or {})
+        if callback is not None:
+            callback(number)
+    return history
+
+
+def _endless(batches: Iterable[Any]) -> Iterator[Any]:
+    if iter(batches) is batches:
+        yield from batches
+        return
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            return

@@ -1,0 +1,275 @@
+"""Binary masks over a network's parameters, and the algebra of the paper (section 2 and appendix: IoU, IoMin).
+
+A `Masks` is an immutable mapping from parameter name to a bool tensor of the parameter's shape; True keeps the weight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+
+from modhook.errors import MaskError, listing
+
+_M = TypeVar("_M", bound=nn.Module)
+FORMAT = "modhook-masks-1"
+
+
+class Masks(Mapping[str, Tensor]):
+    """Masks over parameters: `{name: bool tensor of the parameter's shape}`; True keeps the weight.
+
+    Args:
+        masks: the tensors; they are copied to CPU bool tensors and never changed.
+        model: the network they belong to. Names and shapes are checked, and a fingerprint of its weights is kept, so that
+            `load` can refuse another network later.
+
+    Raises:
+        MaskError: a tensor that is not boolean, or that does not fit `model`.
+    """
+
+    def __init__(self, masks: Mapping[str, Tensor], model: nn.Module | None = None) -> None:
+        for name, mask in masks.items():
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+                kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+                raise MaskError(f"the mask of {name!r} must be a bool tensor, not {kind}.")
+        self._masks = {name: mask.detach().to("cpu", copy=True) for name, mask in masks.items()}
+        self.fingerprint: dict[str, str] | None = None
+        if model is not None:
+            self._fit(model)
+            self.fingerprint = fingerprint(model)
+
+    # -- mapping
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} tensors, {self.kept()} of {self.size} weights kept, density {self.density:.4f})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Masks):
+            return NotImplemented
+        return set(self) == set(other) and all(torch.equal(self[n], other[n]) for n in self)
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted((n, m.shape, int(m.sum())) for n, m in self.items())))
+
+    # -- algebra
+
+    def __invert__(self) -> Masks:
+        return self._new({n: ~m for n, m in self.items()})
+
+    def __or__(self, other: Masks) -> Masks:
+        return self._pairwise(other, torch.logical_or)
+
+    def __and__(self, other: Masks) -> Masks:
+        return self._pairwise(other, torch.logical_and)
+
+    def __sub__(self, other: Masks) -> Masks:
+        return self._pairwise(other, lambda a, b: a & ~b)
+
+    def __xor__(self, other: Masks) -> Masks:
+        return self._pairwise(other, torch.logical_xor)
+
+    # -- counts
+
+    @property
+    def size(self) -> int:
+        """Number of masked weights, kept or not."""
+        return sum(m.numel() for m in self.values())
+
+    @overload
+    def kept(self, per_tensor: Literal[False] = False) -> int: ...
+    @overload
+    def kept(self, per_tensor: Literal[True]) -> dict[str, int]: ...
+    def kept(self, per_tensor: bool = False) -> int | dict[str, int]:
+        """Return the number of kept weights, in total or per tensor."""
+        counts = {n: int(m.sum()) for n, m in self.items()}
+        return counts if per_tensor else sum(counts.values())
+
+    @property
+    def density(self) -> float:
+        """Share of the masked weights that is kept, 0 to 1; NaN for masks over nothing."""
+        return self.kept() / self.size if self.size else math.nan
+
+    # -- files
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file: one bool tensor per parameter, and the fingerprint of the network as metadata."""
+        from safetensors.torch import save
+
+        metadata = {"format": FORMAT, "fingerprint": json.dumps(self.fingerprint)}
+        data = save({n: m.contiguous() for n, m in self.items()}, metadata)
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise MaskError(f"masks cannot be written to {path}: {error.strerror or error}.") from error
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None) -> Masks:
+        """Read masks written by `save`.
+
+        Args:
+            path: the file.
+            model: the network they are meant for; names, shapes and the values of all its parameters are compared with
+                the network that the masks were made for.
+
+        Raises:
+            MaskError: no such file, not a mask file, a damaged file, or masks of another network (says which tensor differs).
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (OSError, SafetensorError) as error:
+            raise MaskError(f"{path} cannot be read as masks: {error}; give a file written by Masks.save.") from error
+        if metadata.get("format") != FORMAT:
+            raise MaskError(f"{path} is a safetensors file but holds no modhook masks; give a file written by Masks.save.")
+        try:
+            known = _checked_fingerprint(json.loads(metadata["fingerprint"]))
+        except (KeyError, ValueError) as error:
+            raise MaskError(f"{path} is damaged: the fingerprint of its network cannot be read.") from error
+        masks = cls(tensors)
+        masks.fingerprint = known
+        if model is not None:
+            masks._fit(model, where=f" in {path}")
+            if known is not None and (differs := _differences(known, fingerprint(model))):
+                raise MaskError(
+                    f"the masks in {path} were made for another network: {listing(differs, 5)}; "
+                    "load them with the network that they were learned on."
+                )
+        return masks
+
+    # -- use
+
+    @contextlib.contextmanager
+    def applied_to(self, model: _M) -> Iterator[_M]:
+        """Within `with masks.applied_to(model):` the masked weights of `model` are zero.
+
+        Afterwards, also after an exception, every parameter has its very own storage back, so that the model is
+        bit for bit what it was; in-place changes made inside to masked weights are lost. Raises `MaskError` for masks
+        that do not fit.
+        """
+        self._fit(model)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        with torch.no_grad():
+            masked = {n: _masked(parameters[n], m) for n, m in self.items()}
+        originals: list[tuple[nn.Parameter, Tensor]] = []
+        try:
+            for name, tensor in masked.items():
+                originals.append((parameters[name], parameters[name].data))
+                parameters[name].data = tensor
+            yield model
+        finally:
+            for parameter, original in reversed(originals):
+                parameter.data = original
+
+    def materialize(self, model: _M) -> _M:
+        """Return a plain deep copy of `model` whose masked weights are zero; `model` is not changed. Raises `MaskError`."""
+        self._fit(model)
+        twin = copy.deepcopy(model)
+        parameters = dict(twin.named_parameters(remove_duplicate=False))
+        with torch.no_grad():
+            for name, mask in self.items():
+                parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
+        return twin
+
+    # -- inside
+
+    def _new(self, masks: Mapping[str, Tensor]) -> Masks:
+        result = Masks(masks)
+        result.fingerprint = self.fingerprint
+        return result
+
+    def _pairwise(self, other: Masks, operation: Callable[[Tensor, Tensor], Tensor]) -> Masks:
+        if not isinstance(other, Masks):
+            return NotImplemented
+        same_parameters(self, other)
+        return self._new({n: operation(m, other[n]) for n, m in self.items()})
+
+    def _fit(self, model: nn.Module, where: str = "") -> None:
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name, mask in self.items():
+            if name not in parameters:
+                raise MaskError(f"the mask {name!r}{where} has no parameter in {type(model).__name__}; it has: {listing(parameters)}.")
+            if mask.shape != parameters[name].shape:
+                raise MaskError(
+                    f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but the parameter has {tuple(parameters[name].shape)}; "
+                    "these masks belong to another network."
+                )
+
+
+def iou(a: Masks, b: Masks) -> float:
+    """Return |A and B| / |A or B| over all weights; NaN if both keep nothing. Raises `MaskError` for different parameters."""
+    return _ratio((a & b).kept(), (a | b).kept())
+
+
+def iomin(a: Masks, b: Masks) -> float:
+    """Return |A and B| / min(|A|, |B|), the paper's subsetness; NaN if either keeps nothing. Raises `MaskError`."""
+    return _ratio((a & b).kept(), min(a.kept(), b.kept()))
+
+
+def same_parameters(a: Masks, b: Masks) -> None:
+    """Raise `MaskError` unless both cover the same parameters with the same shapes; the message names them."""
+    if missing := sorted(set(a) ^ set(b)):
+        left, right = [n for n in missing if n in a], [n for n in missing if n in b]
+        raise MaskError(f"the masks cover different parameters: only in the first: {listing(left)}; only in the second: {listing(right)}.")
+    for name in a:
+        if a[name].shape != b[name].shape:
+            raise MaskError(f"the masks of {name!r} have different shapes, {tuple(a[name].shape)} and {tuple(b[name].shape)}.")
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """Return `{parameter name: "dtype[shape] hash"}`; the hash is over the values, so two equal networks agree."""
+    return {name: _tensor_print(p) for name, p in model.named_parameters(remove_duplicate=False)}
+
+
+def _tensor_print(tensor: Tensor) -> str:
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    digest = hashlib.blake2b(flat.view(torch.uint8).numpy().tobytes(), digest_size=12).hexdigest()
+    return f"{str(tensor.dtype).removeprefix('torch.')}[{','.join(map(str, tensor.shape))}] {digest}"
+
+
+def _differences(known: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    found = [f"{n} is missing here" for n in known if n not in here] + [f"{n} is new here" for n in here if n not in known]
+    for name in known:
+        if name in here and known[name] != here[name]:
+            then, now = known[name].split()[0], here[name].split()[0]
+            found.append(f"{name} has other values" if then == now else f"{name} was {then} and is {now}")
+    return found
+
+
+def _checked_fingerprint(value: Any) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if isinstance(value, dict) and all(isinstance(v, str) and v.count(" ") == 1 for v in value.values()):
+        return value
+    raise ValueError("not a fingerprint")
+
+
+def _masked(parameter: Tensor, mask: Tensor) -> Tensor:
+    return parameter.detach().masked_fill(~mask.to(parameter.device), 0)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else math.nan

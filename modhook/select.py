@@ -1,0 +1,86 @@
+"""Which parameters of a network are masked: shell-style patterns over parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from modhook.errors import PatternError, listing, near_miss
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEFAULT_INCLUDE = ("*",)
+DEFAULT_EXCLUDE = ("*bias*",)
+
+
+def parameter_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return every parameter's first name and all of its names: tied weights are one parameter with several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {aliases[0]: tuple(aliases) for aliases in names.values()}
+
+
+def maskable(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return `parameter_names` of the parameters that a mask can be put on: floating point ones with at least one element."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {n: a for n, a in parameter_names(model).items() if parameters[n].is_floating_point() and parameters[n].numel()}
+
+
+def select(
+    model: nn.Module, include: str | Sequence[str] | None = None, exclude: str | Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return the names of the parameters to mask, in the model's order.
+
+    Args:
+        model: any `nn.Module`.
+        include: pattern or patterns (`*`, `?`, `[abc]`; matched against the full name); default `"*"`.
+        exclude: pattern or patterns taken out again; default `"*bias*"`. `()` takes nothing out.
+
+    A tied parameter is one parameter: it is taken if any of its names matches `include` and none matches `exclude`.
+
+    Raises:
+        PatternError: a pattern that was given (not a default) matches no parameter, or nothing is left to mask.
+    """
+    names = maskable(model)
+    wanted = patterns(include, DEFAULT_INCLUDE)
+    unwanted = patterns(exclude, DEFAULT_EXCLUDE)
+    _all_match("include", wanted if include is not None else (), names)
+    _all_match("exclude", unwanted if exclude is not None else (), names)
+    chosen = tuple(n for n, aliases in names.items() if _any(aliases, wanted) and not _any(aliases, unwanted))
+    if not chosen:
+        raise PatternError(
+            f"no parameter is left to mask with include={list(wanted)} and exclude={list(unwanted)}; "
+            f"the network's parameters are: {listing(names)}."
+        )
+    return chosen
+
+
+def patterns(given: str | Sequence[str] | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns as a tuple; one string is one pattern."""
+    if given is None:
+        return default
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def matching(model: nn.Module, wanted: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the names of maskable parameters that match any of `wanted`. Raises `PatternError` if one matches nothing."""
+    names = maskable(model)
+    _all_match(what, wanted, names)
+    return tuple(n for n, aliases in names.items() if _any(aliases, wanted))
+
+
+def _any(aliases: Sequence[str], wanted: Sequence[str]) -> bool:
+    return any(fnmatchcase(alias, pattern) for alias in aliases for pattern in wanted)
+
+
+def _all_match(what: str, wanted: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> None:
+    everything = [alias for aliases in names.values() for alias in aliases]
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in everything):
+            raise PatternError(
+                f"{what} pattern {pattern!r} matches no parameter{near_miss(pattern.strip('*'), everything)}; "
+                f"the network's parameters are: {listing(everything)}."
+            )

@@ -1,0 +1,94 @@
+"""Base training: all weights, no masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from modhook.interfaces import Tracker
+from modhook.loop import run_steps
+from modhook.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+
+
+class Trainer:
+    """The whole state of base training: network, optimiser, step count."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[nn.Module, Any], Tensor],
+        *,
+        optimizer: str | MakeOptimizer = "adam",
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        clip: float | None = 1.0,
+        warmup: int = 0,
+        decay_at: Sequence[int] = (),
+        decay: float = 0.1,
+    ) -> None:
+        self.model, self.loss, self.clip = model, loss, clip
+        self._lr = lambda step: learning_rate(step, lr, warmup=warmup, decay_at=decay_at, decay=decay)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(
+            optimizer, self.parameters, lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps
+        )
+
+    def step(self, number: int, batch: Any) -> dict[str, float]:
+        """One optimiser step on one batch."""
+        set_learning_rate(self.optimizer, self._lr(number))
+        self.optimizer.zero_grad()
+        loss = self.loss(self.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = clip_gradients(self.parameters, self.clip)
+        self.optimizer.step()
+        return {"loss": float(loss), "gradient_norm": norm}
+
+    def measure(self) -> dict[str, float]:
+        """Nothing beyond what each step measures."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return network, optimiser and torch's global random state (dropout)."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "torch": torch.get_rng_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["torch"])
+
+
+def train_network(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Callable[[nn.Module, Any], Tensor],
+    steps: int,
+    tracker: Tracker | None = None,
+    callback: Callable[[int], None] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Train `model` in place for `steps` steps and return the history (`loss`, `gradient_norm` over `step`).
+
+    Args:
+        model: the network; it is put into training mode and left in it.
+        batches: any iterable, one item per step; see `fit_masks`.
+        loss: `loss(model, batch)` returns a scalar.
+        steps: optimiser steps.
+        tracker: told about every step.
+        callback: called with the step number (from 1) after every step.
+        **options: optimizer, lr, weight_decay, momentum, betas, eps, clip, warmup, decay_at, decay; the defaults are the
+            reference's (Adam, 1e-3, global gradient norm clipped at 1).
+
+    Raises:
+        UserError: no batch. RunError: a loss that is not finite.
+    """
+    model.train()
+    trainer = Trainer(model, loss, **options)
+    return run_steps(trainer, batches, steps, tracker or Tracker(), callback).dataset()

@@ -1,0 +1,71 @@
+"""The paper's mask sampler (section 2): Gumbel-sigmoid samples, hard forward, straight-through gradient.
+
+With logistic noise g = log(u / (1 - u)), u uniform, the soft sample is s = sigmoid((l + g) / tau) and the mask is
+1[s > 0.5]. Writing p = sigmoid(l) and q = 1 - p, that is 1[u > q], and at tau = 1
+
+    s = p u / (p u + q (1 - u)),        ds/dl = s (1 - s),
+
+so that one uniform number per weight and sample is enough, and neither log nor exp is taken per sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import attrs
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from modhook import Sampler
+from modhook.noise import uniform
+
+
+@attrs.frozen
+class GumbelOptions:
+    """Options of the Gumbel-sigmoid sampler."""
+
+    temperature: Annotated[float, Gt(0)] = 1.0
+
+
+class Gumbel(Sampler):
+    """Gumbel-sigmoid with a straight-through gradient; temperature 1 in the paper."""
+
+    Options = GumbelOptions
+
+    def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return `weight` under one sampled mask per generator: (K, *weight.shape), in `weight`'s dtype."""
+        noise = uniform(logits, generators)  # (K, *shape)
+        result: Tensor = _StraightThrough.apply(weight, logits, noise, self.options.temperature)
+        return result
+
+
+class _StraightThrough(torch.autograd.Function):
+    """hard(l, u) * W forward; backward gives l the gradient of the soft sample. Saves u, not the soft mask."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, noise: Tensor, temperature: float) -> Tensor:  # type: ignore[override]
+        ctx.temperature = temperature
+        ctx.save_for_backward(weight, logits, noise)
+        out = torch.gt(noise, torch.sigmoid(-logits), out=torch.empty_like(noise))  # (K, *shape), u > q
+        if out.dtype != weight.dtype:
+            out = out.to(weight.dtype)
+        return out.mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:  # type: ignore[override]
+        weight, logits, u = ctx.saved_tensors
+        tau = ctx.temperature
+        if tau == 1:
+            p, q = torch.sigmoid(logits), torch.sigmoid(-logits)  # (*shape)
+            a = p * u  # (K, *shape)
+            b = torch.sub(1, u).mul_(q)
+            total = (a + b).clamp_min_(torch.finfo(u.dtype).tiny)  # 0 only where u and q underflow
+            slope = a.mul_(b).div_(total).div_(total)  # s (1 - s)
+        else:
+            soft = torch.logit(u, eps=torch.finfo(u.dtype).eps).add_(logits).div_(tau).sigmoid_()
+            slope = soft * (1 - soft) / tau
+        to_logits = slope.mul_(grad.to(slope.dtype)).sum(0).mul_(weight.to(slope.dtype)).to(logits.dtype)
+        to_weight = (grad * (u > torch.sigmoid(-logits))).sum(0) if ctx.needs_input_grad[0] else None
+        return to_weight, to_logits, None, None
