@@ -1,0 +1,177 @@
+"""The SCAN task: commands to actions, sequence to sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import attrs
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor
+
+import modhook
+from modhook.errors import near_miss
+from modhook_tasks.scan.encoding import SOURCE_TOKENS, TARGET_TOKENS, encode, text
+from modhook_tasks.scan.official import read_split
+from modhook_tasks.scan.splits import SPLITS, Split, generated
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from modhook.interfaces import Batch, Net
+
+_STAGE_DOCS = {
+    "simple": "the train set of the simple split: a random four fifths of all commands",
+    "jump": "the train set of the jump split: everything without jump, and jump alone",
+    "length": "the train set of the length split: commands of at most 22 actions",
+    "turn_left": "the train set of the turn-left split: everything without 'turn left', and 'turn left' alone",
+}
+
+
+def _known(name: str) -> None:
+    if name not in SPLITS:
+        hint = f"{near_miss(name, SPLITS)}; valid splits: {', '.join(SPLITS)}."
+        raise modhook.UserError(f"unknown SCAN split {name!r}{hint}")
+
+
+def _splits(_: Any, __: Any, value: tuple[str, ...]) -> None:
+    if not value:
+        raise modhook.UserError(f"splits is empty; name at least one of {', '.join(SPLITS)}.")
+    for name in value:
+        _known(name)
+    if len(set(value)) < len(value):
+        raise modhook.UserError(f"splits names a split twice: {', '.join(value)}.")
+
+
+@attrs.frozen
+class ScanOptions:
+    """Options of the task `scan`."""
+
+    splits: tuple[str, ...] = attrs.field(default=SPLITS, validator=_splits)
+    """Splits whose test sets are measured; each but `train_split` is a mask stage, on its own train set."""
+    source: Literal["generated", "folder"] = "generated"
+    """`generated` from the grammar, or read from the official files in `folder`."""
+    folder: str | None = None
+    """The official SCAN folder, the one that holds `simple_split`."""
+    teacher_forcing: Annotated[float, Ge(0.0), Le(1.0)] = 0.5
+    """Share of the training batches in which the network sees the true previous action and not its own."""
+    train_split: str = attrs.field(default="simple", validator=lambda _, __, value: _known(value))
+    """Split whose train set trains the network and the control mask."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.source not in ("generated", "folder"):
+            raise modhook.UserError(f"source must be 'generated' or 'folder', not {self.source!r}.")
+        if self.source == "folder" and self.folder is None:
+            raise modhook.UserError("source is 'folder' but folder is not set; name the official SCAN folder.")
+        if self.source == "generated" and self.folder is not None:
+            raise modhook.UserError("a folder is given but source is 'generated'; set source to 'folder' to read it.")
+
+
+class Scan(modhook.Task):
+    """SCAN (Lake & Baroni 2018) with the protocol of Csordas et al. (2021), section 3.2.
+
+    A batch holds `source` (B, S), `source_length` (B,), `target` (B, T), `target_length` (B,), int64, end marks
+    included and counted, and after `prepare` the flag `teacher_forcing`. The network is called as
+    `net(source, source_length, target, teacher_forcing=bool)` and returns logits (B, T, V); without teacher forcing it
+    may use no more of `target` than its length T.
+    """
+
+    Options = ScanOptions
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    options: ScanOptions
+
+    def __init__(self, options: ScanOptions) -> None:
+        super().__init__(options)
+        self._data: dict[tuple[str, str], Batch] = {}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the options, in their order."""
+        return self.options.splits
+
+    @property
+    def stages(self) -> tuple[modhook.Stage, ...]:
+        """The control on `train_split`, then one stage per other split."""
+        base = self.options.train_split
+        others = [split for split in self.splits if split != base]
+        return (modhook.Stage("control", _STAGE_DOCS[base]), *(modhook.Stage(s, _STAGE_DOCS[s]) for s in others))
+
+    def shape(self) -> Mapping[str, Any]:
+        """Return the vocabularies' sizes and tokens; token 0 is the end mark in both."""
+        return {
+            "source_vocabulary": len(SOURCE_TOKENS),
+            "target_vocabulary": len(TARGET_TOKENS),
+            "source_tokens": SOURCE_TOKENS,
+            "target_tokens": TARGET_TOKENS,
+        }
+
+    def load(self) -> None:
+        """Generate or read every split that is trained on or measured. Raises `DataError`."""
+        for name in dict.fromkeys((self.options.train_split, *self.splits)):
+            split = self._split(name)
+            self._data[name, "train"] = encode(split.train)
+            self._data[name, "test"] = encode(split.test)
+
+    def _split(self, name: str) -> Split:
+        if self.options.source == "generated":
+            return generated(name)
+        assert self.options.folder is not None  # the options refuse it
+        return read_split(Path(self.options.folder).expanduser(), name)
+
+    def train_set(self, stage: str | None) -> Batch:
+        """Return the train set of `train_split` for base training and the control, else of the stage's own split."""
+        name = self.options.train_split if stage in (None, "control") else stage
+        return self._set(name, "train")
+
+    def test_set(self, split: str) -> Batch:
+        """Return the test set of one split."""
+        return self._set(split, "test")
+
+    def _set(self, split: str | None, part: str) -> Batch:
+        if not self._data:
+            self.load()
+        try:
+            return self._data[str(split), part]
+        except KeyError:
+            names = list(dict.fromkeys(name for name, _ in self._data))
+            raise modhook.UserError(f"unknown SCAN split {split!r}; this study has {', '.join(names)}.") from None
+
+    def prepare(self, batch: Batch, rng: np.random.Generator, training: bool) -> Batch:
+        """Cut the padding down to the batch's longest item and, in training, flip the batch's teacher-forcing coin."""
+        longest_source, longest_target = int(batch["source_length"].max()), int(batch["target_length"].max())
+        forced = bool(rng.random() < self.options.teacher_forcing) if training else False
+        return {
+            **batch,
+            "source": batch["source"][:, :longest_source],
+            "target": batch["target"][:, :longest_target],
+            "teacher_forcing": forced,
+        }
+
+    def loss(self, net: Net, batch: Batch) -> Tensor:
+        """Return the cross-entropy summed over the valid tokens, end marks included, divided by the number of items."""
+        target = batch["target"]  # (B, T)
+        logits = net(batch["source"], batch["source_length"], target, teacher_forcing=batch["teacher_forcing"])
+        # Not F.cross_entropy: its `ignore_index` would need a rewritten target, and a gather runs under vmap as it is.
+        likelihood = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)  # (B, T)
+        return -(likelihood * _valid(batch)).sum() / target.shape[0]
+
+    def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
+        """Return 1 for each item whose greedy output is right in every token up to and with the end mark, else 0."""
+        logits = net(batch["source"], batch["source_length"], batch["target"], teacher_forcing=False)  # (B, T, V)
+        right = (logits.argmax(-1) == batch["target"]) | ~_valid(batch)
+        return {"accuracy": right.all(-1).to(logits.dtype)}
+
+    def decode(self, batch: Batch) -> list[str]:
+        """Return each item as `command -> actions`."""
+        commands = map(text, batch["source"], batch["source_length"], [SOURCE_TOKENS] * len(batch["source"]))
+        actions = map(text, batch["target"], batch["target_length"], [TARGET_TOKENS] * len(batch["target"]))
+        return [f"{command} -> {acts}" for command, acts in zip(commands, actions, strict=True)]
+
+
+def _valid(batch: Batch) -> Tensor:
+    """Return which positions of `target` are no padding, (B, T)."""
+    positions = torch.arange(batch["target"].shape[-1], device=batch["target"].device)
+    valid: Tensor = positions < batch["target_length"].unsqueeze(-1)
+    return valid
