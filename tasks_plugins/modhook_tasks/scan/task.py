@@ -112,7 +112,8 @@ class Scan(modhook.Task):
         for name in dict.fromkeys((self.options.train_split, *self.splits)):
             split = self._split(name)
             self._data[name, "train"] = encode(split.train)
-            self._data[name, "test"] = encode(split.test)
+            # By length: a batch of short answers is decoded in few steps, which makes evaluation several times faster.
+            self._data[name, "test"] = encode(sorted(split.test, key=lambda example: len(example.actions)))
 
     def _split(self, name: str) -> Split:
         if self.options.source == "generated":
@@ -126,7 +127,7 @@ class Scan(modhook.Task):
         return self._set(name, "train")
 
     def test_set(self, split: str) -> Batch:
-        """Return the test set of one split."""
+        """Return the test set of one split, shortest answers first."""
         return self._set(split, "test")
 
     def _set(self, split: str | None, part: str) -> Batch:
