@@ -1,0 +1,43 @@
+"""`modhook plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from modhook.errors import CubeError, UserError
+
+
+@click.command("plot")
+@click.argument("cubes", metavar="CUBE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--figure", "names", metavar="NAME", multiple=True, help="Only this figure (see `modhook list figures`). May be repeated.")
+@click.option("--format", "formats", multiple=True, type=click.Choice(["png", "svg", "pdf"]), help="File type; default all three. May be repeated.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder for the files; default CUBE without .zarr plus -figures.")
+def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple[str, ...], out: Path | None) -> None:
+    """Draw figures from one or several cubes.
+
+    Without --figure every figure that the first cube has the variables for is drawn. Runs that are missing are left out.
+    """
+    import contextlib
+
+    from modhook.cube import open_cube
+    from modhook.drawing import draw, missing_variables
+    from modhook.manager import plugins
+
+    installed = plugins()
+    folder = out or cubes[0].with_name(cubes[0].name.removesuffix(".zarr") + "-figures")
+    with contextlib.ExitStack() as stack:
+        trees = [stack.enter_context(open_cube(path)) for path in cubes]
+        wanted = list(names) or installed.names("figures")
+        for name in wanted:
+            figure = installed.load("figures", name)()
+            if lacks := missing_variables(figure, trees):
+                if names:
+                    raise CubeError(f"figure {name!r} cannot be drawn from {cubes[0]}: {lacks}.")
+                continue
+            for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):
+                click.echo(str(file))
+                names = names or (name,)
+    if not names:
+        raise UserError(f"no figure applies to {cubes[0]}; the figures are: {', '.join(installed.names('figures'))}.")

@@ -1,0 +1,74 @@
+"""`modhook run`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from modhook.errors import UserError
+
+
+@click.command("run")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--variant", metavar="V", help="Run the smaller version [variants.V] of the study.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting: --set masks.beta=3e-5. May be repeated.")
+@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for the cube.")
+@click.option("--only", metavar="KEY=VALUE", multiple=True, help="Only the runs with this coordinate: --only seed=3. May be repeated.")
+@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... instead of the study's [run] device.")
+@click.option("--retry-failed", is_flag=True, help="Compute failed stages again.")
+@click.option("--fresh", is_flag=True, help="Delete the study's cube and start over; asks first.")
+@click.option("--yes", is_flag=True, help="Do not ask (needed with --fresh where there is no terminal).")
+def run_command(
+    study: Path,
+    variant: str | None,
+    overrides: tuple[str, ...],
+    out: Path,
+    only: tuple[str, ...],
+    device: str | None,
+    retry_failed: bool,
+    fresh: bool,
+    yes: bool,
+) -> int:
+    """Compute a study into its cube.
+
+    STUDY is a TOML file. The cube is DIR/NAME.zarr (a variant's is DIR/NAME-VARIANT.zarr). The same command continues
+    where it was stopped: finished stages are never computed again. Raising `seeds` or adding analyses continues the same
+    cube too.
+    """
+    from modhook.manager import plugins
+    from modhook.run import run_study
+    from modhook.run.drive import cube_path
+    from modhook.study import load
+
+    installed = plugins()
+    for broken in installed.broken:
+        click.echo(f"Warning: {broken}", err=True)
+    loaded = load(study, variant=variant, overrides=[*overrides, *([f'run.device="{device}"'] if device else [])], plugins=installed)
+    path = cube_path(loaded, out)
+    if fresh and path.exists() and not yes:
+        if not sys.stdin.isatty():
+            raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
+        click.confirm(f"Delete {path} and start over?", abort=True)
+    chosen = dict(_pair(text) for text in only)
+    tracker = installed.load("trackers", "progress")()
+    outcome = run_study(loaded, out, installed, tracker, only=chosen, fresh=fresh, retry_failed=retry_failed)
+
+    from modhook.cube import open_cube
+    from modhook.tables import print_tables
+
+    with open_cube(outcome.path) as cube:
+        print_tables(cube)
+    had = f", {outcome.found} were there already" if outcome.found else ""
+    click.echo(f"{outcome.computed} stages computed{had}; the cube is {outcome.path}")
+    for line in outcome.failed:
+        click.echo(f"Failed: {line}", err=True)
+    return 1 if outcome.failed else 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--only takes KEY=VALUE, such as seed=3, not {text!r}.")
+    return key.strip(), value.strip()

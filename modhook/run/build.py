@@ -1,0 +1,101 @@
+"""Task, network and plugins of one point of a study."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modhook.errors import DataError, ModhookError, UserError, WeightsError, listing
+from modhook.interfaces import Task
+from modhook.manager import Plugins
+from modhook.seeding import derive
+from modhook.study import Study
+
+
+def build_task(study: Study, plugins: Plugins) -> Task:
+    """Return the task with its data loaded. Raises `UserError`, `DataError`."""
+    task: Task = plugins.load("tasks", study.task.name)(study.task.options)
+    try:
+        task.load()
+    except ModhookError:
+        raise
+    except OSError as error:
+        raise DataError(f"the data of task {study.task.name!r} cannot be read: {error}.") from error
+    labels = [s.name for s in task.stages]
+    if not labels or labels[0] != "control" or len(set(labels)) != len(labels) or "unmasked" in labels:
+        raise UserError(f"the stages of task {study.task.name!r} must be distinct and begin with 'control'; they are {labels}.")
+    return task
+
+
+def build_model(study: Study, task: Task, plugins: Plugins, seed: int) -> nn.Module:
+    """Return a new network, initialised from the run's seed; torch's random state is as before. Raises `UserError`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "init"))
+        return _make(study, task, plugins)
+
+
+def model_shapes(study: Study, task: Task, plugins: Plugins) -> nn.Module:
+    """Return the network without its values (on the meta device where its code allows): names and shapes for the cube."""
+    try:
+        with torch.device("meta"):
+            return _make(study, task, plugins)
+    except UserError:
+        raise
+    except Exception:
+        return build_model(study, task, plugins, 0)
+
+
+def _make(study: Study, task: Task, plugins: Plugins) -> nn.Module:
+    name, options = study.model.name, study.model.options
+    if ":" not in name:
+        model = plugins.load("models", name)(options).build(task.shape())
+    else:
+        module, _, attribute = name.partition(":")
+        factory: Any = getattr(importlib.import_module(module), attribute)
+        try:
+            model = factory(**options)
+        except TypeError as error:
+            raise UserError(f"model {name!r} cannot be called with {dict(options)}: {error}.") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model {name!r} must make a torch.nn.Module, but made a {type(model).__name__}.")
+    return model
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file or a torch state dict (tensors only: no pickled code is run) into `model`.
+
+    Raises:
+        WeightsError: no such file, unreadable, or tensors that do not fit (says which).
+    """
+    state = _read_weights(path)
+    own = model.state_dict()
+    if missing := [n for n in own if n not in state]:
+        raise WeightsError(f"the weights in {path} lack {listing(missing)}, which the network has; is it the same network?")
+    if extra := [n for n in state if n not in own]:
+        raise WeightsError(f"the weights in {path} hold {listing(extra)}, which the network does not have; is it the same network?")
+    for name, tensor in state.items():
+        if tensor.shape != own[name].shape:
+            raise WeightsError(f"{name} has shape {tuple(tensor.shape)} in {path}, but {tuple(own[name].shape)} in the network.")
+    model.load_state_dict(state)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as weights ({type(error).__name__}); give a safetensors file or a torch file that holds a plain state dict."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds no plain state dict (names and tensors); save it with torch.save(model.state_dict(), ...).")
+    return state

@@ -1,0 +1,169 @@
+"""What a protocol works with: one run of a study (one seed at one sweep point), and its place in the cube."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from modhook.cube import Cube, read_logits, read_weights, write_masks, write_weights
+from modhook.errors import RunError
+from modhook.evaluation import evaluate
+from modhook.interfaces import Task, Tracker
+from modhook.loop import recorded_steps
+from modhook.masks import Masks
+from modhook.run.build import load_weights
+from modhook.run.data import Draw, in_order
+from modhook.run.layout import valid_steps
+from modhook.seeding import derive
+from modhook.study import Study
+
+Scores = dict[str, dict[str, float]]
+
+
+@attrs.define
+class StageRecord:
+    """What a stage leaves behind; a protocol fills it, and it is written when the stage ends."""
+
+    scores: Scores = attrs.field(factory=dict)
+    """{metric: {split: value}}"""
+    logits: Mapping[str, Tensor] | None = None
+    history: xr.Dataset | None = None
+    validation: dict[int, Scores] = attrs.field(factory=dict)
+    """{step: scores} measured on the way."""
+    route: Mapping[str, Any] = attrs.field(factory=dict)
+    keep_weights: bool = False
+
+
+@attrs.define
+class RunContext:
+    """One run: study (at its sweep point), task, network, seed, and where results go."""
+
+    study: Study
+    task: Task
+    model: nn.Module
+    seed: int
+    labels: dict[str, Any]
+    """The run's coordinates in the cube: seed, then one per sweep key."""
+    cube: Cube
+    layout: str
+    tracker: Tracker
+    device: torch.device
+
+    def done(self, stage: str) -> bool:
+        """Whether this stage is in the cube already."""
+        return self.cube.status(self.labels, stage) == "done"
+
+    def batches(self, stage: str | None, size: int) -> Draw:
+        """Return endless training batches of a stage, or of base training (None)."""
+        return Draw(self.task, stage, size, self.seed, self.device)
+
+    def score(self, masks: Masks | None = None, model: nn.Module | None = None) -> Scores:
+        """Measure the network, under masks if given, on every split."""
+        return score(self.task, model or self.model, masks, self.study.train.eval_batch, self.device)
+
+    def validator(self, record: StageRecord, steps: int, every: int, masks: Callable[[], Masks] | None = None) -> Callable[[int], None]:
+        """Return a callback that measures every `every` steps (0: never) into `record.validation`; the network's mode is kept."""
+        wanted = set(valid_steps(steps, every))
+
+        def validate(step: int) -> None:
+            if step not in wanted:
+                return
+            was_training = self.model.training
+            self.model.eval()
+            record.validation[step] = self.score(masks() if masks else None)
+            self.model.train(was_training)
+
+        return validate
+
+    def load_weights(self) -> None:
+        """Put the run's trained weights from the cube into the network."""
+        self.model.load_state_dict(read_weights(self.cube, self.layout, self.labels))
+
+    def load_pretrained(self) -> None:
+        """Put the study's own weights file into the network."""
+        assert self.study.train.weights is not None
+        load_weights(self.model, self.study.weights_path())
+
+    def logits(self, stage: str) -> dict[str, Tensor]:
+        """Return the logits of a finished stage, as stored."""
+        return read_logits(self.cube, self.layout, self.labels, stage)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, steps: int) -> Iterator[StageRecord]:
+        """Compute one stage: what the record holds at the end is written, then the stage is marked done.
+
+        Randomness outside our own generators (dropout) is seeded from (seed, stage). An exception leaves the stage
+        pending, or failed if the numbers went wrong (`RunError`).
+        """
+        record = StageRecord()
+        self.tracker.stage_started(name, steps)
+        started = time.monotonic()
+        devices = [self.device] if self.device.type == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(derive(self.seed, name, "torch"))
+                yield record
+        except RunError as error:
+            self.cube.set_status(self.labels, name, "failed", reason=str(error))
+            raise
+        self._write(name, record)
+        self.cube.write("timing/seconds", np.float64(time.monotonic() - started), self.labels, stage=name)
+        self.cube.set_status(
+            self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads()
+        )
+        self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
+
+    # -- inside
+
+    def _write(self, stage: str, record: StageRecord) -> None:
+        write = self.cube.write
+        for metric, by_split in record.scores.items():
+            values = np.array([by_split[s] for s in self.task.splits], dtype=np.float64)
+            write(f"scores/{metric}", values, self.labels, stage=stage)
+        if record.logits is not None:
+            write_masks(self.cube, self.layout, self.labels, stage, record.logits)
+        if record.keep_weights:
+            write_weights(self.cube, self.layout, self.labels, self.model.state_dict())
+        own = {} if stage == "unmasked" else {"stage": stage}
+        prefix, steps = ("train_", self.study.train.steps) if stage == "unmasked" else ("", self.study.masks.steps)
+        if record.history is not None and record.history.sizes["step"]:
+            rows = recorded_steps(steps)
+            for name in ("loss", "gradient_norm", "density"):
+                if name in record.history:
+                    values = record.history[name].reindex(step=rows).values.astype(np.float64)
+                    self._write_steps(f"history/{prefix}{name}", f"{prefix}step", rows, values, own)
+        every = self.study.train.validate_every if stage == "unmasked" else self.study.masks.validate_every
+        rows = valid_steps(steps, every)
+        if record.validation and rows:
+            for metric in self.task.metrics:
+                values = np.array([[record.validation[r][metric][s] if r in record.validation else np.nan for s in self.task.splits] for r in rows])
+                self._write_steps(f"history/{prefix}valid_{metric}", f"{prefix}valid_step", rows, values, own)
+
+    def _write_steps(self, name: str, dim: str, rows: list[int], values: np.ndarray[Any, Any], own: dict[str, str]) -> None:
+        """Write values at this run's own steps; where a sweep changes the number of steps, the other steps stay NaN."""
+        labels = [int(x) for x in self.cube.labels(name)[dim]]
+        full = np.full((len(labels), *values.shape[1:]), np.nan)
+        full[[labels.index(r) for r in rows]] = values
+        self.cube.write(name, full, self.labels, **own)
+
+
+def score(task: Task, model: nn.Module, masks: Masks | None, size: int, device: torch.device) -> Scores:
+    """Return {metric: {split: mean}} of the network, under masks if given."""
+    found: Scores = {metric: {} for metric in task.metrics}
+    for split in task.splits:
+        means = evaluate(model, masks, in_order(task, task.test_set(split), size, device), task.score)
+        for metric in task.metrics:
+            found[metric][split] = means[metric]
+    return found
+
+
+def _route(route: Mapping[str, Any]) -> str:
+    return " - ".join(str(route[k]) for k in ("route", "reason") if route.get(k))

@@ -1,0 +1,81 @@
+"""Batches of a task: drawn with replacement for training, in order for measuring."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modhook.errors import DataError
+from modhook.interfaces import Batch, Task
+from modhook.seeding import derive
+
+
+def items(data: Mapping[str, Tensor], what: str) -> int:
+    """Return the number of items. Raises `DataError` if there are none or the tensors disagree."""
+    sizes = {len(t) for t in data.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        raise DataError(f"{what} must be tensors with the same number of items, at least one; found sizes {sorted(sizes)}.")
+    return sizes.pop()
+
+
+class Draw:
+    """Endless batches drawn with replacement (reference, section 2); its whole state is two random generators."""
+
+    def __init__(self, task: Task, stage: str | None, size: int, seed: int, device: torch.device) -> None:
+        label = stage or "train"
+        self.task, self.size = task, size
+        self.data = to_device(task.train_set(stage), device)
+        self.count = items(self.data, f"the training data of {label}")
+        self.order = np.random.default_rng(derive(seed, label, "order"))
+        self.rng = np.random.default_rng(derive(seed, label, "prepare"))
+        self.device = device
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        chosen = torch.from_numpy(self.order.integers(self.count, size=self.size)).to(self.device)  # (B,)
+        return self.task.prepare({n: t[chosen] for n, t in self.data.items()}, self.rng, True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both generators."""
+        return {"order": self.order.bit_generator.state, "prepare": self.rng.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        self.order.bit_generator.state = state["order"]
+        self.rng.bit_generator.state = state["prepare"]
+
+
+def in_order(task: Task, data: Mapping[str, Tensor], size: int, device: torch.device) -> Iterator[Batch]:
+    """Yield all items once, in batches of `size`, prepared for measuring."""
+    rng = np.random.default_rng(derive("measure"))
+    count = items(data, "the data of a split")
+    for start in range(0, count, size):
+        part = to_device({n: t[start : start + size] for n, t in data.items()}, device)
+        yield task.prepare(part, rng, False)
+
+
+def to_device(data: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Return the data on a device."""
+    return {n: t.to(device) for n, t in data.items()}
+
+
+def data_fingerprint(task: Task) -> dict[str, str]:
+    """Return a hash of every data set of a task: what a cube was computed from."""
+    sets = {"train": task.train_set(None)} | {f"test {s}": task.test_set(s) for s in task.splits}
+    return {label: _hash(data) for label, data in sets.items()}
+
+
+def _hash(data: Mapping[str, Tensor]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(data):
+        array = data[name].contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape};".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()

@@ -1,0 +1,262 @@
+"""The whole of `modhook run`: check, lay out or continue the cube, compute every run that is missing, report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from modhook.cube import Cube, create, open_for_writing, writer_lock
+from modhook.errors import CubeError, RunError, UserError, listing
+from modhook.interfaces import Task, Tracker
+from modhook.manager import Plugins
+from modhook.run.build import build_model, build_task, load_weights
+from modhook.run.context import RunContext
+from modhook.run.data import Draw, data_fingerprint
+from modhook.run.finished import FinishedRun
+from modhook.run.layout import Prepared, analysis_plan, plan, prepare
+from modhook.study import Study, difference, resolved
+
+
+@attrs.frozen
+class Outcome:
+    """What a `modhook run` did."""
+
+    path: Path
+    computed: int
+    """Stages computed now."""
+    found: int
+    """Stages that were in the cube already."""
+    failed: tuple[str, ...]
+    """One line per failed stage: run, stage and reason."""
+
+
+def cube_path(study: Study, out: Path) -> Path:
+    """Return where the study's cube is: `OUT/NAME.zarr`, or `OUT/NAME-VARIANT.zarr`."""
+    suffix = f"-{study.variant}" if study.variant else ""
+    return out / f"{study.study.name}{suffix}.zarr"
+
+
+def run_study(
+    study: Study,
+    out: Path,
+    plugins: Plugins,
+    tracker: Tracker,
+    *,
+    only: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Compute everything of a study that its cube does not hold yet.
+
+    Args:
+        study: from `modhook.study.load`.
+        out: folder for the cube.
+        plugins: from `modhook.manager.plugins`.
+        tracker: told about everything.
+        only: coordinates that a run must have to be computed now, `{"seed": "3"}`.
+        fresh: delete an existing cube of this study first.
+        retry_failed: compute failed stages again.
+
+    Raises:
+        UserError: a mistake in the study, another study in the way, data or weights missing; nothing was written.
+    """
+    threads = study.run.threads
+    before = torch.get_num_threads()
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed)
+    finally:
+        tracker.close()
+        torch.set_num_threads(before)
+
+
+def _run(
+    study: Study, out: Path, plugins: Plugins, tracker: Tracker, only: dict[str, str], fresh: bool, retry: bool
+) -> Outcome:
+    device = _device(study.run.device)
+    path = cube_path(study, out)
+    if path.exists() and not fresh:
+        _same_study(path, open_for_writing(path), study)  # before any data are read
+    prepared = prepare(study, plugins, _tasks(study, plugins))
+    _check_batches(prepared)
+    _check_weights(prepared, plugins)
+    _writable(out)
+    with writer_lock(path):
+        cube = _open(path, prepared, fresh, tracker)
+        runs = list(_runs(prepared, cube, only))
+        tracker.study_started(study.study.name, len(runs))
+        computed = found = 0
+        failed: list[str] = []
+        for index, labels in runs:
+            done, skipped, problems = _one(prepared, index, labels, cube, plugins, tracker, device, retry)
+            computed, found = computed + done, found + skipped
+            failed += problems
+    return Outcome(path, computed, found, tuple(failed))
+
+
+def _one(
+    prepared: Prepared,
+    index: int,
+    labels: dict[str, Any],
+    cube: Cube,
+    plugins: Plugins,
+    tracker: Tracker,
+    device: torch.device,
+    retry: bool,
+) -> tuple[int, int, list[str]]:
+    """Compute what is missing of one run; return stages computed, stages found, and problems."""
+    study, task, layout = prepared.points[index].study, prepared.tasks[index], prepared.layouts[index].name
+    stages = prepared.protocol.stages(task)
+    masked = prepared.protocol.masked_stages(task)
+    before = {s for s in stages if cube.status(labels, s) == "done"}
+    text = ", ".join(f"{k}={v}" for k, v in labels.items())
+    if failed := [s for s in stages if cube.status(labels, s) == "failed"]:
+        if not retry:
+            return 0, len(before), [f"{text}, {s}: failed before ({cube.reason(labels, s)}); --retry-failed tries again" for s in failed]
+        for stage in failed:
+            cube.set_status(labels, stage, "pending")
+    missing = [n for n in prepared.analyses if int(cube.read(f"runs/{n}", labels)) != 1]
+    if len(before) == len(stages) and not missing:
+        return 0, len(before), []
+    tracker.run_started(text)
+    problems: list[str] = []
+    model = build_model(study, task, plugins, labels["seed"]).to(device)
+    context = RunContext(study, task, model, labels["seed"], labels, cube, layout, tracker, device)
+    try:
+        if len(before) < len(stages):
+            prepared.protocol.run(context)
+        context.load_weights()
+        model.eval().requires_grad_(False)
+        finished = FinishedRun(study, task, model, labels, cube, layout, masked, device)
+        for name in missing:
+            _analyse(prepared, name, finished, tracker)
+    except RunError as error:
+        problems.append(f"{text}: {error}")
+    tracker.run_finished(text)
+    done = sum(cube.status(labels, s) == "done" for s in stages)
+    return done - len(before), len(before), problems
+
+
+def _analyse(prepared: Prepared, name: str, run: FinishedRun, tracker: Tracker) -> None:
+    analysis = prepared.analyses[name]
+    tracker.message(f"analysis {name}")
+    declared = {v.name for v in analysis.variables(run.task)}
+    values = analysis.compute(run)
+    if set(values) != declared:
+        raise RunError(f"analysis {name!r} declared {listing(sorted(declared))} but computed {listing(sorted(values))}; its plugin needs a repair.")
+    for variable, value in values.items():
+        run.cube.write(variable, np.asarray(value), run.labels)
+    run.cube.write(f"runs/{name}", np.uint8(1), run.labels)
+
+
+def _tasks(study: Study, plugins: Plugins) -> list[Task]:
+    """Return one loaded task per sweep point; equal options share one task and its data."""
+    from modhook.study import points
+
+    known: dict[str, Task] = {}
+    found = []
+    for point in points(study):
+        key = repr(point.study.task)
+        if key not in known:
+            known[key] = build_task(point.study, plugins)
+        found.append(known[key])
+    first = found[0]
+    for task in found[1:]:
+        if task.splits != first.splits or task.stages != first.stages:
+            raise UserError("a sweep must not change the task's splits or stages; make it two studies.")
+    return found
+
+
+def _check_batches(prepared: Prepared) -> None:
+    """Every stage must have data, before anything is computed."""
+    for task in {id(t): t for t in prepared.tasks}.values():
+        for stage in (None, *(s.name for s in task.stages)):
+            Draw(task, stage, 1, 0, torch.device("cpu"))
+
+
+def _check_weights(prepared: Prepared, plugins: Plugins) -> None:
+    """Weights that are loaded instead of trained must fit, before anything is computed."""
+    for point, task in zip(prepared.points, prepared.tasks, strict=True):
+        if point.study.train.weights is not None:
+            load_weights(build_model(point.study, task, plugins, 0), point.study.weights_path())
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); give --device cpu or another one.") from error
+    return device
+
+
+def _writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".modhook-write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"the output folder {out} is not writable ({error.strerror}); give another one with --out.") from error
+
+
+def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
+    study = prepared.study
+    if fresh and path.exists():
+        open_for_writing(path)  # refuses to delete what is no cube
+        shutil.rmtree(path)
+    data = {key: data_fingerprint(task) for key, task in _named_tasks(prepared).items()}
+    if not path.exists():
+        return create(path, plan(prepared, range(1, study.study.seeds + 1), data))
+    cube = open_for_writing(path)
+    _same_study(path, cube, study)
+    if cube.attrs.get("data") != data:
+        raise CubeError(f"{path} was computed from other data than those found now; use another --out, or --fresh to start over.")
+    if study.study.seeds > len(cube.run_dims["seed"]):
+        cube.grow_seeds(study.study.seeds)
+        tracker.message(f"the cube grows to {study.study.seeds} seeds")
+    for name, analysis in prepared.analyses.items():
+        declared, labels = analysis_plan(prepared, name, analysis)
+        if f"runs/{name}" not in cube.variables:
+            cube.add_variables(declared, labels)
+            tracker.message(f"the cube gets the analysis {name}")
+    cube.set_attrs(study=resolved(study))
+    return cube
+
+
+def _named_tasks(prepared: Prepared) -> dict[str, Task]:
+    """Return the distinct tasks by number."""
+    distinct = list({id(t): t for t in prepared.tasks}.values())
+    return {str(i): task for i, task in enumerate(distinct)}
+
+
+def _same_study(path: Path, cube: Cube, study: Study) -> None:
+    if changes := difference(cube.attrs["study"], resolved(study)):
+        raise CubeError(
+            f"{path} holds another study: {'; '.join(changes)}; give the study another name, use another --out, or --fresh to start over."
+        )
+
+
+def _runs(prepared: Prepared, cube: Cube, only: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (sweep point, coordinates) of every run that is asked for, seeds outermost."""
+    keys = ["seed", *prepared.study.sweep]
+    if unknown := [k for k in only if k not in keys]:
+        raise UserError(f"--only {unknown[0]}=... is no dimension of this study; it has: {listing(keys)}.")
+    chosen = False
+    for seed in range(1, prepared.study.study.seeds + 1):
+        for index, point in enumerate(prepared.points):
+            labels = {"seed": seed, **point.labels}
+            if all(str(labels[k]) == v for k, v in only.items()):
+                chosen = True
+                yield index, labels
+    if not chosen:
+        raise UserError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())} matches no run; the coordinates are {dict(cube.run_dims)}.")
+
+

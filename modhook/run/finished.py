@@ -1,0 +1,57 @@
+"""A run as an analysis sees it: network with its weights, masks of every stage, and a way to measure."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from modhook.cube import Cube, read_logits, read_masks
+from modhook.interfaces import Task
+from modhook.masks import Masks
+from modhook.run.context import Scores, score
+from modhook.study import Study
+
+
+@attrs.define(slots=False)
+class FinishedRun:
+    """One finished run.
+
+    Attributes:
+        study: the study at this run's sweep point. task: its task. stages: the stages that have masks, in order.
+        model: the trained network in eval mode, on `device`; do not change it.
+    """
+
+    study: Study
+    task: Task
+    model: nn.Module
+    labels: dict[str, Any]
+    cube: Cube
+    layout: str
+    stages: tuple[str, ...]
+    device: torch.device
+
+    @cached_property
+    def masks(self) -> dict[str, Masks]:
+        """Return the masks of every stage, in order."""
+        return {s: read_masks(self.cube, self.layout, self.labels, s) for s in self.stages}
+
+    def logits(self, stage: str) -> dict[str, Tensor]:
+        """Return the logits of a stage, as stored."""
+        return read_logits(self.cube, self.layout, self.labels, stage)
+
+    def network(self, stage: str) -> nn.Module:
+        """Return the network that the stage's masks were learned on."""
+        if type(self.task).edit_network is Task.edit_network:
+            return self.model
+        twin = copy.deepcopy(self.model)
+        self.task.edit_network(twin, stage)
+        return twin
+
+    def score(self, masks: Masks | None, stage: str = "control") -> Scores:
+        """Return {metric: {split: mean}} of a stage's network under masks."""
+        return score(self.task, self.network(stage), masks, self.study.train.eval_batch, self.device)

@@ -1,0 +1,180 @@
+"""What a study's cube holds: every group, dimension and variable, before the first run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+import modhook
+from modhook.cube import Plan, layout_variables
+from modhook.interfaces import Analysis, Protocol, Task
+from modhook.loop import recorded_steps
+from modhook.manager import Plugins
+from modhook.run.build import model_shapes
+from modhook.select import select
+from modhook.study import Point, Study, points, resolved
+from modhook.variables import Variable
+
+
+@attrs.frozen
+class Layout:
+    """Names and shapes of one network's parameters, and which of them are masked."""
+
+    name: str
+    state: dict[str, tuple[tuple[int, ...], str]]
+    """{name: (shape, dtype)} of the whole state dict."""
+    masked: tuple[str, ...]
+
+
+@attrs.frozen
+class Prepared:
+    """A study with everything decided that must be known before the first run."""
+
+    study: Study
+    points: list[Point]
+    layouts: list[Layout]
+    """One per point, equal for equal networks."""
+    tasks: list[Task]
+    """One per point, the same object for equal tasks."""
+    protocol: Protocol
+    analyses: dict[str, Analysis]
+
+    def distinct(self) -> dict[str, Layout]:
+        """Return the different layouts by name."""
+        return {layout.name: layout for layout in self.layouts}
+
+
+def layouts(found: Sequence[Point], tasks: Sequence[Task], plugins: Plugins) -> list[Layout]:
+    """Return one layout per sweep point. Raises `PatternError` for patterns that match nothing, `UserError` for a network that cannot be built."""
+    known: dict[Any, str] = {}
+    result = []
+    for point, task in zip(found, tasks, strict=True):
+        model = model_shapes(point.study, task, plugins)
+        masked = select(model, point.study.masks.include, point.study.masks.exclude)
+        state = {n: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in model.state_dict().items()}
+        name = known.setdefault((tuple(state.items()), masked), f"layout{len(known)}")
+        result.append(Layout(name, state, masked))
+    return result
+
+
+def valid_steps(steps: int, every: int) -> list[int]:
+    """Return the steps (from 1) at which a stage of `steps` steps is measured on the way; never at its end."""
+    return list(range(every, steps, every)) if every else []
+
+
+def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> Plan:
+    """Return the cube's plan. `data` is the fingerprint of the data."""
+    study, task = prepared.study, prepared.tasks[0]
+    stages, masked = prepared.protocol.stages(task), prepared.protocol.masked_stages(task)
+    variables: list[Variable] = []
+    labels: dict[str, dict[str, list[Any]]] = {
+        "scores": {"stage": list(stages), "split": list(task.splits)},
+        "runs": {"stage": list(stages)},
+        "timing": {"stage": list(stages)},
+        "history": {"stage": list(masked), "split": list(task.splits), **_steps(prepared)},
+    }
+    sizes: dict[str, dict[str, int]] = {}
+    for metric in task.metrics:
+        variables.append(Variable(f"scores/{metric}", ("stage", "split"), "float64", f"mean {metric} over the items of each split", attrs={"table": "percent"}))
+    variables += _history(task, labels["history"])
+    variables += RUNS
+    for layout in prepared.distinct().values():
+        found = layout_variables(
+            layout.name, layout.state, layout.masked, list(masked), study.masks.logits_dtype
+        )
+        variables += found.variables
+        labels |= found.labels
+        sizes |= found.sizes
+    for name, analysis in prepared.analyses.items():
+        declared, its_labels = analysis_plan(prepared, name, analysis)
+        variables += declared
+        labels |= its_labels
+    run_dims: dict[str, list[Any]] = {"seed": list(seeds)}
+    for key in study.sweep:
+        run_dims[key] = list(dict.fromkeys(p.labels[key] for p in prepared.points))
+    attributes = {
+        "study": resolved(study),
+        "data": dict(data),
+        "versions": versions(),
+        "layouts": [layout.name for layout in prepared.layouts],
+    }
+    return Plan(attrs=attributes, run_dims=run_dims, labels=labels, sizes=sizes, variables=tuple(variables))
+
+
+def analysis_plan(prepared: Prepared, name: str, analysis: Analysis) -> tuple[list[Variable], dict[str, dict[str, list[Any]]]]:
+    """Return an analysis' variables, with one that says where it is done, and the labels of its groups."""
+    task = prepared.tasks[0]
+    masked = prepared.protocol.masked_stages(task)
+    declared = list(analysis.variables(task))
+    known: dict[str, list[Any]] = {
+        "stage": list(masked),
+        "split": list(task.splits),
+        "parameter": list(dict.fromkeys(n for layout in prepared.layouts for n in layout.masked)),
+        **analysis.labels(task, masked),
+    }
+    groups: dict[str, dict[str, list[Any]]] = {}
+    for variable in declared:
+        groups.setdefault(variable.group, {}).update({d: known[d] for d in variable.dims if d in known})
+    done = Variable(f"runs/{name}", (), "uint8", f"whether the analysis {name} is done: 0 pending, 1 done, 2 failed")
+    return [*declared, done], groups
+
+
+RUNS = (
+    Variable("timing/seconds", ("stage",), "float64", "wall-clock time of the stage", units="s"),
+)
+
+
+def _steps(prepared: Prepared) -> dict[str, list[int]]:
+    def union(lists: Sequence[list[int]]) -> list[int]:
+        return sorted(set().union(*lists))
+
+    studies = [p.study for p in prepared.points]
+    return {
+        "step": union([recorded_steps(s.masks.steps) for s in studies]),
+        "train_step": union([recorded_steps(s.train.steps) for s in studies]),
+        "valid_step": union([valid_steps(s.masks.steps, s.masks.validate_every) for s in studies]),
+        "train_valid_step": union([valid_steps(s.train.steps, s.train.validate_every) for s in studies]),
+    }
+
+
+def _history(task: Task, labels: dict[str, list[Any]]) -> list[Variable]:
+    """Declare the history; a dimension without any step is left out, together with its variables."""
+    window = "mean since the step before"
+    found = [
+        Variable("history/loss", ("stage", "step"), "float64", f"loss of the mask stage without its regulariser, {window}"),
+        Variable("history/gradient_norm", ("stage", "step"), "float64", f"gradient norm of the logits before clipping, {window}"),
+        Variable("history/density", ("stage", "step"), "float64", "share of the masked weights that the deterministic mask keeps"),
+        Variable("history/train_loss", ("train_step",), "float64", f"loss of base training, {window}"),
+        Variable("history/train_gradient_norm", ("train_step",), "float64", f"gradient norm of base training before clipping, {window}"),
+    ]
+    for metric in task.metrics:
+        found.append(Variable(f"history/valid_{metric}", ("stage", "valid_step", "split"), "float64", f"{metric} measured during the mask stage"))
+        found.append(Variable(f"history/train_valid_{metric}", ("train_valid_step", "split"), "float64", f"{metric} measured during base training"))
+    empty = [d for d in ("step", "train_step", "valid_step", "train_valid_step") if not labels[d]]
+    for dim in empty:
+        del labels[dim]
+    return [v for v in found if not set(v.dims) & set(empty)]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that the numbers depend on."""
+    import numpy
+    import torch
+
+    return {
+        "modhook": modhook.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def prepare(study: Study, plugins: Plugins, tasks: Sequence[Task]) -> Prepared:
+    """Return everything about a study that is known before the first run. Raises `UserError`."""
+    found = points(study)
+    protocol: Protocol = plugins.load("protocols", study.study.protocol)()
+    analyses = {name: plugins.load("analyses", name)(options) for name, options in study.analyses.items()}
+    return Prepared(study, found, layouts(found, tasks, plugins), list(tasks), protocol, analyses)

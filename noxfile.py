@@ -1,0 +1,53 @@
+"""modhook's sessions: `nox` runs tests, lint, types and the third-party plugin; `nox -l` lists them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "types", "thirdparty"]
+
+CONSTRAINTS = ("-c", "constraints.txt")
+DEMO = Path("tests/third_party/modhook-task-demo")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The test suite; arguments after -- go to pytest."""
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: style, likely mistakes, missing docstrings, formatting of imports."""
+    session.install("ruff", *CONSTRAINTS)
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict, on the core."""
+    session.install("-e", ".[types]", *CONSTRAINTS)
+    session.run("mypy")
+
+
+@nox.session
+def thirdparty(session: nox.Session) -> None:
+    """Build modhook and a plugin that knows only its public names, install both from wheels, and run the plugin's study."""
+    session.install("build", "hatchling", *CONSTRAINTS)
+    wheels = Path(session.create_tmp()) / "wheels"
+    for old in wheels.glob("*.whl"):
+        old.unlink()
+    for project in (Path(), DEMO):
+        session.run("python", "-m", "build", "--no-isolation", "--wheel", "--outdir", str(wheels), str(project), silent=True)
+    session.install(*CONSTRAINTS, "--force-reinstall", "--no-deps", *map(str, wheels.glob("*.whl")))
+    session.install(*CONSTRAINTS, *map(str, wheels.glob("modhook-*.whl")))
+    out = Path(session.create_tmp()) / "results"
+    session.run("modhook", "list", "tasks")
+    session.run("modhook", "check", str(DEMO / "minmax.toml"))
+    session.run("modhook", "run", str(DEMO / "minmax.toml"), "--out", str(out), "--fresh", "--yes")
+    session.run("python", str(DEMO / "verify.py"), str(out / "minmax.zarr"))

@@ -1,0 +1,125 @@
+"""Posthoc masking, the paper's main protocol: train (or load), freeze, then one mask per stage on the frozen weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import modhook
+from modhook import Masks, Protocol, Stage, Task
+from modhook.select import matching
+from modhook.train import train_network
+
+if TYPE_CHECKING:
+    from modhook.run.context import RunContext, StageRecord
+
+
+class Posthoc(Protocol):
+    """Stages: `unmasked` (base training, weights kept), then the task's own, the control first."""
+
+    def stages(self, task: Task) -> tuple[str, ...]:
+        """Return `unmasked` and the task's stages."""
+        return ("unmasked", *self.masked_stages(task))
+
+    def masked_stages(self, task: Task) -> tuple[str, ...]:
+        """Return the task's stages."""
+        return tuple(stage.name for stage in task.stages)
+
+    def run(self, context: RunContext) -> None:
+        """Compute every stage that is not done; the frozen weights come from the cube where they are."""
+        if context.done("unmasked"):
+            context.load_weights()
+        else:
+            self._train(context)
+        context.model.eval().requires_grad_(False)
+        for stage in context.task.stages:
+            if not context.done(stage.name):
+                self._mask(context, stage)
+
+    def _train(self, context: RunContext) -> None:
+        train = context.study.train
+        steps = 0 if train.weights else train.steps
+        with context.stage("unmasked", steps) as record:
+            if train.weights:
+                context.load_pretrained()
+            else:
+                record.history = train_network(
+                    context.model,
+                    context.batches(None, train.batch),
+                    context.task.loss,
+                    steps,
+                    context.tracker,
+                    context.validator(record, steps, train.validate_every),
+                    optimizer=train.optimizer,
+                    lr=train.lr,
+                    weight_decay=train.weight_decay,
+                    momentum=train.momentum,
+                    betas=train.betas,
+                    eps=train.eps,
+                    clip=train.clip,
+                    warmup=train.warmup,
+                    decay_at=train.decay_at,
+                    decay=train.decay,
+                )
+            record.keep_weights = True
+            context.model.eval()
+            record.scores = context.score()
+
+    def _mask(self, context: RunContext, stage: Stage) -> None:
+        study, masks = context.study, context.study.masks
+        model = context.model
+        if type(context.task).edit_network is not Task.edit_network:
+            model = copy.deepcopy(model)
+            context.task.edit_network(model, stage.name)
+        with context.stage(stage.name, masks.steps) as record:
+            copied = self._copied(context, stage)
+            fit = modhook.fit_masks(
+                model,
+                context.batches(stage.name, masks.batch or study.train.batch),
+                context.task.loss,
+                samples=masks.samples,
+                steps=masks.steps,
+                lr=masks.lr,
+                beta=masks.beta,
+                init=masks.init,
+                include=masks.include,
+                **({} if masks.exclude is None else {"exclude": masks.exclude}),
+                sampler=masks.sampler,
+                fixed=copied,
+                clip=study.train.clip if masks.clip is None else masks.clip,
+                warmup=masks.warmup,
+                reg_batch=masks.reg_batch or study.train.batch,
+                executor=masks.executor,
+                seed=context.seed,
+                label=stage.name,
+                progress=context.tracker,
+                callback=self._validator(context, record, copied),
+            )
+            record.history, record.route = fit.history, fit.route
+            record.logits = dict(fit.logits)
+            if copied is not None:
+                control = context.logits("control")
+                record.logits |= {n: control[n] for n in copied}
+            record.scores = context.score(fit.masks, model)
+
+    def _copied(self, context: RunContext, stage: Stage) -> Masks | None:
+        """Return the control's masks of the parameters that this stage copies."""
+        if not stage.copied:
+            return None
+        names = matching(context.model, stage.copied, f"stage {stage.name}: copied")
+        return Masks({n: logit >= 0 for n, logit in context.logits("control").items() if n in names})
+
+    def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        """Measure on the way under the masks as they are."""
+        current = {}
+
+        def now() -> Masks:
+            return Masks({**current["trainer"].masks(), **(copied or {})})
+
+        validate = context.validator(record, context.study.masks.steps, context.study.masks.validate_every, now)
+
+        def after(step: int, trainer: object) -> None:
+            current["trainer"] = trainer
+            validate(step)
+
+        return after
