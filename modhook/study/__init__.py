@@ -1,0 +1,33 @@
+"""The study file: TOML into a checked `Study`, with every mistake reported at once."""
+
+from __future__ import annotations
+
+from modhook.study.bounds import PLAIN_NAME, Matches
+from modhook.study.grid import points
+from modhook.study.loading import Checked, check, load, restore
+from modhook.study.named import find_callable
+from modhook.study.resolve import difference, resolved
+from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
+from modhook.study.structure import structure
+from modhook.study.study import Named, Point, Study
+
+__all__ = [
+    "PLAIN_NAME",
+    "Checked",
+    "MasksSection",
+    "Matches",
+    "Named",
+    "Point",
+    "RunSection",
+    "Study",
+    "StudySection",
+    "TrainSection",
+    "check",
+    "difference",
+    "find_callable",
+    "load",
+    "points",
+    "resolved",
+    "restore",
+    "structure",
+]

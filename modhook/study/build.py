@@ -1,0 +1,141 @@
+"""Builds one study from one plain table, without variants and sweep, and checks that its parts fit together."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import attrs
+
+from modhook.errors import listing, near_miss
+from modhook.manager import Plugins
+from modhook.study.named import make, named, plugin_class
+from modhook.study.problems import Problems
+from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
+from modhook.study.structure import keys, structured
+from modhook.study.study import Study
+from modhook.study.text import written
+
+SECTIONS: dict[str, type | None] = {
+    "study": StudySection,
+    "task": None,
+    "model": None,
+    "train": TrainSection,
+    "masks": MasksSection,
+    "analyses": None,
+    "run": RunSection,
+}
+"""The sections of one run; None where plugins say what the keys are."""
+
+TABLES = (*SECTIONS, "sweep", "variants")
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Built:
+    """A study without a sweep, and the layout that its task and protocol give the cube."""
+
+    study: Study
+    layout: Mapping[str, tuple[str, ...]]
+
+
+def check_sections(table: Mapping[str, Any], problems: Problems) -> None:
+    """Note every key at the top of the file that is no section."""
+    for key in table:
+        if key in TABLES:
+            continue
+        homes = [name for name, cls in SECTIONS.items() if cls and key in keys(cls)]
+        hint = near_miss(key, TABLES) or (f"; it belongs in [{homes[0]}]" if homes else f"; valid: {listing(TABLES)}")
+        problems.add((key,), f"unknown key{hint}", known=False)
+
+
+def build(
+    table: Mapping[str, Any], plugins: Plugins, problems: Problems, file: pathlib.Path | None, variant: str | None
+) -> Built | None:
+    """Return the study of one table, or None after noting everything that is wrong with it.
+
+    `file` is where the study stands; without it (a study restored from a cube) no file that it names is looked for.
+    """
+    study = _section(StudySection, "study", table, problems)
+    task = named("tasks", table.get("task", {}), ("task",), plugins, problems)
+    model = named("models", table.get("model", {}), ("model",), plugins, problems)
+    train = _section(TrainSection, "train", table, problems)
+    masks = _section(MasksSection, "masks", table, problems)
+    analyses = _analyses(table.get("analyses", {}), plugins, problems)
+    run = _section(RunSection, "run", table, problems)
+    protocol = plugin_class("protocols", study.protocol, ("study", "protocol"), plugins, problems) if study else None
+    if masks:
+        plugin_class("samplers", masks.sampler, ("masks", "sampler"), plugins, problems)
+    if train:
+        _check_weights(train, file, problems)
+    if train and masks:
+        _check_groups(train, masks, problems)
+    layout = _layout(task[1], protocol, problems) if task and protocol else None
+    if not (study and task and model and train and masks and run) or analyses is None or layout is None or problems:
+        return None
+    return Built(Study(study, task[0], model[0], train, masks, run, analyses, path=file, variant=variant), layout)
+
+
+def _section(cls: type[T], name: str, table: Mapping[str, Any], problems: Problems) -> T | None:
+    value = table.get(name, {})
+    if not isinstance(value, Mapping):
+        problems.add((name,), f"{written(value)} is not a table; write [{name}]")
+        return None
+    return structured(cls, value, (name,), problems)
+
+
+def _analyses(table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any] | None:
+    if not isinstance(table, Mapping):
+        problems.add(("analyses",), f"{written(table)} is not a table; write [analyses]")
+        return None
+    made = {}
+    for name, options in table.items():
+        path = ("analyses", name)
+        cls = plugin_class("analyses", name, path, plugins, problems)
+        if cls is None:
+            continue
+        if not isinstance(options, Mapping):
+            problems.add(path, f"{written(options)} is not a table of options; write {name} = {{}} for the defaults")
+        elif pair := make(cls, options, path, problems):
+            made[name] = pair[0]
+    return made
+
+
+def _check_weights(train: TrainSection, file: pathlib.Path | None, problems: Problems) -> None:
+    if train.weights is None:
+        if train.steps < 1:
+            problems.add(
+                ("train", "steps"),
+                "must be given and at least 1, unless train.weights names a file to load instead of training",
+            )
+    elif file is not None:
+        target = file.parent / train.weights
+        if "\0" in train.weights or not target.is_file():
+            problems.add(
+                ("train", "weights"), f"there is no file {str(target)!r}; the name is relative to the study file"
+            )
+
+
+def _check_groups(train: TrainSection, masks: MasksSection, problems: Problems) -> None:
+    path, batch = (("train", "batch"), train.batch) if masks.batch is None else (("masks", "batch"), masks.batch)
+    samples = masks.samples
+    if rest := batch % samples:
+        near = f"{batch - rest} or {batch - rest + samples}" if batch > samples else f"{samples}"
+        problems.add(path, f"{batch} is not divisible by masks.samples = {samples}; choose {near}, for example")
+
+
+def _layout(task: Any, protocol: Any, problems: Problems) -> dict[str, tuple[str, ...]] | None:
+    """Return the labels that all runs of a study must share, since one cube holds them."""
+    try:
+        order = protocol()
+        return {
+            "splits": tuple(task.splits),
+            "stages": tuple(order.stages(task)),
+            "masked stages": tuple(order.masked_stages(task)),
+            "metrics": tuple(task.metrics),
+        }
+    except Exception as error:
+        problems.add(("task",), f"splits or stages cannot be told: {type(error).__name__}: {error}")
+        problems.cause = error
+        return None

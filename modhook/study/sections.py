@@ -1,0 +1,94 @@
+"""The sections of a study file, one frozen class each: every key is declared here once, with its type and bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import attrs
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from modhook.study.bounds import PLAIN_NAME, Matches
+
+Count = Annotated[int, Ge(1)]
+CountOrZero = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Decay = Annotated[float, Ge(0), Lt(1)]
+Name = Annotated[str, MinLen(1)]
+Device = Annotated[str, Matches(r"[a-z]+(:\d+)?", "a device such as cpu, cuda or cuda:1")]
+
+
+def _off(value: float | None) -> float | None:
+    return value or None
+
+
+@attrs.frozen
+class StudySection:
+    """`[study]`: its name, which names the cube, and how many seeds (1, 2, ...) it runs."""
+
+    name: Annotated[str, PLAIN_NAME]
+    seeds: Annotated[int, Ge(1), Le(10)] = 1
+    protocol: Name = "posthoc"
+    description: str = ""
+
+
+@attrs.frozen
+class TrainSection:
+    """`[train]`: base training, or the weights to load instead of it.
+
+    `steps` may be left out or 0 only with `weights`, a file of safetensors or of a torch state dict, relative to the
+    study file; then nothing is trained. `clip` is the largest global gradient norm; `clip = 0` switches clipping off
+    (None here). The learning rate rises linearly for `warmup` steps and is multiplied by `decay` at every step of
+    `decay_at`. `validate_every = 0` never validates. `betas` and `eps` are Adam's, `momentum` is SGD's.
+    """
+
+    steps: CountOrZero = 0
+    batch: Count = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    momentum: Decay = 0.9
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    clip: NotNegative | None = attrs.field(default=1.0, converter=_off)
+    warmup: CountOrZero = 0
+    decay_at: tuple[Count, ...] = ()
+    decay: Annotated[float, Gt(0), Le(1)] = 0.1
+    validate_every: CountOrZero = 1000
+    eval_batch: Count = 1000
+    weights: Name | None = None
+
+
+@attrs.frozen
+class MasksSection:
+    """`[masks]`: how each stage's mask is learned.
+
+    `samples` is K, the number of masks drawn per step; the batch must be divisible by it. `include` and `exclude` are
+    patterns over parameter names; None means the defaults (`*`, and `*bias*` taken out), which may match nothing, while
+    a given pattern that matches nothing is an error. `batch` and `clip` are those of `[train]` unless given; `clip = 0`
+    switches clipping off. The regulariser is `beta / reg_batch` per logit; `reg_batch` is `[train] batch` unless given.
+    """
+
+    steps: Count
+    samples: Count = 4
+    beta: NotNegative = 1e-4
+    lr: Positive = 1e-2
+    init: float = 2.0
+    batch: Count | None = None
+    clip: NotNegative | None = None
+    warmup: CountOrZero = 0
+    include: Annotated[tuple[Name, ...], MinLen(1)] | None = None
+    exclude: tuple[Name, ...] | None = None
+    sampler: Name = "gumbel"
+    executor: Literal["auto", "fastest", "vmap", "loop"] = "auto"
+    logits_dtype: Literal["float16", "float32"] = "float16"
+    validate_every: CountOrZero = 0
+    reg_batch: Count | None = None
+
+
+@attrs.frozen
+class RunSection:
+    """`[run]`: where it runs. `threads` is per worker; None means all cores."""
+
+    threads: Count | None = None
+    device: Device = "cpu"

@@ -1,0 +1,48 @@
+"""Reads a study file."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import tomllib
+from typing import Any
+
+from modhook.errors import StudyError
+
+_DEEPEST = 50
+_TOO_DEEP = f"tables and lists are nested too deeply; at most {_DEEPEST} levels are allowed"
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a TOML file's table. Raises `StudyError` that names the file, and the line where there is one."""
+    where = os.fspath(path)
+    try:
+        text = pathlib.Path(path).read_bytes().decode("utf-8-sig")  # some editors of Windows write a byte order mark
+    except FileNotFoundError:
+        raise StudyError(where, ["there is no such file"]) from None
+    except IsADirectoryError:
+        raise StudyError(where, ["this is a folder; name the study file in it"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise StudyError(where, [f"not UTF-8 text (at line {line}); save the file as UTF-8"]) from None
+    except (OSError, ValueError) as error:
+        raise StudyError(where, [f"cannot be read: {getattr(error, 'strerror', None) or error}"]) from None
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise StudyError(where, [_TOO_DEEP]) from None
+    except ValueError as error:  # TOMLDecodeError, and a number of thousands of digits
+        raise StudyError(where, [f"not valid TOML: {error}"]) from None
+    if _depth(table) > _DEEPEST:
+        raise StudyError(where, [_TOO_DEEP])
+    return table
+
+
+def _depth(value: Any) -> int:
+    """Return how deep tables and lists are nested, without recursion: dotted keys can nest without end."""
+    level, depth = [value], 0
+    while level := [
+        inner for v in level if isinstance(v, dict | list) for inner in (v.values() if isinstance(v, dict) else v)
+    ]:
+        depth += 1
+    return depth
