@@ -1,0 +1,30 @@
+"""The cube: everything that the runs of a study leave behind, in one zarr store."""
+
+from __future__ import annotations
+
+from modhook.cube.create import create
+from modhook.cube.cube import Cube, open_for_writing
+from modhook.cube.layout import Layout, layout_variables
+from modhook.cube.lock import writer_lock
+from modhook.cube.plan import RUN_VARIABLES, Part, Plan
+from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
+from modhook.cube.tensors import write_masks, write_weights
+
+__all__ = [
+    "RUN_VARIABLES",
+    "Cube",
+    "Layout",
+    "Part",
+    "Plan",
+    "create",
+    "done",
+    "layout_variables",
+    "logits_from",
+    "masks_from",
+    "open_cube",
+    "open_for_writing",
+    "weights_from",
+    "write_masks",
+    "write_weights",
+    "writer_lock",
+]

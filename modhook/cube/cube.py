@@ -1,0 +1,264 @@
+"""The cube as its writer sees it: one run, and usually one stage, at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from modhook.cube import grow
+from modhook.cube.arrays import CONFIG
+from modhook.cube.labels import Label, position
+from modhook.cube.plan import STATUSES
+from modhook.cube.store import local, open_root, open_store
+from modhook.cube.values import fitted
+from modhook.errors import CubeError, listing, near_miss
+from modhook.variables import Variable
+
+Status = Literal["pending", "done", "failed"]
+Run = Mapping[str, Any]
+# Readable at any time: they say what else may be read, or are floats by nature.
+_ALWAYS = ("runs", "timing")
+
+
+class Cube:
+    """A cube on disk. `create` and `open_for_writing` return one; it holds no lock and no open file.
+
+    Processes may write different runs, or different stages of one run, at the same time. A run is named by its labels,
+    `{"seed": 3, "masks.beta": 1e-5}`.
+    """
+
+    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
+        self.path = local(path)
+        self._read_only = read_only
+        self._load()
+
+    def _load(self) -> None:
+        self._root = open_root(open_store(self.path, read_only=self._read_only), self.path)
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._labels: dict[str, tuple[Label, ...]] = {}
+        self.attrs: dict[str, Any] = dict(self._root.attrs.asdict())
+        """Attributes of the root: those of the plan, `modhook_format` and `modhook_version`."""
+        self.run_dims: dict[str, list[Label]] = {
+            d: list(self._coordinate("", d) or ()) for d in self.attrs["modhook_run_dims"]
+        }
+        """The run's dimensions in order, with their labels."""
+
+    def __repr__(self) -> str:
+        return f"Cube({str(self.path)!r}, {' x '.join(f'{d}: {len(v)}' for d, v in self.run_dims.items())})"
+
+    # -- values
+
+    def write(self, name: str, value: Any, run: Run, **labels: Any) -> None:
+        """Write one variable of one run.
+
+        Args:
+            name: the declared variable, `"scores/accuracy"`.
+            value: an array over the variable's own dimensions, in order, without those fixed by `labels`.
+            run: the run's labels, all of them; empty for a variable that is not per run.
+            labels: labels of own dimensions, `stage="add"`.
+
+        Raises:
+            CubeError: an unknown variable or label, a shape or type other than declared, or a write that would touch a
+                chunk which holds another run's or stage's values too.
+        """
+        array = self._array(name)
+        where, shape = self._region(name, array, run, labels)
+        for axis, (index, chunk) in enumerate(zip(where, array.chunks, strict=True)):
+            if isinstance(index, int) and chunk != 1:
+                raise CubeError(
+                    f"{name} cannot be written at one {self._dims(name, array)[axis]} alone: a chunk holds {chunk} of them, "
+                    "and writers of the others would lose values; write that dimension in full."
+                )
+        fit = fitted(value, self._dtype(array), shape, name)
+        if fit.size:
+            array[where] = fit
+
+    def read(self, name: str, run: Run, **labels: Any) -> NDArray[Any]:
+        """Read one variable of one run; text as object strings.
+
+        Floats that were never written are NaN. Integers and text that were never written, or whose stage is not done,
+        are an error, because they would read as 0. Raises `CubeError`, also for a damaged file.
+        """
+        array = self._array(name)
+        where, _ = self._region(name, array, run, labels)
+        if array.dtype.kind != "f" and name.split("/")[0] not in _ALWAYS:
+            if "stage" in labels and "seed" in self._dims(name, array):
+                self.require_done(run, labels["stage"])
+            if not self.written(name, run, **labels):
+                raise CubeError(f"{name} of {self._say(run, labels)} has not been written to {self.path}.")
+        return self._values(array, where)
+
+    def written(self, name: str, run: Run, **labels: Any) -> bool:
+        """Return whether every part of a variable of one run is on disk. Raises `CubeError` for unknown names and labels."""
+        array = self._array(name)
+        where, shape = self._region(name, array, run, labels)
+        if 0 in shape:
+            return True
+        grid = [
+            [i] if isinstance(i, int) else range(-(-n // c))
+            for i, n, c in zip(where, array.shape, array.chunks, strict=True)
+        ]
+        keys = [array.metadata.encode_chunk_key(tuple(int(i) for i in at)) for at in itertools.product(*grid)]
+        return all((self.path / name / key).exists() for key in keys)
+
+    # -- state of the runs
+
+    def status(self, run: Run, stage: str) -> Status:
+        """Return how far a stage is. Raises `CubeError` for unknown labels."""
+        code = int(self.read("runs/status", run, stage=stage))
+        if code >= len(STATUSES):
+            raise CubeError(f"{self.path} is damaged: runs/status of {self._say(run, {'stage': stage})} is {code}.")
+        return cast("Status", STATUSES[code])
+
+    def set_status(
+        self, run: Run, stage: str, status: Status, reason: str = "", route: str = "", threads: int = 0
+    ) -> None:
+        """Say how far a stage is, why it failed, how it was computed. The status itself is written last."""
+        if status not in STATUSES:
+            raise CubeError(f"unknown status {status!r}; valid: {', '.join(STATUSES)}.")
+        self.write("runs/reason", reason, run, stage=stage)
+        self.write("runs/route", route, run, stage=stage)
+        self.write("runs/threads", threads, run, stage=stage)
+        self.write("runs/status", STATUSES.index(status), run, stage=stage)
+
+    # -- growing
+
+    def add_variables(
+        self,
+        variables: Iterable[Variable],
+        labels: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
+        sizes: Mapping[str, Mapping[str, int]] | None = None,
+        values: Mapping[str, Any] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Lay out further variables, under the writer's lock; those that are there already are checked and left alone.
+
+        After a crash the cube opens as before, and the same call again completes it. `attrs` replace root attributes.
+        Raises `CubeError`, also if a variable is there with other dimensions, type or labels.
+        """
+        grow.add_variables(self.path, tuple(variables), labels or {}, sizes or {}, values or {}, attrs or {})
+        self._load()
+
+    def grow_seeds(self, n: int, attrs: Mapping[str, Any] | None = None) -> None:
+        """Extend the cube to seeds 1..n, under the writer's lock. After a crash the same call again completes it.
+
+        `attrs` replace root attributes. Raises `CubeError` for fewer seeds than there are.
+        """
+        grow.grow_seeds(self.path, n, attrs or {})
+        self._load()
+
+    # -- what there is
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all variables, without coordinates, sorted."""
+        arrays = ((name, node) for name, node in self._root.members(max_depth=None) if isinstance(node, zarr.Array))
+        return sorted(
+            name
+            for name, node in arrays
+            if getattr(node.metadata, "dimension_names", None) != (name.rpartition("/")[2],)
+        )
+
+    def labels(self, group: str, dim: str) -> tuple[Label, ...]:
+        """Return the labels of a dimension in a group. Raises `CubeError` if it has none."""
+        found = self._coordinate(group, dim)
+        if found is None:
+            raise CubeError(f"{self.path} has no labels for {dim!r} in group {group!r}.")
+        return found
+
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Return all dimensions of a variable, the run's first. Raises `CubeError` for an unknown name."""
+        return self._dims(name, self._array(name))
+
+    def dtype(self, name: str) -> str:
+        """Return the type of a variable, as in its declaration. Raises `CubeError` for an unknown name."""
+        return self._dtype(self._array(name))
+
+    def require_done(self, run: Run, stage: str) -> None:
+        """Raise `CubeError` unless a stage of a run is done."""
+        state = self.status(run, stage)
+        if state != "done":
+            reason = str(self.read("runs/reason", run, stage=stage).item())
+            why = f" ({reason})" if reason else ""
+            raise CubeError(
+                f"stage {stage!r} of {self._say(run, {})} in {self.path} is {state}{why}; run the study to its end first."
+            )
+
+    # -- inside
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        if name not in self._arrays:
+            found = self._root.get(name)
+            if not isinstance(found, zarr.Array):
+                known = self.names
+                raise CubeError(
+                    f"{self.path} has no variable {name!r}{near_miss(name, known)}; it has: {listing(known)}."
+                )
+            self._arrays[name] = found.with_config(CONFIG)
+        return self._arrays[name]
+
+    def _dims(self, name: str, array: zarr.Array[Any]) -> tuple[str, ...]:
+        dims = getattr(array.metadata, "dimension_names", None)
+        if dims is None or None in dims:
+            raise CubeError(f"{name} in {self.path} has no named dimensions; modhook did not write it.")
+        return tuple(dims)
+
+    def _region(
+        self, name: str, array: zarr.Array[Any], run: Run, labels: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+        dims = self._dims(name, array)
+        per_run = [d for d in self.run_dims if d in dims]
+        if unknown := [d for d in run if d not in self.run_dims]:
+            raise CubeError(f"{self.path} has no run dimension {unknown[0]!r}; it has: {listing(self.run_dims)}.")
+        if missing := [d for d in per_run if d not in run]:
+            raise CubeError(f"{name} needs the run's {missing[0]!r}; its run dimensions are: {listing(per_run)}.")
+        if unknown := [d for d in labels if d not in dims or d in self.run_dims]:
+            raise CubeError(
+                f"{name} has no dimension {unknown[0]!r} of its own; it has: {listing(d for d in dims if d not in per_run)}."
+            )
+        where: list[Any] = []
+        for dim, size in zip(dims, array.shape, strict=True):
+            if dim in per_run:
+                where.append(position(self.run_dims[dim], run[dim], dim, str(self.path)))
+            elif dim in labels:
+                known = self._coordinate(name.rpartition("/")[0], dim) or tuple(range(size))
+                where.append(position(known, labels[dim], dim, name))
+            else:
+                where.append(slice(None))
+        shape = tuple(n for n, i in zip(array.shape, where, strict=True) if not isinstance(i, int))
+        return tuple(where), shape
+
+    def _coordinate(self, group: str, dim: str) -> tuple[Label, ...] | None:
+        key = f"{group}/{dim}".lstrip("/")
+        if key not in self._labels:
+            found = self._root.get(key)
+            if not isinstance(found, zarr.Array):
+                return None
+            self._labels[key] = tuple(self._values(found, (slice(None),)).tolist())
+        return self._labels[key]
+
+    def _values(self, array: zarr.Array[Any], where: tuple[Any, ...]) -> NDArray[Any]:
+        try:
+            values = np.asarray(array[where])
+        except CubeError:
+            raise
+        except Exception as error:  # whatever zarr stumbles over in damaged metadata
+            raise CubeError(f"{self.path} is damaged: {array.path} cannot be read ({error}).") from error
+        return values.astype(object) if self._dtype(array) == "str" else values
+
+    def _dtype(self, array: zarr.Array[Any]) -> str:
+        return str(array.dtype) if array.dtype.kind in "fiu" else "str"
+
+    def _say(self, run: Run, labels: Mapping[str, Any]) -> str:
+        return ", ".join(f"{d}={v}" for d, v in {**run, **labels}.items()) or "the study"
+
+
+def open_for_writing(path: str | Path) -> Cube:
+    """Open a cube for writing. Raises `CubeError` for a missing path, a folder that is no cube, or a damaged one."""
+    return Cube(path)

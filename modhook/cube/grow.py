@@ -1,0 +1,160 @@
+"""Changes to the layout of a cube: further variables, further seeds.
+
+A change is prepared node by node and becomes visible when the root's consolidated metadata, one file, is replaced.
+Until then every reader sees the cube as it was. What a crash left behind is found under the lock by the next change and
+brought back in line first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from modhook.cube.arrays import CONFIG, chunks_of, consolidate, dtype_of
+from modhook.cube.labels import Label, label_array, labels_of
+from modhook.cube.lay_out import lay_out
+from modhook.cube.lock import writer_lock
+from modhook.cube.plan import Resolved, Slot, ancestors, checked_attrs, resolve
+from modhook.cube.store import CheckedStore, open_root, open_store
+from modhook.cube.values import fitted
+from modhook.errors import CubeError, listing
+from modhook.variables import Variable
+
+
+def add_variables(
+    path: Path,
+    variables: Sequence[Variable],
+    labels: Mapping[str, Mapping[str, Sequence[Any]]],
+    sizes: Mapping[str, Mapping[str, int]],
+    values: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+) -> None:
+    """See `Cube.add_variables`."""
+    attrs = checked_attrs(attrs)
+    with writer_lock(path):
+        store = open_store(path, read_only=False)
+        committed = open_root(store, path)
+        run_dims = {d: _labels(committed, d) for d in _run_dim_names(committed)}
+        touched = {a for g in {*labels, *sizes, *(v.group for v in variables)} for a in ancestors(g)}
+        old_labels, old_sizes = _dimensions(committed, touched, run_dims)
+        resolved = resolve(
+            variables, _united(labels, old_labels, path), _united(sizes, old_sizes, path), values, run_dims
+        )
+        nodes = dict(committed.members(max_depth=None))
+        known = frozenset(name for name, node in nodes.items() if isinstance(node, zarr.Array))
+        groups = nodes.keys() - known
+        if clash := (touched & known) | {v.name for v in variables if v.name in groups}:
+            raise CubeError(f"{path} cannot have {clash.pop()!r} both as a variable and as a group; rename one.")
+        for slot in resolved.slots:
+            if slot.variable.name in known:
+                _check_same(committed, slot, resolved, path)
+        root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+        _bring_in_line(root, run_dims, known)
+        lay_out(root, resolved, run_dims, skip=known)
+        _commit(store, attrs)
+
+
+def grow_seeds(path: Path, n: int, attrs: Mapping[str, Any]) -> None:
+    """See `Cube.grow_seeds`."""
+    attrs = checked_attrs(attrs)
+    with writer_lock(path):
+        store = open_store(path, read_only=False)
+        committed = open_root(store, path)
+        run_dims = {d: _labels(committed, d) for d in _run_dim_names(committed)}
+        known = frozenset(name for name, node in committed.members(max_depth=None) if isinstance(node, zarr.Array))
+        seeds = run_dims["seed"]
+        if seeds != tuple(range(1, len(seeds) + 1)):
+            raise CubeError(f"{path} has the seeds {listing(map(str, seeds))}; only seeds 1..n can be continued.")
+        if n < len(seeds):
+            raise CubeError(
+                f"{path} has {len(seeds)} seeds already and cannot shrink to {n}; use another --out for fewer."
+            )
+        root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+        _bring_in_line(root, {**run_dims, "seed": tuple(range(1, n + 1))}, known)
+        _commit(store, attrs)
+
+
+def _commit(store: CheckedStore, attrs: Mapping[str, Any]) -> None:
+    root = consolidate(store)
+    if attrs:
+        root.update_attributes(dict(attrs))
+
+
+def _bring_in_line(root: zarr.Group, run_dims: Mapping[str, Sequence[Label]], committed: frozenset[str]) -> None:
+    """Bring every variable on disk, also one that is not committed, to the run's dimensions.
+
+    A coordinate that a crash left without its labels would make xarray refuse the whole tree.
+    """
+    n = len(run_dims["seed"])
+    for name, array in root.members(max_depth=None, use_consolidated_for_children=False):
+        dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
+        if not isinstance(array, zarr.Array) or not dims:
+            continue
+        if dims[0] == "seed" and array.shape[0] != n:
+            array.resize((n, *array.shape[1:]))
+        short = name.rpartition("/")[2]
+        if dims == (short,) and short in run_dims and (short == "seed" or name not in committed):
+            array.with_config(CONFIG)[:] = label_array(run_dims[short])
+
+
+def _run_dim_names(root: zarr.Group) -> list[str]:
+    names = root.attrs["modhook_run_dims"]
+    assert isinstance(names, list)
+    return [str(n) for n in names]
+
+
+def _labels(root: zarr.Group, name: str) -> tuple[Label, ...]:
+    array = root[name]
+    assert isinstance(array, zarr.Array)
+    values = np.asarray(array[:])
+    return tuple(values.astype(object).tolist())
+
+
+def _dimensions(
+    root: zarr.Group, groups: set[str], run_dims: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, int]]]:
+    """Return labels and sizes of the own dimensions of some groups."""
+    labels: dict[str, dict[str, Any]] = {}
+    sizes: dict[str, dict[str, int]] = {}
+    for name, array in root.members(max_depth=None):
+        group, _, short = name.rpartition("/")
+        if not isinstance(array, zarr.Array) or group not in groups:
+            continue
+        dims = getattr(array.metadata, "dimension_names", None) or ()
+        if dims == (short,) and short not in run_dims:
+            labels.setdefault(group, {})[short] = _labels(root, name)
+        for dim, size in zip(dims, array.shape, strict=True):
+            if dim not in run_dims:
+                sizes.setdefault(group, {})[dim] = size
+    return labels, sizes
+
+
+def _united(
+    given: Mapping[str, Mapping[str, Any]], old: Mapping[str, Mapping[str, Any]], path: Path
+) -> dict[str, dict[str, Any]]:
+    united = {g: dict(dims) for g, dims in old.items()}
+    for group, dims in given.items():
+        for dim, new in dims.items():
+            clean = new if isinstance(new, int) else labels_of(new, f"dimension {dim!r} of {group!r}")
+            if united.setdefault(group, {}).setdefault(dim, clean) != clean:
+                raise CubeError(f"{path} has group {group!r} already, with another {dim!r}; this needs a new cube.")
+    return united
+
+
+def _check_same(root: zarr.Group, slot: Slot, resolved: Resolved, path: Path) -> None:
+    name = slot.variable.name
+    array = root[name]
+    assert isinstance(array, zarr.Array)
+    dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
+    text = slot.variable.dtype == "str"
+    same_type = array.dtype.kind not in "fiu" if text else array.dtype == dtype_of(slot.variable)
+    if (dims, array.shape, array.chunks) != (slot.dims, slot.shape, chunks_of(slot)) or not same_type:
+        raise CubeError(f"{path} has {name} already, with other dimensions or another type; this needs a new cube.")
+    if name in resolved.values:
+        new = fitted(resolved.values[name], slot.variable.dtype, slot.shape, name)
+        if not np.array_equal(np.asarray(array[...]).astype(object), new.astype(object)):
+            raise CubeError(f"{path} has {name} already, with other values; this needs a new cube.")

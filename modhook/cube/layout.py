@@ -1,0 +1,172 @@
+"""How masks, logits and weights of one network lie in a group `masks/<layout>`: flat, with a table of the parameters.
+
+A study has one layout per distinct set of parameter names and shapes over its sweep points. Within a group:
+
+* `parameter` labels every floating tensor and integer buffer of the network's `state_dict`, in its order. `shape` (JSON
+  text), `dtype`, `count`, `masked` describe it; `offset` is its first element in `weights` (or in `integers`, for an
+  integer or bool tensor), `mask_offset` its first element in `logits` and in the unpacked `bits` (-1: it is not masked).
+* `bits` holds the masks, eight weights to the byte, first weight in the highest bit (`numpy.unpackbits`), without padding
+  between parameters, so that unpacked bits and `logits` are indexed alike.
+
+A tensor is sliced out by hand with
+
+    table = cube["masks/layout0"].sel(parameter="lstm.weight_hh_l0")
+    start, count, shape = int(table["mask_offset"]), int(table["count"]), json.loads(table["shape"].item())
+    logits = cube["masks/layout0/logits"].sel(seed=1, stage="add").values[start : start + count].reshape(shape)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+
+from modhook.errors import CubeError, listing, near_miss
+from modhook.variables import Variable
+
+
+@frozen
+class Layout:
+    """The part of a plan that holds the masks and weights of one network; `Plan.including(layout)` adds it."""
+
+    name: str
+    variables: tuple[Variable, ...]
+    labels: Mapping[str, Mapping[str, Sequence[Any]]]
+    sizes: Mapping[str, Mapping[str, int]]
+    values: Mapping[str, Any] = field(repr=False)
+
+
+@frozen
+class Entry:
+    """One tensor of the network's state and where it lies."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    count: int
+    offset: int
+    mask_offset: int
+
+    @property
+    def floating(self) -> bool:
+        """Whether it lies in `weights`; else in `integers`."""
+        return _is_floating(self.dtype)
+
+    @property
+    def masked(self) -> bool:
+        """Whether it has a mask."""
+        return self.mask_offset >= 0
+
+
+def layout_variables(
+    name: str,
+    state: Mapping[str, tuple[Sequence[int], Any]],
+    masked: Sequence[str],
+    stages: Sequence[str],
+    logits_dtype: str = "float32",
+    weights_per_stage: bool = False,
+) -> Layout:
+    """Declare everything that `write_masks` and `write_weights` need for one network.
+
+    Args:
+        name: the layout, `"layout0"`.
+        state: shape and dtype (`torch.float32` or `"float32"`) of every tensor of the network's `state_dict`, in order.
+        masked: names of the parameters that are masked.
+        stages: stages that leave a mask; with `weights_per_stage` also every other stage whose weights are kept.
+        logits_dtype: `"float32"` or `"float16"`. The masks come from the logits before rounding either way.
+        weights_per_stage: whether the protocol changes the weights from stage to stage.
+
+    Raises:
+        CubeError: a masked name that the network lacks, an integer tensor that is masked, or a type that cannot be kept.
+    """
+    if logits_dtype not in ("float16", "float32"):
+        raise CubeError(f"logits are kept as float16 or float32, not {logits_dtype!r}.")
+    entries = _entries(state, masked)
+    group = f"masks/{name}"
+    weights = sum(e.count for e in entries if e.floating)
+    integers = sum(e.count for e in entries if not e.floating)
+    logits = sum(e.count for e in entries if e.masked)
+    wide = any(e.dtype == "float64" for e in entries)
+    stage = ("stage",) if weights_per_stage else ()
+    variables = [
+        Variable(
+            f"{group}/bits",
+            ("stage", "byte"),
+            "uint8",
+            "Masks, eight weights to the byte, first weight in the highest bit.",
+        ),
+        Variable(
+            f"{group}/logits",
+            ("stage", "weight"),
+            logits_dtype,
+            "Logits of the masked weights; masks are never derived from them.",
+        ),
+        Variable(
+            f"{group}/weights",
+            (*stage, "element"),
+            "float64" if wide else "float32",
+            "Trained weights and floating buffers.",
+        ),
+        Variable(f"{group}/shape", ("parameter",), "str", "Shape of the tensor, as JSON text.", per_run=False),
+        Variable(f"{group}/dtype", ("parameter",), "str", "Type of the tensor in the network.", per_run=False),
+        Variable(f"{group}/count", ("parameter",), "int64", "Number of elements.", per_run=False),
+        Variable(f"{group}/masked", ("parameter",), "uint8", "1 where the tensor is masked, else 0.", per_run=False),
+        Variable(
+            f"{group}/offset", ("parameter",), "int64", "First element in weights, or in integers.", per_run=False
+        ),
+        Variable(
+            f"{group}/mask_offset",
+            ("parameter",),
+            "int64",
+            "First element in logits and unpacked bits; -1: not masked.",
+            per_run=False,
+        ),
+    ]
+    sizes = {"byte": -(-logits // 8), "weight": logits, "element": weights}
+    if integers:
+        variables.append(
+            Variable(f"{group}/integers", (*stage, "integer"), "int64", "Integer and bool buffers of the network.")
+        )
+        sizes["integer"] = integers
+    values = {
+        "shape": np.array([json.dumps(list(e.shape)) for e in entries], dtype=object),
+        "dtype": np.array([e.dtype for e in entries], dtype=object),
+        "count": np.array([e.count for e in entries], dtype=np.int64),
+        "masked": np.array([e.masked for e in entries], dtype=np.uint8),
+        "offset": np.array([e.offset for e in entries], dtype=np.int64),
+        "mask_offset": np.array([e.mask_offset for e in entries], dtype=np.int64),
+    }
+    labels = {"stage": list(stages), "parameter": [e.name for e in entries]}
+    return Layout(
+        name, tuple(variables), {group: labels}, {group: sizes}, {f"{group}/{k}": v for k, v in values.items()}
+    )
+
+
+def _entries(state: Mapping[str, tuple[Sequence[int], Any]], masked: Sequence[str]) -> list[Entry]:
+    if unknown := [n for n in masked if n not in state]:
+        raise CubeError(
+            f"the network has no parameter {unknown[0]!r}{near_miss(unknown[0], state)}; it has: {listing(state)}."
+        )
+    entries: list[Entry] = []
+    used = {True: 0, False: 0}
+    masks = 0
+    for name, (shape, kind) in state.items():
+        dtype = str(kind).removeprefix("torch.")
+        if dtype.startswith(("complex", "q")):
+            raise CubeError(f"{name!r} is {dtype}, which a cube cannot keep; it keeps floating and integer tensors.")
+        count = math.prod(shape)
+        floating = _is_floating(dtype)
+        if name in masked and not floating:
+            raise CubeError(f"{name!r} is {dtype} and cannot be masked; exclude it.")
+        entries.append(Entry(name, tuple(shape), dtype, count, used[floating], masks if name in masked else -1))
+        used[floating] += count
+        masks += count if name in masked else 0
+    return entries
+
+
+def _is_floating(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))
