@@ -1,0 +1,11 @@
+"""Runs one module, or one loss around it, under K parameter sets at once, forward and backward, exactly."""
+
+from __future__ import annotations
+
+from modhook.stacked.shared import Shared as Shared
+from modhook.stacked.shared import shared as shared
+from modhook.stacked.stacked import Stacked as Stacked
+from modhook.stacked.stacked import prepare as prepare
+from modhook.stacked.stacked import stack as stack
+
+__all__ = ["Shared", "Stacked", "prepare", "shared", "stack"]

@@ -1,0 +1,146 @@
+"""The check that admits a route: outputs and gradients against a plain deep copy with the weights copied in."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from modhook.stacked.quiet import NoDropout
+from modhook.stacked.routes import Function, Job
+from modhook.stacked.trees import Tree, flatten
+
+# Largest difference allowed, relative to the largest number of the same tensor.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-3, torch.complex128: 1e-9, torch.complex64: 2e-3}
+_COARSE = 5e-2  # bfloat16, float16
+
+
+@attrs.frozen
+class Reference:
+    """What the plain copies computed: one (outputs, gradients by name) per sample, and the buffers that were written."""
+
+    parameters: dict[str, Tensor]
+    outputs: list[list[Tensor]]
+    gradients: list[dict[str, Tensor]]
+    written: frozenset[str]
+
+
+def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> dict[str, Tensor]:
+    """Return K slightly different parameter sets near the model's own, the same in every process."""
+    own = dict(model.named_parameters())
+    generator = torch.Generator().manual_seed(0)
+    sets = {}
+    for name in names:
+        value = own[name].detach()
+        noise = torch.rand(samples, *value.shape, generator=generator).to(value.device, value.dtype) - 0.5
+        sets[name] = value * (1 + 0.1 * noise) + 0.02 * noise  # (K, ...)
+    return sets
+
+
+def reference(model: nn.Module, function: Function, arguments: Tree, parameters: dict[str, Tensor]) -> Reference:
+    """Run a deep copy of the model plainly, once per parameter set. Raises the user's own error where it fails."""
+    outputs, gradients = [], []
+    written: set[str] = set()
+    samples = next(iter(parameters.values())).shape[0] if parameters else 1
+    for k in range(samples):
+        twin = copy.deepcopy(model)
+        own = dict(twin.named_parameters())
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.requires_grad_(name in parameters and parameter.is_floating_point())
+                if name in parameters:
+                    parameter.copy_(parameters[name][k])
+        before = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in twin.named_buffers()}
+        tensors = [leaf.tensor.detach() if leaf.shared else leaf.tensor[k].detach() for leaf in arguments.leaves]
+        args, kwargs = arguments.rebuild(tensors)
+        with torch.enable_grad():
+            leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
+            gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
+        outputs.append([leaf.detach() for leaf in leaves])
+        after = dict(twin.named_buffers())
+        for name, (buffer, version, value) in before.items():
+            # Batch norm writes without counting a version, so values are compared too.
+            if after.get(name) is not buffer or buffer._version != version or not torch.equal(buffer, value):
+                written.add(name)
+    return Reference(parameters, outputs, gradients, frozenset(written))
+
+
+def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> str | None:
+    """Return what is wrong with `route` on this job, in words; None if it agrees with the reference."""
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in expected.parameters.items()}
+    job = attrs.evolve(job, parameters=leaves, written=expected.written)
+    try:
+        with torch.enable_grad():
+            outputs = [leaf.tensor for leaf in flatten(route(job)).leaves]
+            gradients = _gradients(outputs, leaves, stacked=True)
+    except Exception as error:
+        return f"{type(error).__name__}: {_first_line(error)}"
+    for i, output in enumerate(outputs):
+        plain = [sample[i] for sample in expected.outputs]
+        if len({p.shape for p in plain}) != 1 or output.shape[1:] != plain[0].shape:
+            return f"output {i} has another shape than without stacking"
+        if (found := _error(output.detach(), torch.stack(plain))) > _tolerance(output.dtype):
+            return f"output {i} differs from a plain run by {found:.1e}"
+    for name, gradient in gradients.items():
+        wanted = torch.stack([sample[name] for sample in expected.gradients])
+        if (found := _error(gradient, wanted)) > _tolerance(wanted.dtype):
+            return f"the gradient of {name!r} differs from a plain run by {found:.1e}"
+    return None
+
+
+def quietly(model: nn.Module, run: Callable[[], Any]) -> Any:
+    """Call `run` without dropout, and leave the global random state as it was."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices), NoDropout(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*performance drop.*")
+        torch.manual_seed(0)
+        return run()
+
+
+def _gradients(outputs: Sequence[Tensor], of: dict[str, Tensor], *, stacked: bool = False) -> dict[str, Tensor]:
+    """Return the gradients of a fixed random projection of all outputs; zeros where nothing flows."""
+    inputs = {name: p for name, p in of.items() if p.requires_grad}
+    parts = []
+    generator = torch.Generator().manual_seed(1)
+    for output in outputs:
+        shape = output.shape[1:] if stacked else output.shape
+        weight = torch.randn(shape, generator=generator)
+        if output.requires_grad:
+            weight = weight.to(output.device, output.dtype)
+            parts.append((output * weight).abs().sum() if output.is_complex() else (output * weight).sum())
+    total = sum(parts) if parts else None
+    if total is None or not inputs:
+        return {name: torch.zeros_like(p) for name, p in inputs.items()}
+    found = torch.autograd.grad(total, list(inputs.values()), allow_unused=True)  # type: ignore[arg-type]
+    return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(inputs.items(), found, strict=True)}
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference relative to the largest expected number; NaN in the same places agree."""
+    if expected.numel() == 0:
+        return 0.0
+    if not (expected.is_floating_point() or expected.is_complex()):
+        return 0.0 if torch.equal(found, expected) else float("inf")
+    different = ~((found == expected) | (found.isnan() & expected.isnan()))
+    if not bool(different.any()):
+        return 0.0
+    wide = torch.complex128 if expected.is_complex() else torch.float64
+    gap = (found.to(wide) - expected.to(wide)).abs()[different].max().item()
+    finite = expected[expected.isfinite()].abs()
+    scale = finite.max().item() if finite.numel() else 0.0
+    if gap != gap or gap == float("inf"):
+        return float("inf")
+    return float(gap / max(scale, 1e-6))
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    return _TOLERANCE.get(dtype, _COARSE)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

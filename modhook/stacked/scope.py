@@ -1,0 +1,97 @@
+"""Puts tensors in the places of a model's parameters and buffers, and takes everything back.
+
+The model is the user's own object, not a copy: closures, hooks and bound methods that refer to it see the new tensors.
+Afterwards it is itself again, also after an exception: the same parameter objects, buffers, flags and attributes.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def parameter_names(model: nn.Module) -> dict[str, str]:
+    """Return {every name of every parameter: the first name of the same tensor}; tied weights have several names."""
+    first: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[name] = first.setdefault(id(parameter), name)
+    return names
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[None]:
+    """Undo, on leaving, every attribute that was set, and every entry of a list, dict or set that was changed, in any module."""
+    modules = list(model.modules())
+    attributes = [dict(module.__dict__) for module in modules]
+    containers = [copied for kept in attributes for copied in _containers(kept.values())]
+    try:
+        yield
+    finally:
+        for module, kept in zip(modules, attributes, strict=True):
+            if len(module.__dict__) != len(kept) or _differs(module.__dict__, kept):
+                module.__dict__.clear()
+                module.__dict__.update(kept)
+        for container, content in containers:
+            _refill(container, content)
+
+
+@contextmanager
+def substituted(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Iterator[None]:
+    """Run the model with these tensors: `parameters` by first name, at every place where that parameter stands.
+
+    Parameters that are not named are replaced by themselves, detached, so that no gradient is computed for them.
+    """
+    with restored(model):
+        stand_ins: dict[int, Tensor] = {}
+        for name, parameter in model.named_parameters():
+            new = parameters.get(name)
+            stand_ins[id(parameter)] = parameter.detach() if new is None else new
+        for prefix, module in model.named_modules():
+            slots: dict[str, Any] = module._parameters
+            for key, parameter in slots.items():
+                if parameter is not None:
+                    slots[key] = stand_ins[id(parameter)]
+            for key in module._buffers:
+                new = buffers.get(f"{prefix}.{key}" if prefix else key)
+                if new is not None:
+                    module._buffers[key] = new
+            if isinstance(module, nn.RNNBase):
+                names = module._flat_weights_names
+                module.__dict__["_flat_weights"] = [getattr(module, n, None) for n in names]
+        yield
+
+
+def _differs(now: dict[str, Any], kept: dict[str, Any]) -> bool:
+    return any(key not in now or now[key] is not value for key, value in kept.items())
+
+
+_KINDS = (dict, collections.OrderedDict, collections.defaultdict, list, set, collections.deque)
+
+
+def _containers(values: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
+    """Yield every built-in container among `values` and inside them, with a copy of its content."""
+    for value in values:
+        if type(value) in _KINDS:
+            yield value, (dict(value) if isinstance(value, dict) else list(value))
+            if depth:
+                yield from _containers(value.values() if isinstance(value, dict) else value, depth - 1)
+
+
+def _refill(container: Any, content: Any) -> None:
+    """Give a container its old content back, in the old order, if it has changed."""
+    if isinstance(container, dict):
+        same = len(container) == len(content) and not _differs(container, content)
+    else:
+        same = len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
+    if same:
+        return
+    container.clear()
+    if isinstance(container, (dict, set)):
+        container.update(content)
+    else:
+        container.extend(content)

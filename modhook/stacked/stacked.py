@@ -1,0 +1,204 @@
+"""`stack` and `prepare`: a module, or a loss around it, that runs under K parameter sets at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+
+from modhook.errors import StackError, near_miss
+from modhook.stacked import canary
+from modhook.stacked.checks import first_names, leading_sizes, stacked_parameters
+from modhook.stacked.routes import Function, Job, run_loop, run_vmap
+from modhook.stacked.trees import Tree, flatten
+
+EXECUTORS = ("auto", "fastest", "vmap", "loop")
+_ROUTES = {"vmap": run_vmap, "loop": run_loop}
+_CANARY_SAMPLES = 2
+
+
+@attrs.frozen
+class Choice:
+    """The route for one kind of call, why, and which buffers the model writes in it."""
+
+    route: str
+    reason: str
+    written: frozenset[str]
+
+
+class Stacked:
+    """Runs a function of a model under K parameter sets; made by `stack` or `prepare`.
+
+    Attributes:
+        route: how the latest kind of call runs: "vmap" or "loop"; "unsettled" before the first call without an example.
+        reason: why, one sentence.
+    """
+
+    def __init__(
+        self, model: nn.Module, function: Function, names: tuple[str, ...], samples: int, executor: str
+    ) -> None:
+        self.model = model
+        self.samples = samples
+        self.executor = executor
+        self._function = function
+        self._names = names
+        self._choices: dict[Any, Choice] = {}
+        self._latest = Choice("unsettled", "nothing was run yet", frozenset())
+
+    def __call__(self, params: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Run all samples.
+
+        Args:
+            params: {parameter name: (K, *its shape)}, all or some of the parameters; K may differ from `samples`.
+                The other parameters are the model's own, and get no gradient.
+            args, kwargs: every tensor in them, however nested, has a leading K unless wrapped in `modhook.shared`.
+
+        Returns:
+            What the function returns, every tensor with a leading K; what is no tensor is returned once.
+
+        Raises:
+            StackError: an unknown parameter, or a wrong shape or leading size.
+        """
+        values, samples = stacked_parameters(self.model, params)
+        arguments = flatten((args, kwargs))
+        if samples is None:
+            samples = next((leaf.tensor.shape[0] for leaf in arguments.leaves if not leaf.shared), self.samples)
+        leading_sizes(arguments.leaves, samples)
+        key = self._key(values, arguments)
+        choice = self._choices.get(key)
+        if choice is None:
+            choice = self._choices[key] = self._settle(tuple(values), arguments)
+        self._latest = choice
+        job = Job(self.model, self._function, values, arguments, samples, choice.written)
+        if choice.route == "vmap":
+            failure: str
+            try:
+                return run_vmap(job)
+            except Exception as error:
+                if self.executor == "vmap":
+                    raise
+                failure = f"vmap cannot run it ({type(error).__name__}: {canary._first_line(error)})"
+            # Outside the handler, so that the user sees the loop's error, if any, without a vmap traceback.
+            self._latest = self._choices[key] = attrs.evolve(choice, route="loop", reason=failure)
+        return run_loop(job)
+
+    @property
+    def route(self) -> str:
+        """The route of the latest kind of call."""
+        return self._latest.route
+
+    @property
+    def reason(self) -> str:
+        """Why this route."""
+        return self._latest.reason
+
+    def report(self) -> dict[str, Any]:
+        """Return route, reason, executor, samples and the written buffers, as plain values."""
+        return {
+            "route": self.route,
+            "reason": self.reason,
+            "executor": self.executor,
+            "samples": self.samples,
+            "written_buffers": sorted(self._latest.written),
+        }
+
+    def _key(self, values: Mapping[str, Tensor], arguments: Tree) -> Any:
+        """Return what a canary is valid for: parameters, input structure, dtype, device, mode; not sizes."""
+        kinds = tuple((name, value.dtype, value.device) for name, value in values.items())
+        return kinds, arguments.kind(), tuple(module.training for module in self.model.modules())
+
+    def _settle(self, names: tuple[str, ...], arguments: Tree) -> Choice:
+        """Run the canary on two samples of these arguments and choose the route."""
+        few = [leaf.tensor if leaf.shared else _few(leaf.tensor) for leaf in arguments.leaves]
+        arguments = arguments.with_tensors([tensor.detach() for tensor in few])
+        sets = canary.perturbed(self.model, names, _CANARY_SAMPLES)
+        job = Job(self.model, self._function, sets, arguments, _CANARY_SAMPLES)
+        expected = canary.quietly(self.model, lambda: canary.reference(self.model, self._function, arguments, sets))
+        if self.executor == "loop":
+            return Choice("loop", "the loop was asked for", expected.written)
+        wrong = canary.quietly(self.model, lambda: canary.disagreement(run_vmap, job, expected))
+        if wrong is None:
+            return Choice("vmap", "vmap agrees with a plain run of the model", expected.written)
+        if self.executor == "vmap":
+            raise StackError(f'executor="vmap" cannot run this model exactly: {wrong}. Use executor="auto"')
+        return Choice("loop", f"vmap was not admitted: {wrong}", expected.written)
+
+
+def prepare(
+    model: nn.Module,
+    function: Function,
+    example_trees: tuple[Any, ...] | None,
+    names: Iterable[str],
+    samples: int,
+    executor: str = "auto",
+) -> Stacked:
+    """Return `function` under K parameter sets: `stacked(params, *trees)` calls `function(net, *trees)` once per sample.
+
+    Args:
+        model: any module; it is never changed.
+        function: called with the network and one sample's trees; returns any tree of tensors, such as a loss.
+        example_trees: trees as they will be given to the result, tensors with a leading K (or wrapped in `shared`);
+            the route is settled on them now. None: at the first call.
+        names: the parameters that will be stacked.
+        samples: K.
+        executor: "auto", "fastest", "vmap" or "loop".
+
+    Raises:
+        StackError: an unknown executor or parameter, or a model that cannot be run exactly.
+    """
+    if executor not in EXECUTORS:
+        valid = ", ".join(EXECUTORS)
+        raise StackError(f"unknown executor {executor!r}{near_miss(str(executor), EXECUTORS)}; valid are {valid}")
+    if samples < 1:
+        raise StackError(f"samples must be at least 1, not {samples}")
+    first = tuple(dict.fromkeys(first_names(model, names).values()))
+    stacked = Stacked(model, function, first, samples, executor)
+    if example_trees is not None:
+        own = dict(model.named_parameters())
+        params = {name: own[name].detach().expand(samples, *own[name].shape) for name in first}
+        arguments = flatten((tuple(example_trees), {}))
+        leading_sizes(arguments.leaves, samples, "the samples")
+        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(first, arguments)
+    return stacked
+
+
+def stack(
+    model: nn.Module,
+    example: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+    samples: int = 4,
+    executor: str = "auto",
+) -> Stacked:
+    """Return the model under K parameter sets: `stacked(params, *args, **kwargs)`.
+
+    Args:
+        model: any module; it is never changed.
+        example: (args, kwargs) as for one plain call `model(*args, **kwargs)`, without K. The route is settled on it
+            now; without an example, at the first call.
+        samples: K, used where a call gives no parameters.
+        executor: "auto", "fastest", "vmap" or "loop".
+
+    Raises:
+        StackError: an unknown executor, or a model that cannot be run exactly.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.is_floating_point()]
+    stacked = prepare(model, _forward, None, names, samples, executor)
+    if example is not None:
+        args, kwargs = example
+        plain = flatten((tuple(args), dict(kwargs)))
+        tensors = [t.tensor if t.shared else t.tensor.detach().expand(samples, *t.tensor.shape) for t in plain.leaves]
+        arguments = plain.with_tensors(tensors)
+        own = dict(model.named_parameters())
+        params = {name: own[name].detach().expand(samples, *own[name].shape) for name in names}
+        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(tuple(names), arguments)
+    return stacked
+
+
+def _forward(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return net(*args, **kwargs)
+
+
+def _few(tensor: Tensor) -> Tensor:
+    """Return the first samples of a stacked tensor, as many as the canary runs: (2, ...)."""
+    return tensor[:_CANARY_SAMPLES] if tensor.shape[0] >= _CANARY_SAMPLES else tensor[[0] * _CANARY_SAMPLES]
