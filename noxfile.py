@@ -43,7 +43,9 @@ def thirdparty(session: nox.Session) -> None:
     for old in wheels.glob("*.whl"):
         old.unlink()
     for project in (Path(), DEMO):
-        session.run("python", "-m", "build", "--no-isolation", "--wheel", "--outdir", str(wheels), str(project), silent=True)
+        session.run(
+            "python", "-m", "build", "--no-isolation", "--wheel", "--outdir", str(wheels), str(project), silent=True
+        )
     session.install(*CONSTRAINTS, "--force-reinstall", "--no-deps", *map(str, wheels.glob("*.whl")))
     session.install(*CONSTRAINTS, *map(str, wheels.glob("modhook-*.whl")))
     out = Path(session.create_tmp()) / "results"

@@ -17,7 +17,12 @@ def missing_variables(figure: Figure, cubes: Sequence[xr.DataTree]) -> str:
     task = cube.attrs.get("study", {}).get("task", {}).get("name")
     if figure.tasks is not None and task not in figure.tasks:
         return f"it is for the task {' or '.join(figure.tasks)}, and this cube's is {task}"
-    lacks = [name for name in figure.requires if name.partition("/")[0] not in cube.children or name.rpartition("/")[2] not in cube[name.rpartition("/")[0]].data_vars]
+    lacks = [
+        name
+        for name in figure.requires
+        if name.partition("/")[0] not in cube.children
+        or name.rpartition("/")[2] not in cube[name.rpartition("/")[0]].data_vars
+    ]
     if lacks:
         groups = sorted({name.partition("/")[0] for name in lacks})
         return f"it needs the variable {', '.join(lacks)}; add the analysis that writes {', '.join(groups)} to [analyses] and run the study again"
@@ -37,7 +42,10 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
             folder.mkdir(parents=True, exist_ok=True)
             for kind in formats:
                 path = folder / f"{name}.{kind}"
-                drawn.savefig(path, metadata={"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None)
+                drawn.savefig(
+                    path,
+                    metadata={"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None,
+                )
                 files.append(path)
         except OSError as error:
             raise UserError(f"the figure {name!r} cannot be written to {folder}: {error.strerror or error}.") from error

@@ -13,7 +13,6 @@ from modhook.errors import UserError
 from modhook.masks import Masks
 
 
-
 def evaluate(
     model: nn.Module,
     masks: Masks | None,
@@ -43,7 +42,9 @@ def evaluate(
             single = isinstance(result, Tensor)
             for name, values in {"score": result}.items() if isinstance(result, Tensor) else result.items():
                 if values.dim() != 1:
-                    raise UserError(f"score must return one number per item, shape (B,), but {name!r} has shape {tuple(values.shape)}.")
+                    raise UserError(
+                        f"score must return one number per item, shape (B,), but {name!r} has shape {tuple(values.shape)}."
+                    )
                 sums[name] = sums.get(name, 0.0) + float(values.double().sum())
                 counts[name] = counts.get(name, 0) + len(values)
     if not any(counts.values()):

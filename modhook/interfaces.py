@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from modhook.run.context import RunContext
     from modhook.run.finished import FinishedRun
 
-    Batch = dict[str, Any]
-    Net = Callable[..., Any]
+
+Batch = dict[str, Any]
+"""A batch, or a whole data set: tensors by name, items first; what is no tensor belongs to the batch as a whole."""
+Net = Callable[..., Any]
+"""Stands for the network."""
 
 
 @attrs.frozen

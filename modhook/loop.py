@@ -44,12 +44,18 @@ class History:
         self._window: list[Mapping[str, float]] = []
         self.rows: list[dict[str, float]] = []
 
-    def add(self, number: int, last: bool, values: Mapping[str, float], measure: Callable[[], Mapping[str, float]]) -> dict[str, float] | None:
+    def add(
+        self, number: int, last: bool, values: Mapping[str, float], measure: Callable[[], Mapping[str, float]]
+    ) -> dict[str, float] | None:
         """Add a step's values; at the end of a window return its row."""
         self._window.append(values)
         if number % self.every and not last:
             return None
-        row = {"step": float(number)} | {k: float(np.mean([v[k] for v in self._window])) for k in values} | dict(measure())
+        row = (
+            {"step": float(number)}
+            | {k: float(np.mean([v[k] for v in self._window])) for k in values}
+            | dict(measure())
+        )
         self._window = []
         self.rows.append(row)
         return row
@@ -96,7 +102,9 @@ def run_steps(
             batch = next(source)
         except StopIteration:
             if number == 0:
-                raise UserError("there is no batch to learn from; give an iterable with at least one usable batch.") from None
+                raise UserError(
+                    "there is no batch to learn from; give an iterable with at least one usable batch."
+                ) from None
             tracker.message(f"the batches ended after {number} of {steps} steps; the fit ends here.")
             break
         values = engine.step(number, batch)
@@ -107,7 +115,9 @@ def run_steps(
             continue
         number += 1
         if not math.isfinite(values["loss"]):
-            raise RunError(f"the loss is {values['loss']} at step {number}; lower the learning rate or look at the data.")
+            raise RunError(
+                f"the loss is {values['loss']} at step {number}; lower the learning rate or look at the data."
+            )
         row = history.add(number, number == steps, values, engine.measure)
         tracker.step(number, row or {})
         if callback is not None:

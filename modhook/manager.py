@@ -57,7 +57,9 @@ class Entry:
             ) from error
         wanted = KINDS[self.kind]
         if not (isinstance(found, type) and issubclass(found, wanted)):
-            raise PluginError(f"{what} must be a subclass of modhook.{wanted.__name__}, but {self.spec.target!r} is {found!r}.")
+            raise PluginError(
+                f"{what} must be a subclass of modhook.{wanted.__name__}, but {self.spec.target!r} is {found!r}."
+            )
         return found
 
 

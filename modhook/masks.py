@@ -144,7 +144,9 @@ class Masks(Mapping[str, Tensor]):
         except (OSError, SafetensorError) as error:
             raise MaskError(f"{path} cannot be read as masks: {error}; give a file written by Masks.save.") from error
         if metadata.get("format") != FORMAT:
-            raise MaskError(f"{path} is a safetensors file but holds no modhook masks; give a file written by Masks.save.")
+            raise MaskError(
+                f"{path} is a safetensors file but holds no modhook masks; give a file written by Masks.save."
+            )
         try:
             known = _checked_fingerprint(json.loads(metadata["fingerprint"]))
         except (KeyError, ValueError) as error:
@@ -211,7 +213,9 @@ class Masks(Mapping[str, Tensor]):
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, mask in self.items():
             if name not in parameters:
-                raise MaskError(f"the mask {name!r}{where} has no parameter in {type(model).__name__}; it has: {listing(parameters)}.")
+                raise MaskError(
+                    f"the mask {name!r}{where} has no parameter in {type(model).__name__}; it has: {listing(parameters)}."
+                )
             if mask.shape != parameters[name].shape:
                 raise MaskError(
                     f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but the parameter has {tuple(parameters[name].shape)}; "
@@ -233,10 +237,14 @@ def same_parameters(a: Masks, b: Masks) -> None:
     """Raise `MaskError` unless both cover the same parameters with the same shapes; the message names them."""
     if missing := sorted(set(a) ^ set(b)):
         left, right = [n for n in missing if n in a], [n for n in missing if n in b]
-        raise MaskError(f"the masks cover different parameters: only in the first: {listing(left)}; only in the second: {listing(right)}.")
+        raise MaskError(
+            f"the masks cover different parameters: only in the first: {listing(left)}; only in the second: {listing(right)}."
+        )
     for name in a:
         if a[name].shape != b[name].shape:
-            raise MaskError(f"the masks of {name!r} have different shapes, {tuple(a[name].shape)} and {tuple(b[name].shape)}.")
+            raise MaskError(
+                f"the masks of {name!r} have different shapes, {tuple(a[name].shape)} and {tuple(b[name].shape)}."
+            )
 
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
@@ -251,7 +259,9 @@ def _tensor_print(tensor: Tensor) -> str:
 
 
 def _differences(known: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    found = [f"{n} is missing here" for n in known if n not in here] + [f"{n} is new here" for n in here if n not in known]
+    found = [f"{n} is missing here" for n in known if n not in here] + [
+        f"{n} is new here" for n in here if n not in known
+    ]
     for name in known:
         if name in here and known[name] != here[name]:
             then, now = known[name].split()[0], here[name].split()[0]

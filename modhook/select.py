@@ -26,7 +26,9 @@ def parameter_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
 def maskable(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Return `parameter_names` of the parameters that a mask can be put on: floating point ones with at least one element."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    return {n: a for n, a in parameter_names(model).items() if parameters[n].is_floating_point() and parameters[n].numel()}
+    return {
+        n: a for n, a in parameter_names(model).items() if parameters[n].is_floating_point() and parameters[n].numel()
+    }
 
 
 def select(

@@ -9,8 +9,13 @@ from typing import Any
 import attrs
 import numpy as np
 import xarray as xr
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
+
+
+_ORDER = ("scores", "inverse", "overlap")
 
 
 @attrs.frozen
@@ -25,9 +30,9 @@ class Table:
 
 
 def tables(cube: xr.DataTree) -> list[Table]:
-    """Return the tables of a cube, one set per sweep point. Values are means over the seeds that have them, ± standard deviation (n - 1)."""
+    """Return the tables of a cube, one set per sweep point: means over the seeds that have a value, ± standard deviation (n - 1)."""
     found: list[Table] = []
-    for node in cube.subtree:
+    for node in sorted(cube.subtree, key=lambda n: _ORDER.index(n.name) if n.name in _ORDER else len(_ORDER)):
         chosen = {str(n): v for n, v in node.data_vars.items() if "table" in v.attrs}
         for point, title in _points(next(iter(chosen.values()))) if chosen else ():
             lists: list[tuple[str, xr.DataArray]] = []
@@ -47,7 +52,11 @@ def print_tables(cube: xr.DataTree, console: Console | None = None) -> None:
     """Print the tables of a cube."""
     console = console or Console()
     for table in tables(cube):
-        shown = RichTable(title=table.title, caption=table.note or None, title_justify="left", caption_justify="left", min_width=len(table.title))
+        console.print(
+            f"[bold]{escape(table.title)}[/bold]" + (f"  [dim]{escape(table.note)}[/dim]" if table.note else ""),
+            soft_wrap=True,
+        )
+        shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
         shown.add_column(table.corner, no_wrap=True)
         for column in table.columns:
             shown.add_column(column, justify="right", no_wrap=True)
@@ -81,7 +90,9 @@ def _columns(title: str, lists: list[tuple[str, xr.DataArray]]) -> Table:
 
 
 def _unit(values: xr.DataArray) -> str:
-    return "%" if values.attrs["table"] == "percent" else values.attrs.get("units", "1").replace("1", "share") or "share"
+    return (
+        "%" if values.attrs["table"] == "percent" else values.attrs.get("units", "1").replace("1", "share") or "share"
+    )
 
 
 def _cells(values: xr.DataArray) -> tuple[Any, str]:

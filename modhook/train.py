@@ -48,7 +48,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = clip_gradients(self.parameters, self.clip)
         self.optimizer.step()
-        return {"loss": float(loss), "gradient_norm": norm}
+        return {"loss": float(loss.detach()), "gradient_norm": norm}
 
     def measure(self) -> dict[str, float]:
         """Nothing beyond what each step measures."""
@@ -56,7 +56,11 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return network, optimiser and torch's global random state (dropout)."""
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "torch": torch.get_rng_state()}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "torch": torch.get_rng_state(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result."""

@@ -28,7 +28,7 @@ class Variable:
     `name` is a path, `"scores/accuracy"`. `dims` are the variable's own dimensions; the run's dimensions (`seed` and the
     sweep keys) are put before them unless `per_run` is False. A leading own dimension `stage` is written one stage at a
     time. Floats that were never written read NaN; integers and bytes read 0 and are valid only where `runs/status` says
-    done.
+    done. A variable that is the same for all runs may carry its `value`, which is written when the cube is laid out.
     """
 
     name: str = attrs.field(validator=_path)
@@ -37,6 +37,7 @@ class Variable:
     doc: str
     units: str = "1"
     per_run: bool = True
+    value: tuple[Any, ...] | None = None
     attrs: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property

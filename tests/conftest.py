@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -18,3 +21,19 @@ def net() -> nn.Module:
     """A small network with weights, biases and a buffer."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+def _digest(model: nn.Module) -> str:
+    """Hash all values, buffers, object identities and flags of a model."""
+    h = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        h.update(f"{name} {id(tensor)} {tensor.data_ptr()} {tensor.requires_grad} {tensor.dtype}".encode())
+        h.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    h.update(str([m.training for m in model.modules()]).encode())
+    return h.hexdigest()
+
+
+@pytest.fixture
+def digest() -> Callable[[nn.Module], str]:
+    """A hash of all values, buffers, object identities and flags of a model."""
+    return _digest

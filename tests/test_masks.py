@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,16 +20,6 @@ def some_masks(model: nn.Module, seed: int = 0) -> Masks:
     """Random masks over all weights of a model."""
     generator = torch.Generator().manual_seed(seed)
     return Masks({n: torch.rand(p.shape, generator=generator) > 0.4 for n, p in model.named_parameters()}, model)
-
-
-def digest(model: nn.Module) -> str:
-    """A hash of all values, buffers, object identities and flags of a model."""
-    h = hashlib.sha256()
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        h.update(f"{name} {id(tensor)} {tensor.data_ptr()} {tensor.requires_grad} {tensor.dtype}".encode())
-        h.update(tensor.detach().numpy().tobytes())
-    h.update(str(model.training).encode())
-    return h.hexdigest()
 
 
 def test_counts_by_hand() -> None:
@@ -78,7 +68,7 @@ def test_applied_equals_materialized(net: nn.Module) -> None:
     assert torch.equal(masks.materialize(net)(x), expected)
 
 
-def test_model_is_itself_afterwards(net: nn.Module) -> None:
+def test_model_is_itself_afterwards(net: nn.Module, digest: Callable[[nn.Module], str]) -> None:
     """After applied_to, also after an exception inside, the model is the same objects with the same bits."""
     with torch.no_grad():
         net[0].weight[0, 0] = -0.0
@@ -96,7 +86,7 @@ def test_model_is_itself_afterwards(net: nn.Module) -> None:
     assert digest(net) == before
 
 
-def test_tied_weights_are_masked_once() -> None:
+def test_tied_weights_are_masked_once(digest: Callable[[nn.Module], str]) -> None:
     """A parameter with two names is masked under either, and restored."""
     model = nn.ModuleDict({"a": nn.Linear(3, 3, bias=False), "b": nn.Linear(3, 3, bias=False)})
     model["b"].weight = model["a"].weight
@@ -107,10 +97,15 @@ def test_tied_weights_are_masked_once() -> None:
     assert digest(model) == before
 
 
-def test_masks_of_another_model_are_refused_before_anything_changes(net: nn.Module) -> None:
+def test_masks_of_another_model_are_refused_before_anything_changes(
+    net: nn.Module, digest: Callable[[nn.Module], str]
+) -> None:
     """A wrong name or shape is an error, and the model is untouched."""
     before = digest(net)
-    with pytest.raises(MaskError, match="'nope' has no parameter in Sequential"), Masks({"nope": torch.ones(1, dtype=torch.bool)}).applied_to(net):
+    with (
+        pytest.raises(MaskError, match="'nope' has no parameter in Sequential"),
+        Masks({"nope": torch.ones(1, dtype=torch.bool)}).applied_to(net),
+    ):
         pass
     with pytest.raises(MaskError, match=r"shape \(2,\), but the parameter has \(6, 4\)"):
         Masks({"0.weight": torch.ones(2, dtype=torch.bool)}, net)
@@ -155,7 +150,9 @@ def test_bad_files_are_refused(net: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(MaskError, match="cannot be read as masks"):
         Masks.load(cut)
     odd = tmp_path / "odd.safetensors"
-    save_file({"w": torch.ones(2, dtype=torch.bool)}, odd, {"format": "modhook-masks-1", "fingerprint": json.dumps([1])})
+    save_file(
+        {"w": torch.ones(2, dtype=torch.bool)}, odd, {"format": "modhook-masks-1", "fingerprint": json.dumps([1])}
+    )
     with pytest.raises(MaskError, match="fingerprint of its network cannot be read"):
         Masks.load(odd)
     with pytest.raises(MaskError, match="cannot be written"):

@@ -22,7 +22,9 @@ def test_a_default_pattern_may_match_nothing() -> None:
 
 def test_a_given_pattern_must_match(net: nn.Module) -> None:
     """A pattern that the user gave and that matches nothing is an error with the names."""
-    with pytest.raises(PatternError, match=r"exclude pattern '\*embedding\*' matches no parameter; .*0\.weight, 0\.bias"):
+    with pytest.raises(
+        PatternError, match=r"exclude pattern '\*embedding\*' matches no parameter; .*0\.weight, 0\.bias"
+    ):
         select(net, exclude=["*embedding*"])
     with pytest.raises(PatternError, match="include pattern '0.weigth' matches no parameter .did you mean '0.weight'"):
         select(net, include="0.weigth")

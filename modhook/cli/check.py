@@ -24,11 +24,16 @@ def check_command(studies: tuple[Path, ...]) -> int:
         click.echo(f"Warning: {broken}", err=True)
     mistakes = 0
     for path in studies:
-        try:
-            found = check(path, plugins=installed)
-        except StudyError as error:
+        results = check(path, plugins=installed)
+        if wrong := [r for r in results if r.problems]:
             mistakes += 1
-            click.echo(str(error), err=True)
+            # A mistake of the file itself shows in every variant: it is said once.
+            said: set[str] = set()
+            for result in wrong:
+                where = f"{path} [variants.{result.variant}]" if result.variant else str(path)
+                if new := [p for p in result.problems if p not in said]:
+                    click.echo(str(StudyError(where, new)), err=True)
+                said.update(new)
             continue
-        click.echo(f"{path}: ok ({', '.join(found)})")
+        click.echo(f"{path}: ok ({', '.join(r.variant or 'as published' for r in results)})")
     return 2 if mistakes else 0

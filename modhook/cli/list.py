@@ -17,7 +17,10 @@ def list_command(kind: str | None, as_json: bool) -> None:
     installed = plugins()
     kinds = [kind] if kind else list(KINDS)
     rows = {
-        k: [{"name": e.spec.name, "summary": e.spec.summary, "target": e.spec.target, "package": e.distribution} for e in installed.entries(k)]
+        k: [
+            {"name": e.spec.name, "summary": e.spec.summary, "target": e.spec.target, "package": e.distribution}
+            for e in installed.entries(k)
+        ]
         for k in kinds
     }
     for broken in installed.broken:

@@ -72,7 +72,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             traceback.print_exc()
         else:
             text = str(error).splitlines()[0] if str(error) else ""
-            _say(f"Error: {type(error).__name__}: {text} (this is a defect in modhook or in a plugin; --debug shows where).")
+            _say(
+                f"Error: {type(error).__name__}: {text} (this is a defect in modhook or in a plugin; --debug shows where)."
+            )
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

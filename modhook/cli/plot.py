@@ -11,9 +11,26 @@ from modhook.errors import CubeError, UserError
 
 @click.command("plot")
 @click.argument("cubes", metavar="CUBE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--figure", "names", metavar="NAME", multiple=True, help="Only this figure (see `modhook list figures`). May be repeated.")
-@click.option("--format", "formats", multiple=True, type=click.Choice(["png", "svg", "pdf"]), help="File type; default all three. May be repeated.")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder for the files; default CUBE without .zarr plus -figures.")
+@click.option(
+    "--figure",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="Only this figure (see `modhook list figures`). May be repeated.",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["png", "svg", "pdf"]),
+    help="File type; default all three. May be repeated.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Folder for the files; default CUBE without .zarr plus -figures.",
+)
 def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple[str, ...], out: Path | None) -> None:
     """Draw figures from one or several cubes.
 

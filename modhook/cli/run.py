@@ -13,9 +13,27 @@ from modhook.errors import UserError
 @click.command("run")
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--variant", metavar="V", help="Run the smaller version [variants.V] of the study.")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change one setting: --set masks.beta=3e-5. May be repeated.")
-@click.option("--out", metavar="DIR", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Folder for the cube.")
-@click.option("--only", metavar="KEY=VALUE", multiple=True, help="Only the runs with this coordinate: --only seed=3. May be repeated.")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change one setting: --set masks.beta=3e-5. May be repeated.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder for the cube.",
+)
+@click.option(
+    "--only",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Only the runs with this coordinate: --only seed=3. May be repeated.",
+)
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... instead of the study's [run] device.")
 @click.option("--retry-failed", is_flag=True, help="Compute failed stages again.")
 @click.option("--fresh", is_flag=True, help="Delete the study's cube and start over; asks first.")
@@ -45,7 +63,12 @@ def run_command(
     installed = plugins()
     for broken in installed.broken:
         click.echo(f"Warning: {broken}", err=True)
-    loaded = load(study, variant=variant, overrides=[*overrides, *([f'run.device="{device}"'] if device else [])], plugins=installed)
+    loaded = load(
+        study,
+        variant=variant,
+        overrides=[*overrides, *([f'run.device="{device}"'] if device else [])],
+        plugins=installed,
+    )
     path = cube_path(loaded, out)
     if fresh and path.exists() and not yes:
         if not sys.stdin.isatty():

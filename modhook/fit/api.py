@@ -143,7 +143,7 @@ def fit_masks(
         if own:
             tracker.close()
     learned = trainer.masks()
-    logits = {n: l.detach().cpu() for n, l in trainer.logits.items()}
+    logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
     stacked = trainer.stacked
     return Fit(
         masks=Masks({**learned, **(fixed or {})}, model),
@@ -160,7 +160,9 @@ def _check(**counts: int) -> None:
             raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
 
 
-def _initial(parameters: Mapping[str, Tensor], names: Sequence[str], init: float | Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _initial(
+    parameters: Mapping[str, Tensor], names: Sequence[str], init: float | Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return starting logits: float32, or float64 where the weights are."""
     given = init if isinstance(init, Mapping) else {}
     if unknown := sorted(set(given) - set(names)):
@@ -173,7 +175,9 @@ def _initial(parameters: Mapping[str, Tensor], names: Sequence[str], init: float
         logits[name] = torch.full(parameter.shape, start, dtype=dtype, device=parameter.device)
         if name in given:
             if given[name].shape != parameter.shape:
-                raise UserError(f"init of {name!r} has shape {tuple(given[name].shape)}, but the parameter has {tuple(parameter.shape)}.")
+                raise UserError(
+                    f"init of {name!r} has shape {tuple(given[name].shape)}, but the parameter has {tuple(parameter.shape)}."
+                )
             logits[name].copy_(given[name].detach())
     return logits
 
@@ -181,7 +185,9 @@ def _initial(parameters: Mapping[str, Tensor], names: Sequence[str], init: float
 def _check_train_weights(parameters: Mapping[str, Tensor], chosen: Mapping[str, Tensor] | None) -> None:
     for name, mask in (chosen or {}).items():
         if name not in parameters:
-            raise MaskError(f"train_weights names {name!r}, which is no parameter; the network has: {listing(parameters)}.")
+            raise MaskError(
+                f"train_weights names {name!r}, which is no parameter; the network has: {listing(parameters)}."
+            )
         if mask.dtype != torch.bool or mask.shape != parameters[name].shape:
             raise MaskError(f"train_weights[{name!r}] must be a bool tensor of shape {tuple(parameters[name].shape)}.")
 

@@ -49,13 +49,15 @@ class MaskTrainer:
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.model, self.loss, self.sampler, self.samples = model, loss, sampler, samples
-        self.logits = {n: l.clone().requires_grad_() for n, l in logits.items()}
+        self.logits = {n: logit.clone().requires_grad_() for n, logit in logits.items()}
         self.trained = {n: m.to(parameters[n].device) for n, m in (train_weights or {}).items()}
         self.weights = {n: parameters[n].detach() for n in {**self.logits, **self.trained}}
         for name in self.trained:
             self.weights[name] = self.weights[name].clone().requires_grad_()
         self.fixed = {n: ~m.to(parameters[n].device) for n, m in (fixed or {}).items()}
-        self.constants = {n: parameters[n].detach().masked_fill(m, 0) for n, m in self.fixed.items() if n not in self.trained}
+        self.constants = {
+            n: parameters[n].detach().masked_fill(m, 0) for n, m in self.fixed.items() if n not in self.trained
+        }
         self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
         self.lr, self.warmup, self.clip, self.beta, self.reg_batch = lr, warmup, clip, beta, reg_batch
@@ -91,17 +93,17 @@ class MaskTrainer:
 
     def measure(self) -> dict[str, float]:
         """Return the density of the deterministic mask."""
-        kept = sum(int(self.sampler.deterministic(l).sum()) for l in self.logits.values())
-        return {"density": kept / max(1, sum(l.numel() for l in self.logits.values()))}
+        kept = sum(int(self.sampler.deterministic(logit).sum()) for logit in self.logits.values())
+        return {"density": kept / max(1, sum(logit.numel() for logit in self.logits.values()))}
 
     def masks(self) -> dict[str, Tensor]:
         """Return the deterministic masks of the learned logits."""
-        return {n: self.sampler.deterministic(l.detach()).cpu() for n, l in self.logits.items()}
+        return {n: self.sampler.deterministic(logit.detach()).cpu() for n, logit in self.logits.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return logits, trained weights, optimiser and all random states."""
         return {
-            "logits": {n: l.detach().clone() for n, l in self.logits.items()},
+            "logits": {n: logit.detach().clone() for n, logit in self.logits.items()},
             "weights": {n: self.weights[n].detach().clone() for n in self.trained},
             "optimizer": self.optimizer.state_dict(),
             "noise": [g.get_state() for g in self.generators],
@@ -123,7 +125,10 @@ class MaskTrainer:
     # -- inside
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
-        params = {n: self.sampler.apply(self.weights[n], l, self.generators[start:stop]) for n, l in self.logits.items()}
+        params = {
+            n: self.sampler.apply(self.weights[n], logit, self.generators[start:stop])
+            for n, logit in self.logits.items()
+        }
         constants = dict(self.constants)
         for name in self.trained:
             if name in self.fixed:
@@ -137,10 +142,14 @@ class MaskTrainer:
             self.stacked = prepare(self.model, self.loss, (chosen,), tuple(params), self.samples, self.executor)
         losses = self.stacked(params, chosen)
         if not isinstance(losses, Tensor) or losses.shape != (stop - start,):
-            found = f"a tensor of shape {tuple(losses.shape[1:])}" if isinstance(losses, Tensor) else type(losses).__name__
+            found = (
+                f"a tensor of shape {tuple(losses.shape[1:])}" if isinstance(losses, Tensor) else type(losses).__name__
+            )
             raise UserError(f"loss must return one scalar tensor per call, but returned {found}.")
         if not losses.requires_grad:
-            raise UserError("the loss does not depend on any masked parameter; check the patterns, or whether the loss detaches.")
+            raise UserError(
+                "the loss does not depend on any masked parameter; check the patterns, or whether the loss detaches."
+            )
         return losses
 
     def _regularise(self, items: int) -> None:
@@ -158,7 +167,9 @@ class MaskTrainer:
 
 def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int) -> int:
     """Return how many samples fit into `memory` bytes at once: noise, masked weights and their gradient are K x W each."""
-    each = 3 * sum(l.numel() * l.element_size() for l in logits.values())
+    each = 3 * sum(logit.numel() * logit.element_size() for logit in logits.values())
     if memory < each:
-        raise RunError(f"memory={memory} bytes is less than the {each} bytes that one mask sample of this network needs; raise it.")
+        raise RunError(
+            f"memory={memory} bytes is less than the {each} bytes that one mask sample of this network needs; raise it."
+        )
     return min(samples, memory // each)

@@ -27,7 +27,9 @@ def build_task(study: Study, plugins: Plugins) -> Task:
         raise DataError(f"the data of task {study.task.name!r} cannot be read: {error}.") from error
     labels = [s.name for s in task.stages]
     if not labels or labels[0] != "control" or len(set(labels)) != len(labels) or "unmasked" in labels:
-        raise UserError(f"the stages of task {study.task.name!r} must be distinct and begin with 'control'; they are {labels}.")
+        raise UserError(
+            f"the stages of task {study.task.name!r} must be distinct and begin with 'control'; they are {labels}."
+        )
     return task
 
 
@@ -74,12 +76,18 @@ def load_weights(model: nn.Module, path: Path) -> None:
     state = _read_weights(path)
     own = model.state_dict()
     if missing := [n for n in own if n not in state]:
-        raise WeightsError(f"the weights in {path} lack {listing(missing)}, which the network has; is it the same network?")
+        raise WeightsError(
+            f"the weights in {path} lack {listing(missing)}, which the network has; is it the same network?"
+        )
     if extra := [n for n in state if n not in own]:
-        raise WeightsError(f"the weights in {path} hold {listing(extra)}, which the network does not have; is it the same network?")
+        raise WeightsError(
+            f"the weights in {path} hold {listing(extra)}, which the network does not have; is it the same network?"
+        )
     for name, tensor in state.items():
         if tensor.shape != own[name].shape:
-            raise WeightsError(f"{name} has shape {tuple(tensor.shape)} in {path}, but {tuple(own[name].shape)} in the network.")
+            raise WeightsError(
+                f"{name} has shape {tuple(tensor.shape)} in {path}, but {tuple(own[name].shape)} in the network."
+            )
     model.load_state_dict(state)
 
 
@@ -97,5 +105,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}); give a safetensors file or a torch file that holds a plain state dict."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} holds no plain state dict (names and tensors); save it with torch.save(model.state_dict(), ...).")
+        raise WeightsError(
+            f"{path} holds no plain state dict (names and tensors); save it with torch.save(model.state_dict(), ...)."
+        )
     return state

@@ -34,6 +34,7 @@ class StageRecord:
 
     scores: Scores = attrs.field(factory=dict)
     """{metric: {split: value}}"""
+    masks: Masks | None = None
     logits: Mapping[str, Tensor] | None = None
     history: xr.Dataset | None = None
     validation: dict[int, Scores] = attrs.field(factory=dict)
@@ -69,7 +70,9 @@ class RunContext:
         """Measure the network, under masks if given, on every split."""
         return score(self.task, model or self.model, masks, self.study.train.eval_batch, self.device)
 
-    def validator(self, record: StageRecord, steps: int, every: int, masks: Callable[[], Masks] | None = None) -> Callable[[int], None]:
+    def validator(
+        self, record: StageRecord, steps: int, every: int, masks: Callable[[], Masks] | None = None
+    ) -> Callable[[int], None]:
         """Return a callback that measures every `every` steps (0: never) into `record.validation`; the network's mode is kept."""
         wanted = set(valid_steps(steps, every))
 
@@ -85,12 +88,12 @@ class RunContext:
 
     def load_weights(self) -> None:
         """Put the run's trained weights from the cube into the network."""
-        self.model.load_state_dict(read_weights(self.cube, self.layout, self.labels))
+        self.model.load_state_dict(read_weights(self.cube, self.layout, self.labels, None))
 
     def load_pretrained(self) -> None:
         """Put the study's own weights file into the network."""
-        assert self.study.train.weights is not None
-        load_weights(self.model, self.study.weights_path())
+        assert self.study.weights is not None
+        load_weights(self.model, self.study.weights)
 
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a finished stage, as stored."""
@@ -116,9 +119,7 @@ class RunContext:
             raise
         self._write(name, record)
         self.cube.write("timing/seconds", np.float64(time.monotonic() - started), self.labels, stage=name)
-        self.cube.set_status(
-            self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads()
-        )
+        self.cube.set_status(self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads())
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
     # -- inside
@@ -129,7 +130,7 @@ class RunContext:
             values = np.array([by_split[s] for s in self.task.splits], dtype=np.float64)
             write(f"scores/{metric}", values, self.labels, stage=stage)
         if record.logits is not None:
-            write_masks(self.cube, self.layout, self.labels, stage, record.logits)
+            write_masks(self.cube, self.layout, self.labels, stage, record.logits, record.masks)
         if record.keep_weights:
             write_weights(self.cube, self.layout, self.labels, self.model.state_dict())
         own = {} if stage == "unmasked" else {"stage": stage}
@@ -144,10 +145,20 @@ class RunContext:
         rows = valid_steps(steps, every)
         if record.validation and rows:
             for metric in self.task.metrics:
-                values = np.array([[record.validation[r][metric][s] if r in record.validation else np.nan for s in self.task.splits] for r in rows])
+                values = np.array(
+                    [
+                        [
+                            record.validation[r][metric][s] if r in record.validation else np.nan
+                            for s in self.task.splits
+                        ]
+                        for r in rows
+                    ]
+                )
                 self._write_steps(f"history/{prefix}valid_{metric}", f"{prefix}valid_step", rows, values, own)
 
-    def _write_steps(self, name: str, dim: str, rows: list[int], values: np.ndarray[Any, Any], own: dict[str, str]) -> None:
+    def _write_steps(
+        self, name: str, dim: str, rows: list[int], values: np.ndarray[Any, Any], own: dict[str, str]
+    ) -> None:
         """Write values at this run's own steps; where a sweep changes the number of steps, the other steps stay NaN."""
         labels = [int(x) for x in self.cube.labels(name)[dim]]
         full = np.full((len(labels), *values.shape[1:]), np.nan)

@@ -19,7 +19,9 @@ def items(data: Mapping[str, Tensor], what: str) -> int:
     """Return the number of items. Raises `DataError` if there are none or the tensors disagree."""
     sizes = {len(t) for t in data.values()}
     if len(sizes) != 1 or 0 in sizes:
-        raise DataError(f"{what} must be tensors with the same number of items, at least one; found sizes {sorted(sizes)}.")
+        raise DataError(
+            f"{what} must be tensors with the same number of items, at least one; found sizes {sorted(sizes)}."
+        )
     return sizes.pop()
 
 

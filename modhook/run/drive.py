@@ -20,7 +20,7 @@ from modhook.run.context import RunContext
 from modhook.run.data import Draw, data_fingerprint
 from modhook.run.finished import FinishedRun
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
-from modhook.study import Study, difference, resolved
+from modhook.study import Study, difference, points, resolved
 
 
 @attrs.frozen
@@ -38,8 +38,7 @@ class Outcome:
 
 def cube_path(study: Study, out: Path) -> Path:
     """Return where the study's cube is: `OUT/NAME.zarr`, or `OUT/NAME-VARIANT.zarr`."""
-    suffix = f"-{study.variant}" if study.variant else ""
-    return out / f"{study.study.name}{suffix}.zarr"
+    return out / f"{study.cube_name}.zarr"
 
 
 def run_study(
@@ -119,7 +118,14 @@ def _one(
     text = ", ".join(f"{k}={v}" for k, v in labels.items())
     if failed := [s for s in stages if cube.status(labels, s) == "failed"]:
         if not retry:
-            return 0, len(before), [f"{text}, {s}: failed before ({cube.reason(labels, s)}); --retry-failed tries again" for s in failed]
+            return (
+                0,
+                len(before),
+                [
+                    f"{text}, {s}: failed before ({cube.reason(labels, s)}); --retry-failed tries again"
+                    for s in failed
+                ],
+            )
         for stage in failed:
             cube.set_status(labels, stage, "pending")
     missing = [n for n in prepared.analyses if int(cube.read(f"runs/{n}", labels)) != 1]
@@ -150,7 +156,9 @@ def _analyse(prepared: Prepared, name: str, run: FinishedRun, tracker: Tracker) 
     declared = {v.name for v in analysis.variables(run.task)}
     values = analysis.compute(run)
     if set(values) != declared:
-        raise RunError(f"analysis {name!r} declared {listing(sorted(declared))} but computed {listing(sorted(values))}; its plugin needs a repair.")
+        raise RunError(
+            f"analysis {name!r} declared {listing(sorted(declared))} but computed {listing(sorted(values))}; its plugin needs a repair."
+        )
     for variable, value in values.items():
         run.cube.write(variable, np.asarray(value), run.labels)
     run.cube.write(f"runs/{name}", np.uint8(1), run.labels)
@@ -158,8 +166,6 @@ def _analyse(prepared: Prepared, name: str, run: FinishedRun, tracker: Tracker) 
 
 def _tasks(study: Study, plugins: Plugins) -> list[Task]:
     """Return one loaded task per sweep point; equal options share one task and its data."""
-    from modhook.study import points
-
     known: dict[str, Task] = {}
     found = []
     for point in points(study):
@@ -184,8 +190,8 @@ def _check_batches(prepared: Prepared) -> None:
 def _check_weights(prepared: Prepared, plugins: Plugins) -> None:
     """Weights that are loaded instead of trained must fit, before anything is computed."""
     for point, task in zip(prepared.points, prepared.tasks, strict=True):
-        if point.study.train.weights is not None:
-            load_weights(build_model(point.study, task, plugins, 0), point.study.weights_path())
+        if point.study.weights is not None:
+            load_weights(build_model(point.study, task, plugins, 0), point.study.weights)
 
 
 def _device(name: str) -> torch.device:
@@ -193,7 +199,9 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); give --device cpu or another one.") from error
+        raise UserError(
+            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); give --device cpu or another one."
+        ) from error
     return device
 
 
@@ -204,7 +212,9 @@ def _writable(out: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"the output folder {out} is not writable ({error.strerror}); give another one with --out.") from error
+        raise UserError(
+            f"the output folder {out} is not writable ({error.strerror}); give another one with --out."
+        ) from error
 
 
 def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
@@ -218,7 +228,9 @@ def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube
     cube = open_for_writing(path)
     _same_study(path, cube, study)
     if cube.attrs.get("data") != data:
-        raise CubeError(f"{path} was computed from other data than those found now; use another --out, or --fresh to start over.")
+        raise CubeError(
+            f"{path} was computed from other data than those found now; use another --out, or --fresh to start over."
+        )
     if study.study.seeds > len(cube.run_dims["seed"]):
         cube.grow_seeds(study.study.seeds)
         tracker.message(f"the cube grows to {study.study.seeds} seeds")
@@ -227,7 +239,8 @@ def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube
         if f"runs/{name}" not in cube.variables:
             cube.add_variables(declared, labels)
             tracker.message(f"the cube gets the analysis {name}")
-    cube.set_attrs(study=resolved(study))
+    if cube.attrs["study"] != resolved(study):
+        cube.set_attrs(study=resolved(study))
     return cube
 
 
@@ -257,6 +270,6 @@ def _runs(prepared: Prepared, cube: Cube, only: dict[str, str]) -> Iterator[tupl
                 chosen = True
                 yield index, labels
     if not chosen:
-        raise UserError(f"--only {' '.join(f'{k}={v}' for k, v in only.items())} matches no run; the coordinates are {dict(cube.run_dims)}.")
-
-
+        raise UserError(
+            f"--only {' '.join(f'{k}={v}' for k, v in only.items())} matches no run; the coordinates are {dict(cube.run_dims)}."
+        )

@@ -73,21 +73,24 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
     labels: dict[str, dict[str, list[Any]]] = {
         "scores": {"stage": list(stages), "split": list(task.splits)},
         "runs": {"stage": list(stages)},
-        "timing": {"stage": list(stages)},
         "history": {"stage": list(masked), "split": list(task.splits), **_steps(prepared)},
     }
-    sizes: dict[str, dict[str, int]] = {}
     for metric in task.metrics:
-        variables.append(Variable(f"scores/{metric}", ("stage", "split"), "float64", f"mean {metric} over the items of each split", attrs={"table": "percent"}))
-    variables += _history(task, labels["history"])
-    variables += RUNS
-    for layout in prepared.distinct().values():
-        found = layout_variables(
-            layout.name, layout.state, layout.masked, list(masked), study.masks.logits_dtype
+        variables.append(
+            Variable(
+                f"scores/{metric}",
+                ("stage", "split"),
+                "float64",
+                f"mean {metric} over the items of each split",
+                attrs={"table": "percent"},
+            )
         )
-        variables += found.variables
-        labels |= found.labels
-        sizes |= found.sizes
+    variables += _history(task, labels["history"])
+    sizes: dict[str, dict[str, int]] = {}
+    parts = [
+        layout_variables(layout.name, layout.state, layout.masked, masked, study.masks.logits_dtype)
+        for layout in prepared.distinct().values()
+    ]
     for name, analysis in prepared.analyses.items():
         declared, its_labels = analysis_plan(prepared, name, analysis)
         variables += declared
@@ -101,10 +104,16 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
         "versions": versions(),
         "layouts": [layout.name for layout in prepared.layouts],
     }
-    return Plan(attrs=attributes, run_dims=run_dims, labels=labels, sizes=sizes, variables=tuple(variables))
+    for part in parts:
+        variables += part.variables
+        labels |= {g: dict(d) for g, d in part.labels.items()}
+        sizes |= {g: dict(d) for g, d in part.sizes.items()}
+    return Plan(attributes, run_dims, tuple(variables), labels, sizes)
 
 
-def analysis_plan(prepared: Prepared, name: str, analysis: Analysis) -> tuple[list[Variable], dict[str, dict[str, list[Any]]]]:
+def analysis_plan(
+    prepared: Prepared, name: str, analysis: Analysis
+) -> tuple[list[Variable], dict[str, dict[str, list[Any]]]]:
     """Return an analysis' variables, with one that says where it is done, and the labels of its groups."""
     task = prepared.tasks[0]
     masked = prepared.protocol.masked_stages(task)
@@ -120,11 +129,6 @@ def analysis_plan(prepared: Prepared, name: str, analysis: Analysis) -> tuple[li
         groups.setdefault(variable.group, {}).update({d: known[d] for d in variable.dims if d in known})
     done = Variable(f"runs/{name}", (), "uint8", f"whether the analysis {name} is done: 0 pending, 1 done, 2 failed")
     return [*declared, done], groups
-
-
-RUNS = (
-    Variable("timing/seconds", ("stage",), "float64", "wall-clock time of the stage", units="s"),
-)
 
 
 def _steps(prepared: Prepared) -> dict[str, list[int]]:
@@ -144,15 +148,46 @@ def _history(task: Task, labels: dict[str, list[Any]]) -> list[Variable]:
     """Declare the history; a dimension without any step is left out, together with its variables."""
     window = "mean since the step before"
     found = [
-        Variable("history/loss", ("stage", "step"), "float64", f"loss of the mask stage without its regulariser, {window}"),
-        Variable("history/gradient_norm", ("stage", "step"), "float64", f"gradient norm of the logits before clipping, {window}"),
-        Variable("history/density", ("stage", "step"), "float64", "share of the masked weights that the deterministic mask keeps"),
+        Variable(
+            "history/loss", ("stage", "step"), "float64", f"loss of the mask stage without its regulariser, {window}"
+        ),
+        Variable(
+            "history/gradient_norm",
+            ("stage", "step"),
+            "float64",
+            f"gradient norm of the logits before clipping, {window}",
+        ),
+        Variable(
+            "history/density",
+            ("stage", "step"),
+            "float64",
+            "share of the masked weights that the deterministic mask keeps",
+        ),
         Variable("history/train_loss", ("train_step",), "float64", f"loss of base training, {window}"),
-        Variable("history/train_gradient_norm", ("train_step",), "float64", f"gradient norm of base training before clipping, {window}"),
+        Variable(
+            "history/train_gradient_norm",
+            ("train_step",),
+            "float64",
+            f"gradient norm of base training before clipping, {window}",
+        ),
     ]
     for metric in task.metrics:
-        found.append(Variable(f"history/valid_{metric}", ("stage", "valid_step", "split"), "float64", f"{metric} measured during the mask stage"))
-        found.append(Variable(f"history/train_valid_{metric}", ("train_valid_step", "split"), "float64", f"{metric} measured during base training"))
+        found.append(
+            Variable(
+                f"history/valid_{metric}",
+                ("stage", "valid_step", "split"),
+                "float64",
+                f"{metric} measured during the mask stage",
+            )
+        )
+        found.append(
+            Variable(
+                f"history/train_valid_{metric}",
+                ("train_valid_step", "split"),
+                "float64",
+                f"{metric} measured during base training",
+            )
+        )
     empty = [d for d in ("step", "train_step", "valid_step", "train_valid_step") if not labels[d]]
     for dim in empty:
         del labels[dim]

@@ -12,7 +12,11 @@ def modhook_models() -> list[Spec]:
     """Networks made of stock torch layers."""
     return [
         Spec("fnn", "Fully connected network with ReLU", f"{_HERE}.networks.fnn:FNN"),
-        Spec("seq2seq_lstm", "LSTM encoder-decoder for sequence to sequence tasks", f"{_HERE}.networks.seq2seq_lstm:Seq2SeqLSTM"),
+        Spec(
+            "seq2seq_lstm",
+            "LSTM encoder-decoder for sequence to sequence tasks",
+            f"{_HERE}.networks.seq2seq_lstm:Seq2SeqLSTM",
+        ),
     ]
 
 
@@ -20,8 +24,16 @@ def modhook_models() -> list[Spec]:
 def modhook_analyses() -> list[Spec]:
     """What is computed from finished masks."""
     return [
-        Spec("sharing", "Shared weights, IoU and IoMin between the masks of all stages", f"{_HERE}.analyses.sharing:Sharing"),
-        Spec("inverse", "Scores under the inverted masks: what is left without the module", f"{_HERE}.analyses.inverse:Inverse"),
+        Spec(
+            "sharing",
+            "Shared weights, IoU and IoMin between the masks of all stages",
+            f"{_HERE}.analyses.sharing:Sharing",
+        ),
+        Spec(
+            "inverse",
+            "Scores under the inverted masks: what is left without the module",
+            f"{_HERE}.analyses.inverse:Inverse",
+        ),
     ]
 
 
@@ -29,8 +41,16 @@ def modhook_analyses() -> list[Spec]:
 def modhook_figures() -> list[Spec]:
     """What is drawn from cubes."""
     return [
-        Spec("scan_accuracy", "SCAN: accuracy on each split, full-problem mask against the split's own", f"{_HERE}.figures.scan_accuracy:ScanAccuracy"),
-        Spec("addmul_performance", "add/mul: accuracy under the full, add, mul masks and their inverses", f"{_HERE}.figures.addmul_performance:AddMulPerformance"),
+        Spec(
+            "scan_accuracy",
+            "SCAN: accuracy on each split, full-problem mask against the split's own",
+            f"{_HERE}.figures.scan_accuracy:ScanAccuracy",
+        ),
+        Spec(
+            "addmul_performance",
+            "add/mul: accuracy under the full, add, mul masks and their inverses",
+            f"{_HERE}.figures.addmul_performance:AddMulPerformance",
+        ),
     ]
 
 
@@ -43,10 +63,14 @@ def modhook_samplers() -> list[Spec]:
 @hookimpl
 def modhook_protocols() -> list[Spec]:
     """The order of work of a run."""
-    return [Spec("posthoc", "Train or load, freeze, then learn one mask per stage", f"{_HERE}.protocols.posthoc:Posthoc")]
+    return [
+        Spec("posthoc", "Train or load, freeze, then learn one mask per stage", f"{_HERE}.protocols.posthoc:Posthoc")
+    ]
 
 
 @hookimpl
 def modhook_trackers() -> list[Spec]:
     """Who is told how a run goes."""
-    return [Spec("progress", "A progress bar in a terminal, plain lines elsewhere", f"{_HERE}.trackers.progress:Progress")]
+    return [
+        Spec("progress", "A progress bar in a terminal, plain lines elsewhere", f"{_HERE}.trackers.progress:Progress")
+    ]

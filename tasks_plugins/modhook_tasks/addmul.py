@@ -92,7 +92,12 @@ class AddMul(Task):
 
     def decode(self, batch: dict[str, Any]) -> list[str]:
         """Return the problems as text, `17 + 85 = 02`."""
-        pairs = zip(batch["operands"].tolist(), batch["operation"].tolist(), result(batch["operands"], batch["operation"]).tolist(), strict=True)
+        pairs = zip(
+            batch["operands"].tolist(),
+            batch["operation"].tolist(),
+            result(batch["operands"], batch["operation"]).tolist(),
+            strict=True,
+        )
         return [f"{a} {'+*'[op]} {b} = {r:02d}" for (a, b), op, r in pairs]
 
 
@@ -101,7 +106,10 @@ def problems(size: int, seed: int) -> dict[str, Tensor]:
     random = np.random.RandomState(seed)
     operands = random.randint(0, 100, (size, 2))
     operation = random.randint(0, 2, (size,))
-    return {"operands": torch.from_numpy(operands.astype(np.uint8)), "operation": torch.from_numpy(operation.astype(np.uint8))}
+    return {
+        "operands": torch.from_numpy(operands.astype(np.uint8)),
+        "operation": torch.from_numpy(operation.astype(np.uint8)),
+    }
 
 
 def result(operands: Tensor, operation: Tensor) -> Tensor:

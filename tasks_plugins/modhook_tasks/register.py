@@ -11,6 +11,14 @@ _HERE = "modhook_tasks"
 def modhook_tasks() -> list[Spec]:
     """Tasks with their data."""
     return [
-        Spec("addmul", "Addition and multiplication of two-digit numbers modulo 100, the operation as an input", f"{_HERE}.addmul:AddMul"),
-        Spec("scan", "SCAN: commands to actions, with the simple, length, jump and turn-left splits", f"{_HERE}.scan.task:Scan"),
+        Spec(
+            "addmul",
+            "Addition and multiplication of two-digit numbers modulo 100, the operation as an input",
+            f"{_HERE}.addmul:AddMul",
+        ),
+        Spec(
+            "scan",
+            "SCAN: commands to actions, with the simple, length, jump and turn-left splits",
+            f"{_HERE}.scan.task:Scan",
+        ),
     ]

@@ -48,7 +48,11 @@ def test_keep_frequency_is_sigmoid_of_the_logit() -> None:
     """Over many samples a weight is kept with probability sigmoid(l), within five standard errors."""
     logits = torch.linspace(-4, 4, 9, dtype=torch.float64)
     n = 40_000
-    kept = (Gumbel().apply(torch.ones(n, 9, dtype=torch.float64), logits.expand(n, 9), generators(3, "s", 1))[0] != 0).double().mean(0)
+    kept = (
+        (Gumbel().apply(torch.ones(n, 9, dtype=torch.float64), logits.expand(n, 9), generators(3, "s", 1))[0] != 0)
+        .double()
+        .mean(0)
+    )
     p = torch.sigmoid(logits)
     assert ((kept - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
 
@@ -63,7 +67,10 @@ def test_soft_samples_have_the_two_gumbel_distribution() -> None:
     soft = 1 / (1 + np.exp(-(1.0 + random.gumbel(size=n) - random.gumbel(size=n))))
     theirs = soft * (1 - soft)
     grid = np.sort(np.concatenate([ours, theirs]))
-    distance = np.abs(np.searchsorted(np.sort(ours), grid, "right") - np.searchsorted(np.sort(theirs), grid, "right")).max() / n
+    distance = (
+        np.abs(np.searchsorted(np.sort(ours), grid, "right") - np.searchsorted(np.sort(theirs), grid, "right")).max()
+        / n
+    )
     assert distance < 1.63 * np.sqrt(2 / n)  # the 1 % critical value
 
 
@@ -95,5 +102,3 @@ def test_noise_depends_on_seed_label_and_sample_only() -> None:
 def test_deterministic_mask_includes_zero() -> None:
     """Evaluation keeps l >= 0, everywhere."""
     assert Gumbel().deterministic(torch.tensor([-1e-9, 0.0, 1.0])).tolist() == [False, True, True]
-
-

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from modhook import Analysis, Masks, Task, UserError, Variable
-
 from modhook.select import matching
 
 if TYPE_CHECKING:
@@ -41,7 +40,13 @@ class Inverse(Analysis):
     def variables(self, task: Task) -> tuple[Variable, ...]:
         """Declare one variable per metric."""
         return tuple(
-            Variable(f"inverse/{m}", ("stage", "split"), "float64", f"mean {m} under the inverted mask of the stage", attrs={"table": "percent"})
+            Variable(
+                f"inverse/{m}",
+                ("stage", "split"),
+                "float64",
+                f"mean {m} under the inverted mask of the stage",
+                attrs={"table": "percent"},
+            )
             for m in task.metrics
         )
 

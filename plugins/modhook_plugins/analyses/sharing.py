@@ -29,18 +29,62 @@ class Sharing(Analysis):
     def variables(self, task: Task) -> tuple[Variable, ...]:
         """Declare the group `overlap`."""
         return (
-            Variable("overlap/kept", ("stage", "parameter"), "float64", "weights kept by the stage's mask in this tensor", units="weights"),
+            Variable(
+                "overlap/kept",
+                ("stage", "parameter"),
+                "float64",
+                "weights kept by the stage's mask in this tensor",
+                units="weights",
+            ),
             Variable("overlap/size", ("parameter",), "float64", "weights in this tensor", units="weights"),
-            Variable("overlap/intersection", _PAIR, "float64", "weights kept by both stages in this tensor", units="weights"),
+            Variable(
+                "overlap/intersection", _PAIR, "float64", "weights kept by both stages in this tensor", units="weights"
+            ),
             Variable("overlap/iou", _PAIR, "float64", "|A & B| / |A | B| in this tensor"),
             Variable("overlap/iomin", _PAIR, "float64", "|A & B| / min(|A|, |B|) in this tensor"),
-            Variable("overlap/iou_total", ("stage", "other"), "float64", "|A & B| / |A | B| over all masked weights", attrs={"table": "number"}),
-            Variable("overlap/iomin_total", ("stage", "other"), "float64", "|A & B| / min(|A|, |B|) over all masked weights"),
-            Variable("overlap/shared", ("stage", "parameter"), "float64", "share of the stage's kept weights that another sub-function keeps too"),
-            Variable("overlap/shared_total", ("stage",), "float64", "share of the stage's kept weights that another sub-function keeps too, over all masked weights", attrs={"table": "number"}),
-            Variable("overlap/remaining", ("stage", "parameter"), "float64", "share of the control's weights that the stage keeps"),
-            Variable("overlap/remaining_total", ("stage",), "float64", "share of the control's weights that the stage keeps, over all masked weights", attrs={"table": "number"}),
-            Variable("overlap/density", ("stage",), "float64", "share of all masked weights that the stage keeps", attrs={"table": "number"}),
+            Variable(
+                "overlap/iou_total",
+                ("stage", "other"),
+                "float64",
+                "|A & B| / |A | B| over all masked weights",
+                attrs={"table": "number"},
+            ),
+            Variable(
+                "overlap/iomin_total", ("stage", "other"), "float64", "|A & B| / min(|A|, |B|) over all masked weights"
+            ),
+            Variable(
+                "overlap/shared",
+                ("stage", "parameter"),
+                "float64",
+                "share of the stage's kept weights that another sub-function keeps too",
+            ),
+            Variable(
+                "overlap/shared_total",
+                ("stage",),
+                "float64",
+                "share of the stage's kept weights that another sub-function keeps too, over all masked weights",
+                attrs={"table": "number"},
+            ),
+            Variable(
+                "overlap/remaining",
+                ("stage", "parameter"),
+                "float64",
+                "share of the control's weights that the stage keeps",
+            ),
+            Variable(
+                "overlap/remaining_total",
+                ("stage",),
+                "float64",
+                "share of the control's weights that the stage keeps, over all masked weights",
+                attrs={"table": "number"},
+            ),
+            Variable(
+                "overlap/density",
+                ("stage",),
+                "float64",
+                "share of all masked weights that the stage keeps",
+                attrs={"table": "number"},
+            ),
         )
 
     def labels(self, task: Task, stages: Sequence[str]) -> dict[str, list[Any]]:
@@ -61,7 +105,9 @@ class Sharing(Analysis):
             return row
 
         kept = np.stack([spread(masks[a].kept(per_tensor=True)) for a in stages])  # (S, P)
-        both = np.stack([np.stack([spread((masks[a] & masks[b]).kept(per_tensor=True)) for b in stages]) for a in stages])  # (S, S, P)
+        both = np.stack(
+            [np.stack([spread((masks[a] & masks[b]).kept(per_tensor=True)) for b in stages]) for a in stages]
+        )  # (S, S, P)
         left, right = kept[:, None], kept[None]  # (S, 1, P), (1, S, P)
         total, total_both = np.nansum(kept, -1), np.nansum(both, -1)  # (S,), (S, S)
         union = total[:, None] + total[None] - total_both  # (S, S)

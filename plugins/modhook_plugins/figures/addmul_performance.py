@@ -20,14 +20,23 @@ class AddMulPerformance(Figure):
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per sweep point of the first cube."""
         scores, inverse = cubes[0]["scores"]["accuracy"], cubes[0]["inverse"]["accuracy"]
-        places = [("full", scores, "control"), ("add", scores, "add"), ("not add", inverse, "add"), ("mul", scores, "mul"), ("not mul", inverse, "mul")]
+        places = [
+            ("full", scores, "control"),
+            ("add", scores, "add"),
+            ("not add", inverse, "add"),
+            ("mul", scores, "mul"),
+            ("not mul", inverse, "mul"),
+        ]
         points = sweep_points(scores)
         with styled():
             figure = MatplotlibFigure(figsize=(3.5, 2.4 * len(points)))
             shown: list[Series] = []
             for axes, point in zip(figure.subplots(len(points), squeeze=False)[:, 0], points, strict=True):
                 series = [
-                    Series(f"{label} problems", tuple(spread(a.sel(point).sel(stage=stage, split=split)) for _, a, stage in places))
+                    Series(
+                        f"{label} problems",
+                        tuple(spread(a.sel(point).sel(stage=stage, split=split)) for _, a, stage in places),
+                    )
                     for label, split in (("add", "add"), ("mul", "mul"))
                 ]
                 grouped_bars(axes, [name for name, *_ in places], series)

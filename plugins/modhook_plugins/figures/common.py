@@ -16,7 +16,9 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 def styled() -> Any:
     """Return a context in which modhook's style is used."""
-    style = mpl.rc_params_from_file(str(files("modhook_plugins.figures") / "modhook.mplstyle"), use_default_template=False)
+    style = mpl.rc_params_from_file(
+        str(files("modhook_plugins.figures") / "modhook.mplstyle"), use_default_template=False
+    )
     return mpl.rc_context(style)
 
 
@@ -55,12 +57,35 @@ def grouped_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series], yl
         x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
         means = np.array([100 * s.mean for s in one.values])
         errors = np.array([100 * s.deviation if s.count > 1 else 0.0 for s in one.values])
-        bars = axes.bar(x, np.nan_to_num(means), width * 0.92, label=one.label, yerr=errors if errors.any() else None, error_kw={"elinewidth": 0.8})
+        bars = axes.bar(
+            x,
+            np.nan_to_num(means),
+            width * 0.92,
+            label=one.label,
+            yerr=errors if errors.any() else None,
+            error_kw={"elinewidth": 0.8},
+        )
         for bar, mean in zip(bars, means, strict=True):
             if np.isnan(mean):
-                axes.annotate("none", (bar.get_x() + bar.get_width() / 2, 1), ha="center", va="bottom", fontsize=5.5, rotation=90, color="0.4")
+                axes.annotate(
+                    "none",
+                    (bar.get_x() + bar.get_width() / 2, 1),
+                    ha="center",
+                    va="bottom",
+                    fontsize=5.5,
+                    rotation=90,
+                    color="0.4",
+                )
             else:
-                axes.annotate(f"{mean:.0f}", (bar.get_x() + bar.get_width() / 2, mean), xytext=(0, 1.5), textcoords="offset points", ha="center", va="bottom", fontsize=5.5)
+                axes.annotate(
+                    f"{mean:.0f}",
+                    (bar.get_x() + bar.get_width() / 2, mean),
+                    xytext=(0, 1.5),
+                    textcoords="offset points",
+                    ha="center",
+                    va="bottom",
+                    fontsize=5.5,
+                )
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
@@ -72,7 +97,13 @@ def say_seeds(figure: MatplotlibFigure, series: Sequence[Series], total: int) ->
     """Write under the figure how many seeds it shows."""
     counts = [s.count for one in series for s in one.values]
     most = max(counts, default=0)
-    text = f"mean of {most} of {total} seeds, bars: standard deviation" if most > 1 else f"{most} of {total} seeds: no spread" if most else "no run has finished yet"
+    text = (
+        f"mean of {most} of {total} seeds, bars: standard deviation"
+        if most > 1
+        else f"{most} of {total} seeds: no spread"
+        if most
+        else "no run has finished yet"
+    )
     figure.supxlabel(text, fontsize=6, color="0.35")
 
 

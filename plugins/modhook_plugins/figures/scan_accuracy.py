@@ -39,7 +39,9 @@ class ScanAccuracy(Figure):
                     Series("the split's own mask", tuple(spread(of(s, s)) for s in splits)),
                 ]
                 grouped_bars(axes, [s.replace("_", " ") for s in splits], series)
-                axes.set_title(", ".join(f"{k} = {v}" for k, v in point.items()) or "SCAN: accuracy on each split's test set")
+                axes.set_title(
+                    ", ".join(f"{k} = {v}" for k, v in point.items()) or "SCAN: accuracy on each split's test set"
+                )
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=1, handlelength=1.2)
                 shown += series
             say_seeds(figure, shown, accuracy.sizes["seed"])

@@ -30,7 +30,9 @@ class FNN(Model):
     def build(self, shape: Mapping[str, Any]) -> nn.Module:
         """Return the network for a shape with `inputs` and `outputs`."""
         if not {"inputs", "outputs"} <= set(shape):
-            raise UserError(f"the network 'fnn' needs a task with vector inputs and outputs; this task has {', '.join(shape)}.")
+            raise UserError(
+                f"the network 'fnn' needs a task with vector inputs and outputs; this task has {', '.join(shape)}."
+            )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         width = shape["inputs"]
         for i, size in enumerate(self.options.hidden, 1):

@@ -73,29 +73,30 @@ class Posthoc(Protocol):
             context.task.edit_network(model, stage.name)
         with context.stage(stage.name, masks.steps) as record:
             copied = self._copied(context, stage)
+            # A pattern that the study does not give keeps the library's default, which may match nothing.
+            given = {k: v for k, v in (("include", masks.include), ("exclude", masks.exclude)) if v is not None}
             fit = modhook.fit_masks(
                 model,
-                context.batches(stage.name, masks.batch or study.train.batch),
+                context.batches(stage.name, study.mask_batch),
                 context.task.loss,
                 samples=masks.samples,
                 steps=masks.steps,
                 lr=masks.lr,
                 beta=masks.beta,
                 init=masks.init,
-                include=masks.include,
-                **({} if masks.exclude is None else {"exclude": masks.exclude}),
+                **given,
                 sampler=masks.sampler,
                 fixed=copied,
-                clip=study.train.clip if masks.clip is None else masks.clip,
+                clip=study.mask_clip,
                 warmup=masks.warmup,
-                reg_batch=masks.reg_batch or study.train.batch,
+                reg_batch=study.reg_batch,
                 executor=masks.executor,
                 seed=context.seed,
                 label=stage.name,
                 progress=context.tracker,
                 callback=self._validator(context, record, copied),
             )
-            record.history, record.route = fit.history, fit.route
+            record.history, record.route, record.masks = fit.history, fit.route, fit.masks
             record.logits = dict(fit.logits)
             if copied is not None:
                 control = context.logits("control")
@@ -109,7 +110,7 @@ class Posthoc(Protocol):
         names = matching(context.model, stage.copied, f"stage {stage.name}: copied")
         return Masks({n: logit >= 0 for n, logit in context.logits("control").items() if n in names})
 
-    def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None):  # type: ignore[no-untyped-def]
         """Measure on the way under the masks as they are."""
         current = {}
 

@@ -6,7 +6,19 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, ProgressColumn, Task as BarTask, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as Bar,
+)
+from rich.progress import (
+    Task as BarTask,
+)
 from rich.text import Text
 
 from modhook import Tracker
@@ -76,12 +88,16 @@ class Progress(Tracker):
             self._last = now
             speed = step / (now - self._since)
             left = (self._steps - step) / speed
-            self.message(f"  {self._stage}: step {step} of {self._steps}, {speed:.1f} step/s, {_duration(left)} left; {self._shown}")
+            self.message(
+                f"  {self._stage}: step {step} of {self._steps}, {speed:.1f} step/s, {_duration(left)} left; {self._shown}"
+            )
 
     def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
         """Say the scores."""
         self._end_bar()
-        shown = ", ".join(f"{name.partition('/')[2]} {100 * v:.1f} %" for name, v in scores.items() if name.startswith("accuracy/"))
+        shown = ", ".join(
+            f"{name.partition('/')[2]} {100 * v:.1f} %" for name, v in scores.items() if name.startswith("accuracy/")
+        )
         self.message(f"  {stage}: {shown or 'done'} ({_duration(time.monotonic() - self._since)})")
 
     def message(self, text: str) -> None:

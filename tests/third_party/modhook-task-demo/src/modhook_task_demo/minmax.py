@@ -32,7 +32,10 @@ class MinMax(Task):
         n = self.options.digits
         a, b, ask = torch.meshgrid(torch.arange(n), torch.arange(n), torch.arange(2), indexing="ij")
         a, b, ask = a.flatten(), b.flatten(), ask.flatten()
-        data = {"symbols": torch.stack([a, b, ask + n], 1), "answer": torch.where(ask == 0, torch.minimum(a, b), torch.maximum(a, b))}
+        data = {
+            "symbols": torch.stack([a, b, ask + n], 1),
+            "answer": torch.where(ask == 0, torch.minimum(a, b), torch.maximum(a, b)),
+        }
         if which in ("min", "max"):
             keep = ask == ("min", "max").index(which)
             data = {name: tensor[keep] for name, tensor in data.items()}
