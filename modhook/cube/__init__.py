@@ -6,15 +6,14 @@ from modhook.cube.create import create
 from modhook.cube.cube import Cube, open_for_writing
 from modhook.cube.layout import Layout, layout_variables
 from modhook.cube.lock import writer_lock
-from modhook.cube.plan import RUN_VARIABLES, Part, Plan
+from modhook.cube.plan import RUN_VARIABLES, Plan
 from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
-from modhook.cube.tensors import write_masks, write_weights
+from modhook.cube.tensors import read_logits, read_masks, read_weights, write_masks, write_weights
 
 __all__ = [
     "RUN_VARIABLES",
     "Cube",
     "Layout",
-    "Part",
     "Plan",
     "create",
     "done",
@@ -23,6 +22,9 @@ __all__ = [
     "masks_from",
     "open_cube",
     "open_for_writing",
+    "read_logits",
+    "read_masks",
+    "read_weights",
     "weights_from",
     "write_masks",
     "write_weights",

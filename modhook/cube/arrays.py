@@ -13,7 +13,7 @@ from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from modhook.cube.labels import Label, label_array
-from modhook.cube.plan import Slot
+from modhook.cube.resolve import Slot
 from modhook.variables import Variable
 
 # The checksum comes last, over the bytes as they lie on disk: whatever flips is noticed before anything is decoded.
@@ -84,6 +84,12 @@ def create_coordinate(group: zarr.Group, name: str, labels: Sequence[Label]) -> 
 def dtype_of(variable: Variable) -> Any:
     """Return the dtype as zarr takes it."""
     return str if variable.dtype == "str" else np.dtype(variable.dtype)
+
+
+def dim_names(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """Return the names of an array's dimensions; fewer than it has dimensions if some are unnamed."""
+    names = getattr(array.metadata, "dimension_names", None) or ()
+    return tuple(n for n in names if n is not None)
 
 
 def consolidate(store: Store) -> zarr.Group:

@@ -17,7 +17,8 @@ from modhook.cube.cube import Cube
 from modhook.cube.labels import Label
 from modhook.cube.lay_out import lay_out
 from modhook.cube.lock import writer_lock
-from modhook.cube.plan import FORMAT, Plan, Resolved, checked_attrs, checked_run_dims, resolve, with_run_variables
+from modhook.cube.plan import FORMAT, Plan, with_run_variables
+from modhook.cube.resolve import Resolved, checked_attrs, checked_run_dims, resolve
 from modhook.cube.store import local
 from modhook.errors import CubeError
 
@@ -32,7 +33,7 @@ def create(path: str | Path, plan: Plan) -> Cube:
     run_dims = checked_run_dims(plan.run_dims)
     attributes = checked_attrs(plan.attrs)
     full = with_run_variables(plan)
-    resolved = resolve(full.variables, full.labels, full.sizes, full.values, run_dims)
+    resolved = resolve(full.variables, full.labels, full.sizes, run_dims)
     with writer_lock(path):
         if os.path.lexists(path):
             raise CubeError(f"{path} exists already; continue it, remove it, or use another --out.")

@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from modhook.cube import grow
-from modhook.cube.arrays import CONFIG
+from modhook.cube.arrays import CONFIG, dim_names
 from modhook.cube.labels import Label, position
 from modhook.cube.plan import STATUSES
 from modhook.cube.store import local, open_root, open_store
@@ -127,6 +127,10 @@ class Cube:
         self.write("runs/threads", threads, run, stage=stage)
         self.write("runs/status", STATUSES.index(status), run, stage=stage)
 
+    def reason(self, run: Run, stage: str) -> str:
+        """Return why a stage failed; empty if it did not."""
+        return str(self.read("runs/reason", run, stage=stage).item())
+
     # -- growing
 
     def add_variables(
@@ -134,47 +138,42 @@ class Cube:
         variables: Iterable[Variable],
         labels: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
         sizes: Mapping[str, Mapping[str, int]] | None = None,
-        values: Mapping[str, Any] | None = None,
-        attrs: Mapping[str, Any] | None = None,
     ) -> None:
         """Lay out further variables, under the writer's lock; those that are there already are checked and left alone.
 
-        After a crash the cube opens as before, and the same call again completes it. `attrs` replace root attributes.
-        Raises `CubeError`, also if a variable is there with other dimensions, type or labels.
+        After a crash the cube opens as before, and the same call again completes it. Arguments as in `Plan`; labels of
+        groups that are there need not be given again. Raises `CubeError`, also if a variable is there with other
+        dimensions, type or labels.
         """
-        grow.add_variables(self.path, tuple(variables), labels or {}, sizes or {}, values or {}, attrs or {})
+        grow.add_variables(self.path, tuple(variables), labels or {}, sizes or {})
         self._load()
 
-    def grow_seeds(self, n: int, attrs: Mapping[str, Any] | None = None) -> None:
+    def grow_seeds(self, n: int) -> None:
         """Extend the cube to seeds 1..n, under the writer's lock. After a crash the same call again completes it.
 
-        `attrs` replace root attributes. Raises `CubeError` for fewer seeds than there are.
+        Raises `CubeError` for fewer seeds than there are.
         """
-        grow.grow_seeds(self.path, n, attrs or {})
+        grow.grow_seeds(self.path, n)
+        self._load()
+
+    def set_attrs(self, **attrs: Any) -> None:
+        """Replace attributes of the root, under the writer's lock. Raises `CubeError` for what is not plain JSON."""
+        grow.set_attrs(self.path, attrs)
         self._load()
 
     # -- what there is
 
     @property
-    def names(self) -> list[str]:
+    def variables(self) -> list[str]:
         """Names of all variables, without coordinates, sorted."""
         arrays = ((name, node) for name, node in self._root.members(max_depth=None) if isinstance(node, zarr.Array))
-        return sorted(
-            name
-            for name, node in arrays
-            if getattr(node.metadata, "dimension_names", None) != (name.rpartition("/")[2],)
-        )
+        return sorted(name for name, node in arrays if dim_names(node) != (name.rpartition("/")[2],))
 
-    def labels(self, group: str, dim: str) -> tuple[Label, ...]:
-        """Return the labels of a dimension in a group. Raises `CubeError` if it has none."""
-        found = self._coordinate(group, dim)
-        if found is None:
-            raise CubeError(f"{self.path} has no labels for {dim!r} in group {group!r}.")
-        return found
-
-    def dims(self, name: str) -> tuple[str, ...]:
-        """Return all dimensions of a variable, the run's first. Raises `CubeError` for an unknown name."""
-        return self._dims(name, self._array(name))
+    def labels(self, name: str) -> dict[str, tuple[Label, ...]]:
+        """Return the labels of every dimension of a variable; 0, 1, ... where there are none. Raises `CubeError`."""
+        array, group = self._array(name), name.rpartition("/")[0]
+        sizes = zip(self._dims(name, array), array.shape, strict=True)
+        return {d: self._coordinate(group, d) or tuple(range(n)) for d, n in sizes}
 
     def dtype(self, name: str) -> str:
         """Return the type of a variable, as in its declaration. Raises `CubeError` for an unknown name."""
@@ -184,7 +183,7 @@ class Cube:
         """Raise `CubeError` unless a stage of a run is done."""
         state = self.status(run, stage)
         if state != "done":
-            reason = str(self.read("runs/reason", run, stage=stage).item())
+            reason = self.reason(run, stage)
             why = f" ({reason})" if reason else ""
             raise CubeError(
                 f"stage {stage!r} of {self._say(run, {})} in {self.path} is {state}{why}; run the study to its end first."
@@ -196,7 +195,7 @@ class Cube:
         if name not in self._arrays:
             found = self._root.get(name)
             if not isinstance(found, zarr.Array):
-                known = self.names
+                known = self.variables
                 raise CubeError(
                     f"{self.path} has no variable {name!r}{near_miss(name, known)}; it has: {listing(known)}."
                 )
@@ -204,10 +203,10 @@ class Cube:
         return self._arrays[name]
 
     def _dims(self, name: str, array: zarr.Array[Any]) -> tuple[str, ...]:
-        dims = getattr(array.metadata, "dimension_names", None)
-        if dims is None or None in dims:
+        dims = dim_names(array)
+        if len(dims) != array.ndim:
             raise CubeError(f"{name} in {self.path} has no named dimensions; modhook did not write it.")
-        return tuple(dims)
+        return dims
 
     def _region(
         self, name: str, array: zarr.Array[Any], run: Run, labels: Mapping[str, Any]

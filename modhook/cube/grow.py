@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from modhook.cube.arrays import CONFIG, chunks_of, consolidate, dtype_of
+from modhook.cube.arrays import CONFIG, chunks_of, consolidate, dim_names, dtype_of
 from modhook.cube.labels import Label, label_array, labels_of
 from modhook.cube.lay_out import lay_out
 from modhook.cube.lock import writer_lock
-from modhook.cube.plan import Resolved, Slot, ancestors, checked_attrs, resolve
-from modhook.cube.store import CheckedStore, open_root, open_store
+from modhook.cube.resolve import Slot, ancestors, checked_attrs, resolve
+from modhook.cube.store import open_root, open_store
 from modhook.cube.values import fitted
 from modhook.errors import CubeError, listing
 from modhook.variables import Variable
@@ -30,20 +30,15 @@ def add_variables(
     variables: Sequence[Variable],
     labels: Mapping[str, Mapping[str, Sequence[Any]]],
     sizes: Mapping[str, Mapping[str, int]],
-    values: Mapping[str, Any],
-    attrs: Mapping[str, Any],
 ) -> None:
     """See `Cube.add_variables`."""
-    attrs = checked_attrs(attrs)
     with writer_lock(path):
         store = open_store(path, read_only=False)
         committed = open_root(store, path)
         run_dims = {d: _labels(committed, d) for d in _run_dim_names(committed)}
         touched = {a for g in {*labels, *sizes, *(v.group for v in variables)} for a in ancestors(g)}
         old_labels, old_sizes = _dimensions(committed, touched, run_dims)
-        resolved = resolve(
-            variables, _united(labels, old_labels, path), _united(sizes, old_sizes, path), values, run_dims
-        )
+        resolved = resolve(variables, _united(labels, old_labels, path), _united(sizes, old_sizes, path), run_dims)
         nodes = dict(committed.members(max_depth=None))
         known = frozenset(name for name, node in nodes.items() if isinstance(node, zarr.Array))
         groups = nodes.keys() - known
@@ -51,16 +46,15 @@ def add_variables(
             raise CubeError(f"{path} cannot have {clash.pop()!r} both as a variable and as a group; rename one.")
         for slot in resolved.slots:
             if slot.variable.name in known:
-                _check_same(committed, slot, resolved, path)
+                _check_same(committed, slot, path)
         root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         _bring_in_line(root, run_dims, known)
         lay_out(root, resolved, run_dims, skip=known)
-        _commit(store, attrs)
+        consolidate(store)
 
 
-def grow_seeds(path: Path, n: int, attrs: Mapping[str, Any]) -> None:
+def grow_seeds(path: Path, n: int) -> None:
     """See `Cube.grow_seeds`."""
-    attrs = checked_attrs(attrs)
     with writer_lock(path):
         store = open_store(path, read_only=False)
         committed = open_root(store, path)
@@ -75,13 +69,16 @@ def grow_seeds(path: Path, n: int, attrs: Mapping[str, Any]) -> None:
             )
         root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
         _bring_in_line(root, {**run_dims, "seed": tuple(range(1, n + 1))}, known)
-        _commit(store, attrs)
+        consolidate(store)
 
 
-def _commit(store: CheckedStore, attrs: Mapping[str, Any]) -> None:
-    root = consolidate(store)
-    if attrs:
-        root.update_attributes(dict(attrs))
+def set_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
+    """See `Cube.set_attrs`."""
+    plain = checked_attrs(attrs)
+    with writer_lock(path):
+        root = open_root(open_store(path, read_only=False), path)
+        if any(root.attrs.get(k) != v for k, v in plain.items()):
+            root.update_attributes(plain)
 
 
 def _bring_in_line(root: zarr.Group, run_dims: Mapping[str, Sequence[Label]], committed: frozenset[str]) -> None:
@@ -91,7 +88,7 @@ def _bring_in_line(root: zarr.Group, run_dims: Mapping[str, Sequence[Label]], co
     """
     n = len(run_dims["seed"])
     for name, array in root.members(max_depth=None, use_consolidated_for_children=False):
-        dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
+        dims = dim_names(array) if isinstance(array, zarr.Array) else ()
         if not isinstance(array, zarr.Array) or not dims:
             continue
         if dims[0] == "seed" and array.shape[0] != n:
@@ -124,7 +121,7 @@ def _dimensions(
         group, _, short = name.rpartition("/")
         if not isinstance(array, zarr.Array) or group not in groups:
             continue
-        dims = getattr(array.metadata, "dimension_names", None) or ()
+        dims = dim_names(array)
         if dims == (short,) and short not in run_dims:
             labels.setdefault(group, {})[short] = _labels(root, name)
         for dim, size in zip(dims, array.shape, strict=True):
@@ -145,16 +142,16 @@ def _united(
     return united
 
 
-def _check_same(root: zarr.Group, slot: Slot, resolved: Resolved, path: Path) -> None:
+def _check_same(root: zarr.Group, slot: Slot, path: Path) -> None:
     name = slot.variable.name
     array = root[name]
     assert isinstance(array, zarr.Array)
-    dims = tuple(getattr(array.metadata, "dimension_names", None) or ())
+    dims = dim_names(array)
     text = slot.variable.dtype == "str"
     same_type = array.dtype.kind not in "fiu" if text else array.dtype == dtype_of(slot.variable)
     if (dims, array.shape, array.chunks) != (slot.dims, slot.shape, chunks_of(slot)) or not same_type:
         raise CubeError(f"{path} has {name} already, with other dimensions or another type; this needs a new cube.")
-    if name in resolved.values:
-        new = fitted(resolved.values[name], slot.variable.dtype, slot.shape, name)
+    if slot.variable.value is not None:
+        new = fitted(slot.variable.value, slot.variable.dtype, slot.shape, name)
         if not np.array_equal(np.asarray(array[...]).astype(object), new.astype(object)):
             raise CubeError(f"{path} has {name} already, with other values; this needs a new cube.")

@@ -8,7 +8,7 @@ import zarr
 
 from modhook.cube.arrays import CONFIG, create_coordinate, create_variable
 from modhook.cube.labels import Label
-from modhook.cube.plan import Resolved, ancestors
+from modhook.cube.resolve import Resolved, ancestors
 from modhook.cube.values import fitted
 
 
@@ -33,8 +33,8 @@ def lay_out(
         if name in skip:
             continue
         create_variable(root, slot)
-        if name in resolved.values:
-            value = fitted(resolved.values[name], slot.variable.dtype, slot.shape, name)
+        if slot.variable.value is not None:
+            value = fitted(slot.variable.value, slot.variable.dtype, slot.shape, name)
             array = root[name]
             assert isinstance(array, zarr.Array)
             if value.size:

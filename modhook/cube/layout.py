@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 
 from modhook.errors import CubeError, listing, near_miss
 from modhook.variables import Variable
@@ -31,13 +30,12 @@ from modhook.variables import Variable
 
 @frozen
 class Layout:
-    """The part of a plan that holds the masks and weights of one network; `Plan.including(layout)` adds it."""
+    """The part of a plan that holds the masks and weights of one network."""
 
     name: str
     variables: tuple[Variable, ...]
     labels: Mapping[str, Mapping[str, Sequence[Any]]]
     sizes: Mapping[str, Mapping[str, int]]
-    values: Mapping[str, Any] = field(repr=False)
 
 
 @frozen
@@ -60,6 +58,16 @@ class Entry:
     def masked(self) -> bool:
         """Whether it has a mask."""
         return self.mask_offset >= 0
+
+
+_TABLE: tuple[tuple[str, str, str, Callable[[Entry], Any]], ...] = (
+    ("shape", "str", "Shape of the tensor, as JSON text.", lambda e: json.dumps(list(e.shape))),
+    ("dtype", "str", "Type of the tensor in the network.", lambda e: e.dtype),
+    ("count", "int64", "Number of elements.", lambda e: e.count),
+    ("masked", "uint8", "1 where the tensor is masked, else 0.", lambda e: int(e.masked)),
+    ("offset", "int64", "First element in weights, or in integers.", lambda e: e.offset),
+    ("mask_offset", "int64", "First element in logits and unpacked bits; -1: not masked.", lambda e: e.mask_offset),
+)
 
 
 def layout_variables(
@@ -93,37 +101,14 @@ def layout_variables(
     wide = any(e.dtype == "float64" for e in entries)
     stage = ("stage",) if weights_per_stage else ()
     variables = [
-        Variable(
-            f"{group}/bits",
-            ("stage", "byte"),
-            "uint8",
-            "Masks, eight weights to the byte, first weight in the highest bit.",
-        ),
-        Variable(
-            f"{group}/logits",
-            ("stage", "weight"),
-            logits_dtype,
-            "Logits of the masked weights; masks are never derived from them.",
-        ),
-        Variable(
-            f"{group}/weights",
-            (*stage, "element"),
-            "float64" if wide else "float32",
-            "Trained weights and floating buffers.",
-        ),
-        Variable(f"{group}/shape", ("parameter",), "str", "Shape of the tensor, as JSON text.", per_run=False),
-        Variable(f"{group}/dtype", ("parameter",), "str", "Type of the tensor in the network.", per_run=False),
-        Variable(f"{group}/count", ("parameter",), "int64", "Number of elements.", per_run=False),
-        Variable(f"{group}/masked", ("parameter",), "uint8", "1 where the tensor is masked, else 0.", per_run=False),
-        Variable(
-            f"{group}/offset", ("parameter",), "int64", "First element in weights, or in integers.", per_run=False
-        ),
-        Variable(
-            f"{group}/mask_offset",
-            ("parameter",),
-            "int64",
-            "First element in logits and unpacked bits; -1: not masked.",
-            per_run=False,
+        Variable(f"{group}/bits", ("stage", "byte"), "uint8", "Masks, eight weights to the byte, the first highest."),
+        Variable(f"{group}/logits", ("stage", "weight"), logits_dtype, "Logits; masks are not derived from them."),
+        Variable(f"{group}/weights", (*stage, "element"), "float64" if wide else "float32", "Weights, float buffers."),
+        *(
+            Variable(
+                f"{group}/{column}", ("parameter",), dtype, doc, per_run=False, value=tuple(value(e) for e in entries)
+            )
+            for column, dtype, doc, value in _TABLE
         ),
     ]
     sizes = {"byte": -(-logits // 8), "weight": logits, "element": weights}
@@ -132,18 +117,8 @@ def layout_variables(
             Variable(f"{group}/integers", (*stage, "integer"), "int64", "Integer and bool buffers of the network.")
         )
         sizes["integer"] = integers
-    values = {
-        "shape": np.array([json.dumps(list(e.shape)) for e in entries], dtype=object),
-        "dtype": np.array([e.dtype for e in entries], dtype=object),
-        "count": np.array([e.count for e in entries], dtype=np.int64),
-        "masked": np.array([e.masked for e in entries], dtype=np.uint8),
-        "offset": np.array([e.offset for e in entries], dtype=np.int64),
-        "mask_offset": np.array([e.mask_offset for e in entries], dtype=np.int64),
-    }
     labels = {"stage": list(stages), "parameter": [e.name for e in entries]}
-    return Layout(
-        name, tuple(variables), {group: labels}, {group: sizes}, {f"{group}/{k}": v for k, v in values.items()}
-    )
+    return Layout(name, tuple(variables), {group: labels}, {group: sizes})
 
 
 def _entries(state: Mapping[str, tuple[Sequence[int], Any]], masked: Sequence[str]) -> list[Entry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 import numpy as np
@@ -14,7 +14,7 @@ from xarray.core import indexing
 
 from modhook.cube.cube import Cube
 from modhook.cube.store import local, open_root, open_store
-from modhook.cube.tensors import read_bits, read_logits, read_weights
+from modhook.cube.tensors import read_logits, read_masks, read_weights
 from modhook.errors import CubeError, listing
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def open_cube(path: str | Path) -> xr.DataTree:
     store = open_store(path, read_only=True)
     root = open_root(store, path)
     try:
-        groups = xr.open_groups(store, engine="zarr", chunks=None, consolidated=True, zarr_format=3)
+        groups = xr.open_groups(cast(Any, store), engine="zarr", chunks=None, consolidated=True, zarr_format=3)
         tree = xr.DataTree.from_dict({name: _with_object_strings(ds, root, name) for name, ds in groups.items()})
     except CubeError:
         raise
@@ -53,7 +53,9 @@ def open_cube(path: str | Path) -> xr.DataTree:
 
 def done(cube: xr.DataTree) -> xr.DataArray:
     """Return a bool array over the run's dimensions and `stage`: whether that stage of that run is done."""
-    return cube["runs/status"] == 1
+    status = cube["runs/status"]
+    assert isinstance(status, xr.DataArray)
+    return status == 1
 
 
 def masks_from(cube: CubeLike, seed: int, stage: str, **sweep: Any) -> Masks:
@@ -69,11 +71,9 @@ def masks_from(cube: CubeLike, seed: int, stage: str, **sweep: Any) -> Masks:
     Raises:
         CubeError: labels that the cube does not have, a stage that is not done or leaves no mask, a damaged file.
     """
-    from modhook.masks import Masks
-
     place = _place(cube, seed, stage, sweep)
     place.require(stage, masked=True)
-    return Masks(read_bits(place.cube, place.layout, place.run, stage))
+    return read_masks(place.cube, place.layout, place.run, stage)
 
 
 def logits_from(cube: CubeLike, seed: int, stage: str, **sweep: Any) -> dict[str, Tensor]:
@@ -94,9 +94,9 @@ def weights_from(cube: CubeLike, seed: int, stage: str | None = None, **sweep: A
     """
     place = _place(cube, seed, stage, sweep)
     name = f"masks/{place.layout}/weights"
-    per_stage = "stage" in place.cube.dims(name)
+    per_stage = "stage" in place.cube.labels(name)
     if stage is None and per_stage:
-        stages = listing(map(str, place.cube.labels(f"masks/{place.layout}", "stage")))
+        stages = listing(map(str, place.cube.labels(name)["stage"]))
         raise CubeError(f"{place.cube.path} keeps weights per stage; name one of: {stages}.")
     place.require(stage, masked=per_stage)
     return read_weights(place.cube, place.layout, place.run, stage if per_stage else None)
@@ -112,9 +112,9 @@ class _Place:
 
     def require(self, stage: str | None, masked: bool) -> None:
         """Check that a stage (None: the first, base training) is done, and that the layout has it if `masked`."""
-        stages = [str(s) for s in self.cube.labels("runs", "stage")]
+        stages = [str(s) for s in self.cube.labels("runs/status")["stage"]]
         self.cube.require_done(self.run, stages[0] if stage is None else stage)
-        kept = [str(s) for s in self.cube.labels(f"masks/{self.layout}", "stage")]
+        kept = [str(s) for s in self.cube.labels(f"masks/{self.layout}/bits")["stage"]]
         if masked and stage not in kept:
             raise CubeError(f"stage {stage!r} leaves no mask in {self.cube.path}; stages that do: {listing(kept)}.")
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from modhook.masks import Masks
+
 
 def write_masks(
     cube: Cube,
@@ -84,12 +86,14 @@ def write_weights(cube: Cube, layout: str, run: Run, state: Mapping[str, Tensor]
     cube.write("runs/layout", layout, run)
 
 
-def read_bits(cube: Cube, layout: str, run: Run, stage: str) -> dict[str, Tensor]:
-    """Return the masks of one stage as bool tensors. Raises `CubeError` if they were not written."""
+def read_masks(cube: Cube, layout: str, run: Run, stage: str) -> Masks:
+    """Return the masks of one stage. Raises `CubeError` if the stage is not done or they were not written."""
+    from modhook.masks import Masks
+
     entries = [e for e in table(cube, layout) if e.masked]
     packed = cube.read(f"masks/{layout}/bits", run, stage=stage)
     bits = np.unpackbits(packed, count=sum(e.count for e in entries)).astype(bool)
-    return _tensors(entries, bits, lambda e: e.mask_offset)
+    return Masks(_tensors(entries, bits, lambda e: e.mask_offset))
 
 
 def read_logits(cube: Cube, layout: str, run: Run, stage: str) -> dict[str, Tensor]:
@@ -98,7 +102,7 @@ def read_logits(cube: Cube, layout: str, run: Run, stage: str) -> dict[str, Tens
     return _tensors([e for e in table(cube, layout) if e.masked], flat, lambda e: e.mask_offset)
 
 
-def read_weights(cube: Cube, layout: str, run: Run, stage: str | None) -> dict[str, Tensor]:
+def read_weights(cube: Cube, layout: str, run: Run, stage: str | None = None) -> dict[str, Tensor]:
     """Return a network's `state_dict` in its own types. Raises `CubeError` if it was not written."""
     import torch
 
@@ -114,7 +118,7 @@ def read_weights(cube: Cube, layout: str, run: Run, stage: str | None) -> dict[s
 def table(cube: Cube, layout: str) -> list[Entry]:
     """Return where every tensor of a layout lies. Raises `CubeError` for an unknown layout."""
     group = f"masks/{layout}"
-    names = cube.labels(group, "parameter")
+    names = cube.labels(f"{group}/shape")["parameter"]
     columns = [cube.read(f"{group}/{c}", {}).tolist() for c in ("shape", "dtype", "count", "offset", "mask_offset")]
     return [Entry(str(n), tuple(json.loads(s)), d, c, o, m) for n, s, d, c, o, m in zip(names, *columns, strict=True)]
 
