@@ -27,6 +27,9 @@ Start here:
 """
 
 
+STOPPED = "stopped; every finished stage is safe in the cube, and the same command continues."
+
+
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the Python traceback of an error.")
@@ -50,14 +53,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     arguments = [a for a in arguments if a != "--debug"]
     try:
         code: Any = commands.main(arguments, prog_name="modhook", standalone_mode=False)
-    except click.exceptions.Abort:
-        _say("stopped.")
-        code = 130
+    except click.exceptions.Abort as abort:
+        # click turns Ctrl-C into Abort; a question answered with no is one too.
+        stopped = isinstance(abort.__cause__, KeyboardInterrupt)
+        _say(STOPPED if stopped else "nothing was done.")
+        code = 130 if stopped else 1
     except click.ClickException as error:
         error.show()
         code = 2
     except KeyboardInterrupt:
-        _say("stopped; every finished stage is safe in the cube, and the same command continues.")
+        _say(STOPPED)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()

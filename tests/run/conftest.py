@@ -1,0 +1,80 @@
+"""A study that runs in a second, and ways to run it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TINY = """
+[study]
+name = "tiny"
+seeds = 2
+
+[task]
+name = "addmul"
+train_size = 400
+valid_size = 60
+
+[model]
+name = "fnn"
+hidden = [12, 8]
+
+[train]
+steps = 6
+batch = 16
+validate_every = 3
+
+[masks]
+steps = 5
+samples = 2
+lr = 0.8
+beta = 1e-4
+validate_every = 2
+
+[analyses]
+sharing = {}
+inverse = {}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """The study file."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def modhook_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: returns exit code, output, errors."""
+    from modhook.cli import main
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, out, err
+
+    return run
+
+
+def _contents(cube: Path) -> dict[str, str]:
+    """Hash every file of a cube, the timing group aside."""
+    files = (p for p in sorted(cube.rglob("*")) if p.is_file())
+    return {
+        str(p.relative_to(cube)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in files
+        if p.relative_to(cube).parts[0] != "timing"
+    }
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, str]]:
+    """Hashes of a cube's files, the timing group aside."""
+    return _contents
