@@ -64,9 +64,8 @@ def build(
     masks = _section(MasksSection, "masks", table, problems)
     analyses = _analyses(table.get("analyses", {}), plugins, problems)
     run = _section(RunSection, "run", table, problems)
-    protocol = plugin_class("protocols", study.protocol, ("study", "protocol"), plugins, problems) if study else None
-    if masks:
-        plugin_class("samplers", masks.sampler, ("masks", "sampler"), plugins, problems)
+    protocol = _plugin_of("protocols", StudySection, "study", "protocol", table, plugins, problems)
+    _plugin_of("samplers", MasksSection, "masks", "sampler", table, plugins, problems)
     if train:
         _check_weights(train, file, problems)
     if train and masks:
@@ -83,6 +82,17 @@ def _section(cls: type[T], name: str, table: Mapping[str, Any], problems: Proble
         problems.add((name,), f"{written(value)} is not a table; write [{name}]")
         return None
     return structured(cls, value, (name,), problems)
+
+
+def _plugin_of(
+    kind: str, cls: type, section: str, key: str, table: Mapping[str, Any], plugins: Plugins, problems: Problems
+) -> Any:
+    """Return the class that a section names, also where the rest of the section is wrong."""
+    given = table.get(section)
+    name = given.get(key) if isinstance(given, Mapping) and key in given else getattr(attrs.fields(cls), key).default
+    if isinstance(name, str) and name:  # anything else was noted with its section
+        return plugin_class(kind, name, (section, key), plugins, problems)
+    return None
 
 
 def _analyses(table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any] | None:

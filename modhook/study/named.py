@@ -26,7 +26,7 @@ def plugin_class(kind: str, name: Any, path: Path, plugins: Plugins, problems: P
     try:
         return plugins.load(kind, name)
     except PluginError as error:
-        problems.add(path, str(error))
+        problems.add(path, str(error).rstrip("."))
         problems.cause = error.__cause__
         return None
 

@@ -46,6 +46,8 @@ class Problems:
 
     def _line(self, problem: Problem) -> str:
         origin = next((o for n in range(len(problem.path), 0, -1) if (o := self._origins.get(problem.path[:n]))), "")
+        if not origin and not problem.known:  # a whole unknown section that a dotted key made
+            origin = next((o for path, o in self._origins.items() if path[: len(problem.path)] == problem.path), "")
         return f"{line(problem)} ({origin})" if origin else line(problem)
 
 

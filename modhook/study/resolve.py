@@ -78,7 +78,7 @@ def _plain(value: Any) -> Any:
     if attrs.has(type(value)):
         return {f.name: _plain(getattr(value, f.name)) for f in attrs.fields(type(value)) if f.init}
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v) for k, v in sorted(value.items())}
     if isinstance(value, set | frozenset):
         return sorted(_plain(v) for v in value)
     if isinstance(value, list | tuple):

@@ -1,0 +1,121 @@
+"""The plain table that goes into a cube, reading it back, and the comparison of two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from modhook.errors import StudyError
+from modhook.manager import Plugins
+from modhook.study import Study, difference, points, resolved, restore
+
+Loaded = Callable[..., Study]
+
+RICH = {
+    ("task", "colour"): '"blue"',
+    ("task", "noise"): "{ scale = 0.5 }",
+    ("task", "folder"): '"data/toy"',
+    ("task", "shares"): "{ b = 1, a = 2 }",
+    ("model", "hidden"): "[3, 4]",
+    ("train", "clip"): "0",
+    ("masks", "exclude"): '["*bias*"]',
+    ("analyses", "sharing"): "{ pooled = false }",
+    ("study", "seeds"): "3",
+}
+SWEPT = {**RICH, ("sweep", '"masks.beta"'): "[1e-5, 3e-5]", ("sweep", '"model.hidden"'): "[[8, 8], [4]]"}
+
+
+def test_resolved_holds_everything_and_defaults(loaded: Loaded) -> None:
+    """The table has the file's layout, with defaults filled in and only what JSON holds."""
+    table = resolved(loaded(RICH))
+    assert list(table) == ["study", "task", "model", "train", "masks", "analyses", "run", "sweep"]
+    assert table["task"]["colour"] == "blue"
+    assert table["task"]["noise"] == {"scale": 0.5}
+    assert table["task"]["folder"] == "data/toy"
+    assert table["model"] == {"name": "mlp", "hidden": [3, 4], "heads": 2}
+    assert table["train"]["clip"] is None
+    assert table["train"]["betas"] == [0.9, 0.999]
+    assert table["masks"]["samples"] == 4
+    assert table["analyses"] == {"sharing": {"pooled": False}}
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+
+
+def test_resolved_does_not_depend_on_the_order_in_the_file(loaded: Loaded) -> None:
+    """Two files that say the same in another order give the same text."""
+    backwards = dict(reversed(RICH.items())) | {("task", "shares"): "{ a = 2, b = 1 }"}
+    assert json.dumps(resolved(loaded(RICH))) == json.dumps(resolved(loaded(backwards)))
+
+
+def test_swept_keys_stand_under_sweep_alone(loaded: Loaded) -> None:
+    """A swept key has no value beside the sweep's that a reader could take for the one that was run."""
+    table = resolved(loaded(SWEPT))
+    assert table["sweep"] == {"masks.beta": [1e-5, 3e-5], "model.hidden": [[8, 8], [4]]}
+    assert "beta" not in table["masks"]
+    assert "hidden" not in table["model"]
+
+
+@pytest.mark.parametrize("values", [{}, RICH, SWEPT])
+def test_restore_reads_back_what_resolved_wrote(loaded: Loaded, toys: Plugins, values: Any) -> None:
+    """A cube's attributes give the same study back, its points too, after a journey through JSON."""
+    study = loaded(values)
+    back = restore(json.loads(json.dumps(resolved(study))), plugins=toys)
+    assert resolved(back) == resolved(study)
+    assert [(p.labels, _without_file(p.study)) for p in points(back)] == [
+        (p.labels, _without_file(p.study)) for p in points(study)
+    ]
+
+
+def _without_file(study: Study) -> Study:
+    return attrs.evolve(study, path=None, grid=())
+
+
+def test_restore_does_not_look_for_files(loaded: Loaded, make: Callable[..., Any], toys: Plugins) -> None:
+    """A cube is read without the weights file that its study began from."""
+    weights = make().parent / "w.safetensors"
+    weights.write_bytes(b"")
+    table = resolved(loaded({("train", "weights"): '"w.safetensors"'}))
+    weights.unlink()
+    assert restore(table, plugins=toys).train.weights == "w.safetensors"
+    with pytest.raises(StudyError, match=r"the study in the cube: 1 mistake\n  - masks\.steps: missing"):
+        restore({**table, "masks": {}}, plugins=toys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({("masks", "beta"): "3e-5"}, ["masks.beta is 0.0001 there and 3e-5 here"]),
+        (
+            {("train", "steps"): "11", ("task", "mode"): '"apart"'},
+            ['task.mode is "together" there and "apart" here', "train.steps is 10 there and 11 here"],
+        ),
+        ({("model", "hidden"): "[1]"}, ["model.hidden is [8, 8] there and [1] here"]),
+        ({("masks", "exclude"): "[]"}, ["masks.exclude is nothing there and [] here"]),
+        ({("task", "shares"): "{ a = 1 }"}, ["task.shares.a is absent there and 1.0 here"]),
+        ({("study", "name"): '"other"'}, ['study.name is "toy" there and "other" here']),
+        (
+            {("sweep", '"masks.beta"'): "[1, 2]"},
+            ["masks.beta is 0.0001 there and absent here", 'sweep."masks.beta" is absent there and [1, 2] here'],
+        ),
+        ({("study", "seeds"): "3"}, []),
+        ({("study", "description"): '"words"'}, []),
+        ({("run", "threads"): "1", ("run", "device"): '"cuda"'}, []),
+        ({("analyses", "sharing"): "{}"}, []),
+        ({("train", "steps"): "10", ("masks", "beta"): "1e-4"}, []),
+    ],
+)
+def test_difference(loaded: Loaded, changes: Any, expected: list[str]) -> None:
+    """What makes another study is named with both values; what may change when a cube is continued is not."""
+    assert difference(resolved(loaded()), resolved(loaded(changes))) == expected
+
+
+def test_changed_options_of_an_analysis_are_a_difference(loaded: Loaded) -> None:
+    """An analysis may be added or left out, but one that is there keeps its options."""
+    one, other = ({("analyses", "sharing"): f"{{ pooled = {value} }}"} for value in ("true", "false"))
+    assert difference(resolved(loaded(one)), resolved(loaded(other))) == [
+        "analyses.sharing.pooled is true there and false here"
+    ]
+    assert difference(resolved(loaded(one)), resolved(loaded())) == []
