@@ -156,7 +156,8 @@ class Scan(modhook.Task):
         logits = net(batch["source"], batch["source_length"], target, teacher_forcing=batch["teacher_forcing"])
         # Not F.cross_entropy: its `ignore_index` would need a rewritten target, and a gather runs under vmap as it is.
         likelihood = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)  # (B, T)
-        return -(likelihood * _valid(batch)).sum() / target.shape[0]
+        loss: Tensor = -(likelihood * _valid(batch)).sum() / target.shape[0]
+        return loss
 
     def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
         """Return 1 for each item whose greedy output is right in every token up to and with the end mark, else 0."""
