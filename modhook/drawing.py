@@ -37,6 +37,9 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
     mpl.use("agg")
     with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": name}):
         drawn = figure.draw(cubes)
+        # The layout is settled once, so that a file does not depend on which others were written before it.
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")
         files = []
         try:
             folder.mkdir(parents=True, exist_ok=True)

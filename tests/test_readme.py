@@ -1,0 +1,49 @@
+"""The README's code runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import modhook
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_library_example_runs_and_finds_the_function() -> None:
+    """The example trains masks that keep only the asked output's row of the last layer, in at most fifteen lines."""
+    example = next(block for block in PYTHON if "fit_masks" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
+    names: dict[str, object] = {}
+    exec(example.replace("beta=1e-3)", "beta=1e-3, progress=False)"), names)
+    fit = names["fit"]
+    assert isinstance(fit, modhook.Fit)
+    first, second = fit.masks["2.weight"]
+    assert first.sum() > 10
+    assert second.sum() == 0
+
+
+def test_cube_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The xarray example works on the cube of the quickstart's smoke variant."""
+    from modhook.cli import main
+
+    root = Path(__file__).parents[1]
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(root / "studies/quickstart.toml"), "--variant", "smoke", "--out", str(tmp_path / "results")])
+    assert stop.value.code == 0
+    monkeypatch.chdir(tmp_path)
+    example = next(block for block in PYTHON if "open_datatree" in block)
+    exec(example.replace("quickstart.zarr", "quickstart-smoke.zarr"), {})
+
+
+def test_commands_exist() -> None:
+    """Every `modhook` command and study that the README names exists."""
+    from modhook.cli.main import commands
+
+    for name in re.findall(r"^modhook (\w+)", README, re.MULTILINE):
+        assert name in commands.commands
+    for study in re.findall(r"studies/\w+\.toml", README):
+        assert (Path(__file__).parents[1] / study).is_file()
