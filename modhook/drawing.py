@@ -25,7 +25,8 @@ def missing_variables(figure: Figure, cubes: Sequence[xr.DataTree]) -> str:
     ]
     if lacks:
         groups = sorted({name.partition("/")[0] for name in lacks})
-        return f"it needs the variable {', '.join(lacks)}; add the analysis that writes {', '.join(groups)} to [analyses] and run the study again"
+        hint = f"add the analysis that writes {', '.join(groups)} to [analyses] and run the study again"
+        return f"it needs the variable {', '.join(lacks)}; {hint}"
     return ""
 
 

@@ -36,7 +36,7 @@ def make_optimizer(
 
 
 def learning_rate(step: int, lr: float, *, warmup: int = 0, decay_at: Sequence[int] = (), decay: float = 0.1) -> float:
-    """Return the learning rate of step number `step` (from 0): linear warm-up over `warmup` steps, times `decay` from each step of `decay_at`."""
+    """Return the rate of step number `step` (from 0): linear warm-up over `warmup` steps, times `decay` from each of `decay_at`."""
     rate = lr * decay ** sum(step >= at for at in decay_at)
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
 

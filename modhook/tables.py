@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-
 _ORDER = ("scores", "inverse", "overlap")
 
 

@@ -51,7 +51,7 @@ def test_different_parameters_are_named() -> None:
 
 def test_only_bool_tensors() -> None:
     """A float mask is refused instead of being rounded."""
-    with pytest.raises(MaskError, match="'w' must be a bool tensor, not torch.float32"):
+    with pytest.raises(MaskError, match=r"'w' must be a bool tensor, not torch.float32"):
         Masks({"w": torch.ones(2)})
 
 
@@ -103,7 +103,7 @@ def test_masks_of_another_model_are_refused_before_anything_changes(
     """A wrong name or shape is an error, and the model is untouched."""
     before = digest(net)
     with (
-        pytest.raises(MaskError, match="'nope' has no parameter in Sequential"),
+        pytest.raises(MaskError, match=r"'nope' has no parameter in Sequential"),
         Masks({"nope": torch.ones(1, dtype=torch.bool)}).applied_to(net),
     ):
         pass

@@ -26,7 +26,7 @@ def test_a_given_pattern_must_match(net: nn.Module) -> None:
         PatternError, match=r"exclude pattern '\*embedding\*' matches no parameter; .*0\.weight, 0\.bias"
     ):
         select(net, exclude=["*embedding*"])
-    with pytest.raises(PatternError, match="include pattern '0.weigth' matches no parameter .did you mean '0.weight'"):
+    with pytest.raises(PatternError, match=r"include pattern '0.weigth' matches no parameter .did you mean '0.weight'"):
         select(net, include="0.weigth")
     with pytest.raises(PatternError, match="copied pattern 'x'"):
         matching(net, ("x",), "copied")

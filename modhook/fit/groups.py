@@ -25,12 +25,12 @@ def batch_size(batch: Any) -> int:
 
 
 def cut(batch: Any, samples: int) -> Any:
-    """Return the batch with every tensor (B, ...) as (K, B/K, ...), a view; what is no tensor, and shared tensors, unchanged."""
+    """Return the batch with every tensor (B, ...) as (K, B/K, ...); what is no tensor, and shared tensors, unchanged."""
 
     def one(tensor: Tensor) -> Any:
         if not tensor.dim():
             return Shared(tensor)
-        return tensor.unflatten(0, (samples, tensor.shape[0] // samples))  # (K, B/K, ...)
+        return tensor.reshape(samples, tensor.shape[0] // samples, *tensor.shape[1:])  # (K, B/K, ...)
 
     return _map(batch, one)
 

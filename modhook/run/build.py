@@ -102,7 +102,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(
-            f"{path} cannot be read as weights ({type(error).__name__}); give a safetensors file or a torch file that holds a plain state dict."
+            f"{path} cannot be read as weights ({type(error).__name__}); "
+            "give a safetensors file or a torch file that holds a plain state dict."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(

@@ -121,10 +121,7 @@ def _one(
             return (
                 0,
                 len(before),
-                [
-                    f"{text}, {s}: failed before ({cube.reason(labels, s)}); --retry-failed tries again"
-                    for s in failed
-                ],
+                [f"{text}, {s}: failed before ({cube.reason(labels, s)}); --retry-failed tries again" for s in failed],
             )
         for stage in failed:
             cube.set_status(labels, stage, "pending")

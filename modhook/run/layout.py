@@ -48,7 +48,7 @@ class Prepared:
 
 
 def layouts(found: Sequence[Point], tasks: Sequence[Task], plugins: Plugins) -> list[Layout]:
-    """Return one layout per sweep point. Raises `PatternError` for patterns that match nothing, `UserError` for a network that cannot be built."""
+    """Return one layout per sweep point. Raises `PatternError` for patterns that match nothing, `UserError` for a bad network."""
     known: dict[Any, str] = {}
     result = []
     for point, task in zip(found, tasks, strict=True):
@@ -75,16 +75,16 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
         "runs": {"stage": list(stages)},
         "history": {"stage": list(masked), "split": list(task.splits), **_steps(prepared)},
     }
-    for metric in task.metrics:
-        variables.append(
-            Variable(
-                f"scores/{metric}",
-                ("stage", "split"),
-                "float64",
-                f"mean {metric} over the items of each split",
-                attrs={"table": "percent"},
-            )
+    variables += [
+        Variable(
+            f"scores/{m}",
+            ("stage", "split"),
+            "float64",
+            f"mean {m} over each split's items",
+            attrs={"table": "percent"},
         )
+        for m in task.metrics
+    ]
     variables += _history(task, labels["history"])
     sizes: dict[str, dict[str, int]] = {}
     parts = [
@@ -106,7 +106,7 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
     }
     for part in parts:
         variables += part.variables
-        labels |= {g: dict(d) for g, d in part.labels.items()}
+        labels |= {g: {n: list(v) for n, v in d.items()} for g, d in part.labels.items()}
         sizes |= {g: dict(d) for g, d in part.sizes.items()}
     return Plan(attributes, run_dims, tuple(variables), labels, sizes)
 

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 def modhook(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `python -m modhook`."""
-    return subprocess.run([sys.executable, "-m", "modhook", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "modhook", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
+    )
 
 
 def test_help_teaches() -> None:

@@ -19,10 +19,19 @@ from modhook_plugins.figures.common import spread
 from modhook_plugins.figures.scan_accuracy import ScanAccuracy
 
 
-def cube(path: Path, task: str, values: np.ndarray[Any, Any], stages: list[str], splits: list[str], groups: tuple[str, ...] = ("scores",)) -> xr.DataTree:
+def cube(
+    path: Path,
+    task: str,
+    values: np.ndarray[Any, Any],
+    stages: list[str],
+    splits: list[str],
+    groups: tuple[str, ...] = ("scores",),
+) -> xr.DataTree:
     """A cube with given accuracies (seed, stage, split); NaN stays unwritten."""
     attrs = {"study": {"study": {"name": "x"}, "task": {"name": task}}}
-    variables = tuple(Variable(f"{g}/accuracy", ("stage", "split"), "float64", "accuracy", attrs={"table": "percent"}) for g in groups)
+    variables = tuple(
+        Variable(f"{g}/accuracy", ("stage", "split"), "float64", "accuracy", attrs={"table": "percent"}) for g in groups
+    )
     labels = {g: {"stage": stages, "split": splits} for g in groups}
     made = create(path, Plan(attrs, {"seed": list(range(1, len(values) + 1))}, variables, labels))
     for i, row in enumerate(values):
@@ -59,7 +68,9 @@ def test_scan_figure_shows_the_means(tmp_path: Path) -> None:
 def test_addmul_figure_shows_scores_and_inverse(tmp_path: Path) -> None:
     """The bars of `not add` come from the inverse scores, the others from the scores."""
     values = np.random.default_rng(1).random((2, 3, 3))
-    tree = cube(tmp_path / "c.zarr", "addmul", values, ["control", "add", "mul"], ["iid", "add", "mul"], ("scores", "inverse"))
+    tree = cube(
+        tmp_path / "c.zarr", "addmul", values, ["control", "add", "mul"], ["iid", "add", "mul"], ("scores", "inverse")
+    )
     found, mean = bars(AddMulPerformance().draw([tree])), 100 * values.mean(0)
     assert found["add problems"] == pytest.approx([mean[0, 1], mean[1, 1], mean[1, 1], mean[2, 1], mean[2, 1]])
     assert found["mul problems"] == pytest.approx([mean[0, 2], mean[1, 2], mean[1, 2], mean[2, 2], mean[2, 2]])
@@ -92,7 +103,9 @@ def test_table_cells_are_mean_and_deviation(tmp_path: Path) -> None:
 
 def test_figures_that_do_not_apply_say_why(tmp_path: Path) -> None:
     """The missing variable and the analysis that would write it are named; so is a wrong task."""
-    tree = cube(tmp_path / "c.zarr", "addmul", np.full((1, 3, 3), 0.5), ["control", "add", "mul"], ["iid", "add", "mul"])
+    tree = cube(
+        tmp_path / "c.zarr", "addmul", np.full((1, 3, 3), 0.5), ["control", "add", "mul"], ["iid", "add", "mul"]
+    )
     assert "inverse/accuracy; add the analysis that writes inverse" in missing_variables(AddMulPerformance(), [tree])
     assert "for the task scan, and this cube's is addmul" in missing_variables(ScanAccuracy(), [tree])
 

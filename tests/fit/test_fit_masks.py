@@ -282,7 +282,7 @@ def test_wrong_arguments_are_explained(net: nn.Module) -> None:
         modhook.fit_masks(net, batches(1), loss, exclude="*embedding*", progress=False)
     with pytest.raises(UserError, match="samples must be a whole number of at least 1, not 0"):
         modhook.fit_masks(net, batches(1), loss, samples=0, progress=False)
-    with pytest.raises(UserError, match="unknown sampler 'gumble' .did you mean 'gumbel'"):
+    with pytest.raises(UserError, match=r"unknown sampler 'gumble' .did you mean 'gumbel'"):
         modhook.fit_masks(net, batches(1), loss, sampler="gumble", progress=False)
     with pytest.raises(UserError, match="unknown optimizer 'adm'"):
         modhook.fit_masks(net, batches(1), loss, optimizer="adm", progress=False)

@@ -30,10 +30,16 @@ MISTAKES: dict[str, tuple[tuple[str, str], list[str]]] = {
     "unknown analysis": (("sharing = {}", "shearing = {}"), ["unknown analysis 'shearing'", "did you mean 'sharing'"]),
     "unknown option of a task": (("valid_size = 60", "valid_sise = 60"), ["task.valid_sise", "valid_size"]),
     "batch not divisible by K": (("samples = 2", "samples = 3"), ["16", "3"]),
-    "pattern that matches nothing": (("[analyses]", 'exclude = ["*embedding*"]\n[analyses]'), ["'*embedding*'", "layer1.weight"]),
+    "pattern that matches nothing": (
+        ("[analyses]", 'exclude = ["*embedding*"]\n[analyses]'),
+        ["'*embedding*'", "layer1.weight"],
+    ),
     "empty sweep list": (("[analyses]", '[sweep]\n"masks.beta" = []\n[analyses]'), ["masks.beta", "empty"]),
     "name that is no plain name": (('name = "tiny"', 'name = "../tiny"'), ["study.name", "../tiny"]),
-    "missing weights": (("steps = 6", 'steps = 6\nweights = "none.safetensors"'), ["train.weights", "none.safetensors"]),
+    "missing weights": (
+        ("steps = 6", 'steps = 6\nweights = "none.safetensors"'),
+        ["train.weights", "none.safetensors"],
+    ),
     "no such callable": (('name = "fnn"\nhidden = [12, 8]', 'name = "math:nope"'), ["model.name", "nope"]),
     "malformed": (("[model]", "[model"), ["line 11", "not valid TOML"]),
     "wrong inverse option": (("inverse = {}", 'inverse = { io_mask = "none" }'), ["io_mask", "'control' or 'full'"]),
@@ -57,7 +63,12 @@ def test_a_mistake_in_the_study(mistake: str, tiny: Path, tmp_path: Path, modhoo
 
 def test_every_mistake_at_once(tiny: Path, modhook_run: Run) -> None:
     """check lists all mistakes of a file in one go."""
-    text = tiny.read_text().replace("steps = 5", "stepps = 5").replace("samples = 2", "samples = 2.5").replace('"addmul"', '"admul"')
+    text = (
+        tiny.read_text()
+        .replace("steps = 5", "stepps = 5")
+        .replace("samples = 2", "samples = 2.5")
+        .replace('"addmul"', '"admul"')
+    )
     tiny.write_text(text)
     code, _, err = modhook_run("check", tiny)
     assert code == 2
@@ -109,7 +120,9 @@ def test_fresh_asks(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
     modhook_run("run", tiny, "--out", tmp_path, "--set", "study.seeds=1")
     code, _, err = modhook_run("run", tiny, "--out", tmp_path, "--fresh")
     assert (code, "--yes" in err) == (2, True)
-    code, out, _ = modhook_run("run", tiny, "--out", tmp_path, "--fresh", "--yes", "--set", "masks.beta=0.01", "--set", "study.seeds=1")
+    code, out, _ = modhook_run(
+        "run", tiny, "--out", tmp_path, "--fresh", "--yes", "--set", "masks.beta=0.01", "--set", "study.seeds=1"
+    )
     assert (code, "4 stages computed;" in out) == (0, True)
 
 
@@ -153,7 +166,9 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(tiny: Path, tmp_pa
     assert (code, "failed before" in err) == (1, False)
 
 
-def test_a_broken_plugin_is_named_and_skipped(tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_plugin_is_named_and_skipped(
+    tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A plugin that cannot be imported is a warning while nothing of it is needed, and explains an unknown name."""
     good = plugins()
     entries = [e for kind in modhook.manager.KINDS for e in good.entries(kind)]
@@ -168,7 +183,9 @@ def test_a_broken_plugin_is_named_and_skipped(tiny: Path, tmp_path: Path, modhoo
     assert "modhook-mine was skipped" in err
 
 
-def test_a_plugin_of_the_wrong_kind(tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_of_the_wrong_kind(
+    tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A spec that points at something else than the interface is an error that names plugin and object."""
     entries = [e for kind in modhook.manager.KINDS for e in plugins().entries(kind)]
     wrong = Plugins([*entries, Entry("tasks", Spec("odd", "not a task", "math:sqrt"), "modhook-odd")], [])
