@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modhook.cube.create import create
+from modhook.cube.creation import create
 from modhook.cube.cube import Cube, open_for_writing
 from modhook.cube.layout import Layout, layout_variables
 from modhook.cube.lock import writer_lock

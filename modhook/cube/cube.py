@@ -101,7 +101,7 @@ class Cube:
         if 0 in shape:
             return True
         grid = [
-            [i] if isinstance(i, int) else range(-(-n // c))
+            [i // c] if isinstance(i, int) else range(-(-n // c))
             for i, n, c in zip(where, array.shape, array.chunks, strict=True)
         ]
         keys = [array.metadata.encode_chunk_key(tuple(int(i) for i in at)) for at in itertools.product(*grid)]

@@ -67,5 +67,5 @@ def position(labels: Sequence[Label], value: Any, dimension: str, where: str) ->
     try:
         return labels.index(wanted)
     except ValueError:
-        close = near_miss(str(wanted), [str(v) for v in labels])
+        close = near_miss(wanted, [v for v in labels if isinstance(v, str)]) if isinstance(wanted, str) else ""
         raise CubeError(f"{where} has no {dimension} {value!r}{close}; it has: {listing(map(str, labels))}.") from None

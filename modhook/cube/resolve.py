@@ -134,7 +134,10 @@ def _check_names(slots: Sequence[Slot], labels: Mapping[str, Mapping[str, Any]],
     for group in groups:
         for part in group.split("/"):
             _check_name(part, f"the group {group!r}")
-    taken = {f"{g}/{d}" for g in groups for d in (*run_dims, *labels.get(g, {}))} | groups | set(run_dims)
+    coordinates = {f"{g}/{d}" for g in groups for d in (*run_dims, *labels.get(g, {}))} | set(run_dims)
+    if clash := sorted(groups & coordinates):
+        raise CubeError(f"{clash[0]!r} is both a group and a coordinate; rename one.")
+    taken = coordinates | groups
     for slot in slots:
         name = slot.variable.name
         _check_name(slot.variable.short, f"the variable {name!r}")
@@ -148,8 +151,6 @@ def _check_names(slots: Sequence[Slot], labels: Mapping[str, Mapping[str, Any]],
             _check_name(dim, f"the dimension {dim!r} of {group!r}")
             if dim in run_dims:
                 raise CubeError(f"group {group!r} gives labels for {dim!r}, which is a dimension of the run.")
-    if clash := {g for g in groups if g in run_dims}:
-        raise CubeError(f"{clash.pop()!r} is both a group and a dimension of the run; rename one.")
 
 
 def _check_nesting(labels: Mapping[str, Mapping[str, Any]], lengths: Mapping[str, Mapping[str, int]]) -> None:
