@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class Trainer:
         decay: float = 0.1,
     ) -> None:
         self.model, self.loss, self.clip = model, loss, clip
-        self._lr = lambda step: learning_rate(step, lr, warmup=warmup, decay_at=decay_at, decay=decay)
+        self._rate = functools.partial(learning_rate, lr=lr, warmup=warmup, decay_at=decay_at, decay=decay)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
             optimizer, self.parameters, lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps
@@ -42,7 +43,7 @@ class Trainer:
 
     def step(self, number: int, batch: Any) -> dict[str, float]:
         """One optimiser step on one batch."""
-        set_learning_rate(self.optimizer, self._lr(number))
+        set_learning_rate(self.optimizer, self._rate(number))
         self.optimizer.zero_grad()
         loss = self.loss(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
