@@ -1,0 +1,188 @@
+"""Finding plugins: each on its own, a broken one named and skipped, and fatal only where it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import pytest
+
+from modhook.errors import PluginError
+from modhook.hookspecs import Spec
+from modhook.interfaces import Tracker
+from modhook.manager import KINDS, PROJECT, SINGULAR, Entry, Plugins, plugins
+
+Install = Callable[..., None]
+
+GOOD = """
+from modhook.hookspecs import Spec, hookimpl
+
+@hookimpl
+def modhook_trackers():
+    return [Spec("{name}", "a tracker", "modhook.interfaces:Tracker")]
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Install a distribution of one module, with an entry point to it, as pip would lay it out."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def _install(distribution: str, source: str, module: str | None = None) -> None:
+        module = module or distribution.replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+        info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[modhook]\n{module} = {module}\n", encoding="utf-8")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+
+    return _install
+
+
+def _found(*distributions: str) -> Plugins:
+    """Return what these distributions alone bring."""
+    points = entry_points(group=PROJECT)
+    return plugins([p for p in points if p.dist is not None and p.dist.name in distributions])
+
+
+def test_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
+    """A plugin that is pip-installed beside modhook is there without any registration, first-party ones likewise."""
+    install("demo-plugin", GOOD.format(name="demo"))
+    found = plugins()
+    entry = found.find("trackers", "demo")
+    assert (entry.distribution, entry.spec.summary) == ("demo-plugin", "a tracker")
+    assert found.load("trackers", "demo") is Tracker
+    assert {"addmul", "scan"} <= set(found.names("tasks"))
+    assert found.broken == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("import no_such_package_at_all", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
+        ("def broken(:", "SyntaxError: "),
+        (
+            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_trakers(): return []",
+            "PluginValidationError: unknown hook 'modhook_trakers' in plugin ",
+        ),
+        (
+            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(extra): return []",
+            "PluginValidationError: ",
+        ),
+        (
+            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): raise OSError('disk')",
+            "OSError: disk",
+        ),
+        (
+            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): return ['scan']",
+            "TypeError: modhook_tasks must return modhook.Spec objects, not 'scan'",
+        ),
+        (
+            "from modhook.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a b', 'x', 'y:z')]",
+            "ValueError: ",
+        ),
+        (
+            "from modhook.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a', 'x', 'y')]",
+            "ValueError: target must be 'package.module:Object', not 'y'",
+        ),
+    ],
+)
+def test_broken_plugin_is_named_and_skipped(install: Install, source: str, reason: str) -> None:
+    """A plugin that cannot be imported, or whose hooks are misspelt or wrong, does not take the others with it."""
+    install("bad-plugin", source)
+    install("good-plugin", GOOD.format(name="good"))
+    found = _found("bad-plugin", "good-plugin")
+    (broken,) = found.broken
+    assert (broken.name, broken.distribution) == ("bad_plugin", "bad-plugin")
+    assert broken.reason.startswith(reason)
+    assert str(broken).startswith(f"plugin 'bad_plugin' of bad-plugin was skipped: {reason}")
+    assert found.names("trackers") == ["good"]
+
+
+def test_broken_plugin_is_fatal_only_if_needed(install: Install) -> None:
+    """What is found can be used; what is not found names the broken plugin, which could have brought it."""
+    install("bad-plugin", "raise RuntimeError('out of order')")
+    install("good-plugin", GOOD.format(name="good"))
+    found = _found("bad-plugin", "good-plugin")
+    assert found.load("trackers", "good") is Tracker
+    with pytest.raises(PluginError, match=r"bad-plugin was skipped: RuntimeError: out of order"):
+        found.find("trackers", "other")
+
+
+def test_unknown_name_lists_the_valid_ones(install: Install) -> None:
+    """An unknown name comes with the nearest one, all valid ones, and how to get others."""
+    install("one-plugin", GOOD.format(name="progress"))
+    install("two-plugin", GOOD.format(name="board"))
+    with pytest.raises(PluginError) as caught:
+        _found("one-plugin", "two-plugin").find("trackers", "progres")
+    text = str(caught.value)
+    assert text.startswith("unknown tracker 'progres' (did you mean 'progress'?); valid trackers: board, progress; ")
+    assert "pip install" in text
+    with pytest.raises(PluginError, match="unknown analysis 'x'; valid analyses: none; "):
+        Plugins([], []).find("analyses", "x")
+
+
+def test_two_plugins_of_one_name_are_an_error(install: Install) -> None:
+    """Two distributions that bring the same name are both named: neither is silently preferred."""
+    install("one-plugin", GOOD.format(name="same"))
+    install("two-plugin", GOOD.format(name="same"))
+    with pytest.raises(PluginError) as caught:
+        _found("one-plugin", "two-plugin")
+    for words in ("tracker 'same'", "one-plugin", "two-plugin", "uninstall one of them"):
+        assert words in str(caught.value)
+
+
+def test_one_name_may_be_of_several_kinds() -> None:
+    """A task and an analysis may share a name; a kind and a name say which is meant."""
+    spec = Spec("scan", "x", "modhook.interfaces:Tracker")
+    found = Plugins([Entry("tasks", spec, "a"), Entry("trackers", spec, "b")], [])
+    assert (found.find("tasks", "scan").distribution, found.find("trackers", "scan").distribution) == ("a", "b")
+
+
+def test_entry_point_listed_twice_is_one_plugin() -> None:
+    """An editable install can list the same entry point twice, which is no duplicate."""
+    point = EntryPoint("modhook_tasks", "modhook_tasks.register", PROJECT)
+    assert plugins([point, point]).names("tasks") == plugins([point]).names("tasks") != []
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("no_such_module:X", "cannot be loaded from 'no_such_module:X': ModuleNotFoundError: "),
+        ("modhook.interfaces:Trakcer", "cannot be loaded from 'modhook.interfaces:Trakcer': AttributeError: "),
+        ("modhook.interfaces:Task", "must be a subclass of modhook.Tracker, but "),
+        ("modhook.manager:PROJECT", "must be a subclass of modhook.Tracker, but "),
+    ],
+)
+def test_object_that_is_not_there_or_not_of_its_kind(target: str, text: str) -> None:
+    """A spec is taken at its word until it is used; then the object must exist and implement its interface."""
+    found = Plugins([Entry("trackers", Spec("t", "x", target), "some-dist")], [])
+    assert found.names("trackers") == ["t"]
+    with pytest.raises(PluginError) as caught:
+        found.load("trackers", "t")
+    assert str(caught.value).startswith(f"tracker 't' of some-dist {text}")
+
+
+def test_every_first_party_plugin_loads() -> None:
+    """Everything that modhook itself lists can be imported and is what it says it is."""
+    found = plugins()
+    loaded = {kind: [entry.load() for entry in found.entries(kind)] for kind in KINDS}
+    assert all(issubclass(cls, KINDS[kind]) for kind, classes in loaded.items() for cls in classes)
+    assert loaded["tasks"]
+    assert set(SINGULAR) == set(KINDS)
+
+
+def test_finding_plugins_imports_neither_torch_nor_xarray() -> None:
+    """`modhook list` is quick because specs are read without the objects behind them."""
+    code = (
+        "import sys; from modhook.manager import plugins; found = plugins()\n"
+        "assert found.names('tasks') and not found.broken, found.broken\n"
+        "print(sorted({'torch', 'xarray', 'zarr', 'matplotlib', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
