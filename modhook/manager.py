@@ -139,14 +139,14 @@ def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None)
             name = manager.register(module, name=f"{distribution}:{point.name}")
             assert name is not None
             manager.check_pending()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # some modules exit when imported
             if manager.has_plugin(f"{distribution}:{point.name}"):
                 manager.unregister(name=f"{distribution}:{point.name}")
             broken.append(Broken(point.name, distribution, _reason(error)))
             continue
         try:
             entries += _specs(manager, module, distribution)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             broken.append(Broken(point.name, distribution, _reason(error)))
     return Plugins(entries, broken)
 

@@ -139,7 +139,7 @@ class MaskTrainer:
         chosen = groups if stop - start == self.samples else part(groups, start, stop)
         if self.stacked is None:
             # The first batch settles the route, before a second one is asked for.
-            self.stacked = prepare(self.model, self.loss, (chosen,), tuple(params), self.samples, self.executor)
+            self.stacked = prepare(self.model, self.loss, (groups,), tuple(params), self.samples, self.executor)
         losses = self.stacked(params, chosen)
         if not isinstance(losses, Tensor) or losses.shape != (stop - start,):
             found = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from modhook.errors import DataError, ModhookError, UserError, WeightsError, lis
 from modhook.interfaces import Task
 from modhook.manager import Plugins
 from modhook.seeding import derive
-from modhook.study import Study
+from modhook.study import Study, find_callable
 
 
 def build_task(study: Study, plugins: Plugins) -> Task:
@@ -56,8 +55,7 @@ def _make(study: Study, task: Task, plugins: Plugins) -> nn.Module:
     if ":" not in name:
         model = plugins.load("models", name)(options).build(task.shape())
     else:
-        module, _, attribute = name.partition(":")
-        factory: Any = getattr(importlib.import_module(module), attribute)
+        factory: Any = find_callable(name)
         try:
             model = factory(**options)
         except TypeError as error:
