@@ -20,6 +20,7 @@ RUN = {"seed": 2, "masks.beta": 3e-5}
 
 
 def small_plan(seeds: int = 2, **changes: Any) -> Plan:
+    """Plan a small study."""
     layout = layout_variables("layout0", STATE, ["l.weight"], ["control", "add"])
     arguments: dict[str, Any] = {
         "attrs": {"study": {"name": "small"}},

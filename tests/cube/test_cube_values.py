@@ -83,7 +83,7 @@ def test_plain_numbers_take_the_declared_type(cube: Cube, run: dict[str, Any]) -
 
 def test_counts_are_unreadable_until_they_are_valid(cube: Cube, run: dict[str, Any]) -> None:
     """An integer that was not written would read 0: it is refused until its stage is done and it is there."""
-    with pytest.raises(CubeError, match="stage 'add' of seed=2, masks.beta=3e-05 in .* is pending"):
+    with pytest.raises(CubeError, match=r"stage 'add' of seed=2, masks.beta=3e-05 in .* is pending"):
         cube.read("overlap/kept", run, stage="add")
     cube.set_status(run, "add", "failed", reason="out of memory")
     with pytest.raises(CubeError, match=re.escape("is failed (out of memory)")):
