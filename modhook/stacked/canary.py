@@ -59,7 +59,8 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
         tensors = [leaf.tensor.detach() if leaf.shared else leaf.tensor[k].detach() for leaf in arguments.leaves]
         args, kwargs = arguments.rebuild(tensors)
         with torch.enable_grad():
-            leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
+            with NoDropout():
+                leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
             gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())
@@ -76,7 +77,7 @@ def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> st
     job = attrs.evolve(job, parameters=leaves, written=expected.written)
     try:
         with torch.enable_grad():
-            outputs = [leaf.tensor for leaf in flatten(route(job)).leaves]
+            outputs = [leaf.tensor for leaf in flatten(route(job, NoDropout)).leaves]
             gradients = _gradients(outputs, leaves, stacked=True)
     except Exception as error:
         return f"{type(error).__name__}: {_first_line(error)}"
@@ -97,9 +98,9 @@ def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> st
 
 
 def quietly(model: nn.Module, run: Callable[[], Any]) -> Any:
-    """Call `run` without dropout, and leave the global random state as it was."""
+    """Call `run` from a fixed random state, and leave the global one as it was."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices), NoDropout(), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*performance drop.*")
         torch.manual_seed(0)
         return run()

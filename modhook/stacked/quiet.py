@@ -48,8 +48,9 @@ class NoDropout(TorchFunctionMode):
         elif func is F.scaled_dot_product_attention:
             args, kwargs = _set(4, "dropout_p", 0.0, args, kwargs)
         elif getattr(func, "__name__", "") in _RECURRENT and len(args) == 9:
-            # (input, hx, weights, bias, layers, dropout, train, bidirectional, batch_first), packed: dropout is 5th too
-            args = (*args[:5], 0.0, *args[6:])
+            # (input, states, weights, bias, layers, dropout, ...), or packed: (input, sizes, states, weights, ...)
+            at = 6 if isinstance(args[3], (list, tuple)) else 5
+            args = (*args[:at], 0.0, *args[at + 1 :])
         return func(*args, **kwargs)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import StackError
+from modhook.stacked.rules import Rules
 from modhook.stacked.scope import substituted
 from modhook.stacked.trees import Tree, flatten
 
@@ -89,7 +90,7 @@ def run_vmap(job: Job, around: Callable[[], AbstractContextManager[Any]] = nullc
         output.append(flatten(job.call(parameters, buffers, whole)))
         return tuple(leaf.tensor for leaf in output[0].leaves)
 
-    with around():
+    with Rules(), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
         results = mapped(dict(job.parameters), buffers, [leaves[i].tensor for i in batched])
     return output[0].rebuild(list(results))

@@ -1,0 +1,43 @@
+"""Sends calls of stock operations on stacked tensors to their rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from modhook.stacked.rules.bridge import is_stacked
+from modhook.stacked.rules.memory import Memory
+from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
+
+Rule = Callable[[Memory, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+_RULES: dict[Any, Rule] = {
+    **{getattr(torch._VF, name): layer for name in LAYERS},
+    **{getattr(torch._VF, name): cell for name in CELLS},
+}
+
+
+class Rules(TorchFunctionMode):
+    """Active during one stacked call; an operation that has a rule and gets a stacked tensor runs by its rule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._memory = Memory()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the rule of `func`, or `func` itself."""
+        kwargs = kwargs or {}
+        rule = _RULES.get(func)
+        if rule is not None and _any_stacked(args, kwargs):
+            return rule(self._memory, func, args, kwargs)
+        return func(*args, **kwargs)
+
+
+def _any_stacked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    for value in (*args, *kwargs.values()):
+        if is_stacked(value) or (isinstance(value, (list, tuple)) and any(is_stacked(v) for v in value)):
+            return True
+    return False

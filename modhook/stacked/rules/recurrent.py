@@ -1,0 +1,59 @@
+"""nn.LSTM, nn.GRU, nn.RNN and their cells in all variants: vmap has no rule for these operations and stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modhook.stacked.rules.bridge import bridge
+from modhook.stacked.rules.memory import Memory
+from modhook.stacked.trees import flatten
+
+LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+
+
+def layer(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a whole layer: func(input, states, weights, ...) or, packed, func(input, sizes, states, weights, ...)."""
+    weights_at = 3 if isinstance(args[3], (list, tuple)) else 2
+    return per_sample(memory, func, args, kwargs, weights_at)
+
+
+def cell(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run one step: func(input, states, w_ih, w_hh, b_ih, b_hh)."""
+    return per_sample(memory, func, args, kwargs, 2)
+
+
+def per_sample(
+    memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], weights_at: int
+) -> Any:
+    """Run the stock operation once per sample on its own slices: same kernels, same numbers as without stacking.
+
+    Only this operation loops over K. The weights, from argument `weights_at` on, are cut into samples once per stacked
+    call, so that a network that calls its recurrent layer once per token adds up gradients per sample, and stacks them
+    once.
+    """
+    before = len(flatten(args[:weights_at]).leaves)
+    tree = flatten((args, kwargs))
+
+    def compute(samples: int, tensors: Sequence[Tensor], stacked: Sequence[bool]) -> tuple[Tensor, ...]:
+        columns: list[Sequence[Tensor]] = []
+        for i, tensor in enumerate(tensors):
+            if not stacked[i]:
+                columns.append([tensor] * samples)
+            elif i >= before:
+                columns.append(memory.once((tensor,), torch.Tensor.unbind))
+            else:
+                columns.append(tensor.unbind())
+        results = []
+        for row in zip(*columns, strict=True):
+            own_args, own_kwargs = tree.rebuild(row)
+            result = func(*own_args, **own_kwargs)
+            results.append((result,) if isinstance(result, Tensor) else result)
+        return tuple(torch.stack(column) for column in zip(*results, strict=True))
+
+    found = bridge(compute, [leaf.tensor for leaf in tree.leaves])
+    return found[0] if len(found) == 1 else found
