@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modhook.stacked.rules.bridge import bridge
+from modhook.stacked.rules.lstm import LONGEST, short_lstm
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.trees import flatten
 
@@ -19,7 +20,19 @@ CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 def layer(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a whole layer: func(input, states, weights, ...) or, packed, func(input, sizes, states, weights, ...)."""
     weights_at = 3 if isinstance(args[3], (list, tuple)) else 2
+    if func is torch._VF.lstm and weights_at == 2 and not kwargs and _short(*args):
+        return short_lstm(memory, *args)
     return per_sample(memory, func, args, kwargs, weights_at)
+
+
+def _short(x: Tensor, hx: Any, weights: Sequence[Tensor], biased: bool, layers: int, *options: Any) -> bool:
+    """Return whether the rule for few steps applies: on CPU, where the stock kernel needs a call per sample anyway."""
+    directions, batch_first = 1 + bool(options[2]), options[3]
+    projected = len(weights) != layers * directions * (4 if biased else 2)
+    steps = x.shape[1 if batch_first else 0]
+    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.dim() == 3
+    same = all(t.dtype == x.dtype for t in (*hx, *weights))
+    return plain and same and not projected and 0 < steps <= LONGEST and not torch.is_autocast_enabled("cpu")
 
 
 def cell(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

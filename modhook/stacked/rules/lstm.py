@@ -1,0 +1,188 @@
+"""A stacked LSTM for few time steps: batched products over K, and one product per weight gradient and stacked call.
+
+Networks that write token by token call their LSTM with one step at a time. There, adding up the K weight gradients call
+by call costs more than the arithmetic; here every call leaves its inputs and gate gradients behind, and `_Weights` forms
+the weight gradients of all calls of one backward pass with one batched product each.
+
+Gate order (i, f, g, o) and weight layout are torch's; the recurrence is that of the documentation of `torch.nn.LSTM`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from modhook.stacked.rules.bridge import bridge
+from modhook.stacked.rules.memory import Memory
+
+LONGEST = 4
+"""With more time steps than this the stock kernel, once per sample, is as fast."""
+
+
+def short_lstm(
+    memory: Memory, x: Tensor, hx: Sequence[Tensor], weights: Sequence[Tensor], biased: bool, layers: int,
+    dropout: float, train: bool, bidirectional: bool, batch_first: bool,
+) -> Any:  # fmt: skip
+    """Return what `torch.lstm` returns, for one sample's view of stacked tensors; no projection."""
+
+    def compute(samples: int, tensors: Sequence[Tensor], stacked: Sequence[bool]) -> tuple[Tensor, ...]:
+        x, h, c = (t if s else t.expand(samples, *t.shape) for t, s in zip(tensors[:3], stacked[:3], strict=True))
+        x = x.transpose(1, 2) if batch_first else x  # (K, T, B, I)
+        each = 4 if biased else 2
+        directions = 2 if bidirectional else 1
+        last: list[tuple[Tensor, Tensor]] = []
+        for depth in range(layers):
+            outputs = []
+            for direction in range(directions):
+                n = depth * directions + direction
+                at = slice(3 + n * each, 3 + (n + 1) * each)
+                raw, has_k = tensors[at], stacked[at]
+                collected = memory.once(tuple(raw), lambda *raw, has_k=has_k: _collected(samples, raw, has_k))
+                out, h_n, c_n = _Steps.apply(*collected, x.flip(1) if direction else x, h[:, n], c[:, n])  # type: ignore[no-untyped-call]
+                outputs.append(out.flip(1) if direction else out)
+                last.append((h_n, c_n))
+            x = torch.cat(outputs, -1) if bidirectional else outputs[0]
+            if train and dropout and depth < layers - 1:
+                x = F.dropout(x, dropout)
+        h_all, c_all = (torch.stack(column, 1) for column in zip(*last, strict=True))  # (K, layers * directions, B, H)
+        return (x.transpose(1, 2) if batch_first else x), h_all, c_all
+
+    return bridge(compute, [x, *hx, *weights])
+
+
+class _Store:
+    """What the calls of one layer leave for its weight gradients, by backward pass."""
+
+    def __init__(self) -> None:
+        self._left: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    def leave(self, x: Tensor, before: Tensor, d_gates: Tensor) -> None:
+        """Keep inputs (K, N, I), states before (K, N, H) and gate gradients (K, N, 4H) of one call."""
+        # Anything left by another backward pass belongs to one that asked for no weight gradient.
+        task = torch._C._current_graph_task_id()
+        if task not in self._left:
+            self._left = {task: []}
+        self._left[task].append((x, before, d_gates))
+
+    def take(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Return, and forget, what the calls left in the running backward pass."""
+        left = self._left.pop(torch._C._current_graph_task_id(), [])
+        self._left = {}
+        return left
+
+
+def _collected(samples: int, raw: Sequence[Tensor], stacked: Sequence[bool]) -> tuple[Any, ...]:
+    """Return (store, w_ih (K, 4H, I), w_hh (K, 4H, H), bias (K, 4H) or None), whose gradients go through the store."""
+    w_ih, w_hh, *biases = (t if has_k else t.expand(samples, *t.shape) for t, has_k in zip(raw, stacked, strict=True))
+    store = _Store()
+    bias = biases[0] + biases[1] if biases else None
+    return (store, *_Weights.apply(store, w_ih, w_hh, bias))  # type: ignore[no-untyped-call]
+
+
+class _Weights(torch.autograd.Function):
+    """The identity on a layer's weights; its backward runs after those of all calls and sums up what they left."""
+
+    @staticmethod
+    def forward(ctx: Any, store: _Store, w_ih: Tensor, w_hh: Tensor, bias: Tensor | None) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.store = store
+        return w_ih.view_as(w_ih), w_hh.view_as(w_hh), None if bias is None else bias.view_as(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *_: Any) -> Any:
+        _, ih, hh, b = ctx.needs_input_grad
+        left = ctx.store.take()
+        if not left:
+            return None, None, None, None
+        d_gates = _joined([d for _, _, d in left])  # (K, N, 4H), N = all steps and items of all calls
+        return (
+            None,
+            torch.bmm(d_gates.mT, _joined([x for x, _, _ in left])) if ih else None,  # (K, 4H, I)
+            torch.bmm(d_gates.mT, _joined([h for _, h, _ in left])) if hh else None,  # (K, 4H, H)
+            d_gates.sum(1) if b else None,
+        )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+class _Steps(torch.autograd.Function):
+    """One direction of one layer: x (K, T, B, I), h and c (K, B, H) -> outputs (K, T, B, H), last h and c."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, store: _Store, w_ih: Tensor, w_hh: Tensor, bias: Tensor | None, x: Tensor, h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        k, t, b, _ = x.shape
+        size = w_hh.shape[-1]
+        flat = x.reshape(k, t * b, -1)
+        gates = torch.bmm(flat, w_ih.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, w_ih.mT)
+        gates = gates.view(k, t, b, 4 * size)
+        out, cells, squashed = (gates.new_empty(k, t, b, size) for _ in range(3))
+        start = h, c
+        for s in range(t):
+            now = gates[:, s]  # (K, B, 4H)
+            now.baddbmm_(h, w_hh.mT)
+            now[..., : 2 * size].sigmoid_()
+            now[..., 2 * size : 3 * size].tanh_()
+            now[..., 3 * size :].sigmoid_()
+            i, f, g, o = now.chunk(4, -1)  # (K, B, H) each
+            torch.mul(f, c, out=cells[:, s]).addcmul_(i, g)
+            torch.tanh(cells[:, s], out=squashed[:, s])
+            torch.mul(o, squashed[:, s], out=out[:, s])
+            h, c = out[:, s], cells[:, s]
+        ctx.set_materialize_grads(False)
+        ctx.store = store
+        ctx.save_for_backward(x, *start, w_ih, w_hh, gates, cells, squashed, out)
+        return out, h.clone(), c.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor | None, d_h: Tensor | None, d_c: Tensor | None) -> Any:
+        if d_out is None and d_h is None and d_c is None:
+            return (None,) * 7
+        x, h0, c0, w_ih, w_hh, gates, cells, squashed, out = ctx.saved_tensors
+        k, t, b, _ = x.shape
+        _, ih, hh, bias, needs_x, needs_h, needs_c = ctx.needs_input_grad
+        d_gates = torch.empty_like(gates)
+        for s in reversed(range(t)):
+            i, f, g, o = gates[:, s].chunk(4, -1)  # (K, B, H) each
+            d_i, d_f, d_g, d_o = d_gates[:, s].chunk(4, -1)
+            tanh_c = squashed[:, s]
+            if d_out is not None:
+                d_h = d_out[:, s] if d_h is None else d_h + d_out[:, s]
+            if d_h is None:
+                d_o.zero_()
+            else:
+                torch.mul(d_h, tanh_c, out=d_o)
+                d_o.addcmul_(d_o, o, value=-1).mul_(o)  # times o (1 - o)
+                through = (d_h * o).addcmul_(d_h * o * tanh_c, tanh_c, value=-1)  # d_h o (1 - tanh^2 c)
+                d_c = through if d_c is None else through.add_(d_c)
+            assert d_c is not None
+            torch.mul(d_c, cells[:, s - 1] if s else c0, out=d_f)
+            d_f.addcmul_(d_f, f, value=-1).mul_(f)  # times f (1 - f)
+            torch.mul(d_c, g, out=d_i)
+            d_i.addcmul_(d_i, i, value=-1).mul_(i)  # times i (1 - i)
+            torch.mul(d_c, i, out=d_g)
+            d_g.addcmul_(d_g * g, g, value=-1)  # times 1 - g^2
+            if s or needs_c:
+                d_c = d_c * f
+            if s or needs_h:
+                d_h = torch.bmm(d_gates[:, s], w_hh)
+        flat = d_gates.view(k, t * b, -1)  # (K, T B, 4H)
+        if ih or hh or bias:
+            before = h0 if t == 1 else torch.cat([h0.unsqueeze(1), out[:, :-1]], 1).view(k, t * b, -1)
+            ctx.store.leave(x.reshape(k, t * b, -1), before, flat)
+        return (
+            None, None, None, None,
+            torch.bmm(flat, w_ih).view(x.shape) if needs_x else None,
+            d_h if needs_h else None,
+            d_c if needs_c else None,
+        )  # fmt: skip
