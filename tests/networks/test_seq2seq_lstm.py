@@ -139,3 +139,25 @@ def test_plugin_refuses_another_kind_of_task() -> None:
     """A task that is not sequence to sequence is refused with what is missing."""
     with pytest.raises(modhook.UserError, match="source_vocabulary and target_vocabulary; this one's has inputs, out"):
         Seq2SeqLSTM(Seq2SeqLSTMOptions()).build({"inputs": 42, "outputs": 20})
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_runs_stacked_without_a_loop(forced: bool) -> None:
+    """Three parameter sets run at once under vmap, and give outputs and gradients of three plain networks."""
+    net = build()
+    params = {
+        name: torch.stack([p.detach() * scale for scale in (0.5, 1.0, 1.5)]) for name, p in net.named_parameters()
+    }
+    arguments = [torch.stack([t, t.flip(0), t]) for t in batch()]  # (3, 5, ...)
+    stacked = modhook.stack(net, samples=3, executor="vmap")
+    together = {name: value.clone().requires_grad_() for name, value in params.items()}
+    outputs = stacked(together, *arguments, teacher_forcing=forced)  # (3, 5, T, V)
+    outputs.square().sum().backward()
+    for k in range(3):
+        alone = build()
+        alone.load_state_dict({name: value[k] for name, value in params.items()})
+        expected = alone(*(t[k] for t in arguments), teacher_forcing=forced)
+        torch.testing.assert_close(outputs[k], expected, rtol=0, atol=1e-10)
+        expected.square().sum().backward()
+        for name, parameter in alone.named_parameters():
+            torch.testing.assert_close(together[name].grad[k], parameter.grad, rtol=1e-8, atol=1e-8, msg=name)
