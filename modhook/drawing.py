@@ -48,6 +48,8 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
                 path = folder / f"{name}.{kind}"
                 drawn.savefig(
                     path,
+                    dpi=300,
+                    bbox_inches="tight",
                     metadata={"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None,
                 )
                 files.append(path)

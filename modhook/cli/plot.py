@@ -47,6 +47,7 @@ def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple
     with contextlib.ExitStack() as stack:
         trees = [stack.enter_context(open_cube(path)) for path in cubes]
         wanted = list(names) or installed.names("figures")
+        drawn = False
         for name in wanted:
             figure = installed.load("figures", name)()
             if lacks := missing_variables(figure, trees):
@@ -55,6 +56,6 @@ def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple
                 continue
             for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):
                 click.echo(str(file))
-                names = names or (name,)
-    if not names:
+                drawn = True
+    if not drawn:
         raise UserError(f"no figure applies to {cubes[0]}; the figures are: {', '.join(installed.names('figures'))}.")

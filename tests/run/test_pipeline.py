@@ -239,3 +239,17 @@ def test_public_names_resolve() -> None:
         assert getattr(modhook, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         _ = modhook.nope
+
+
+def test_plot_draws_every_figure_that_applies(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """plot writes each applicable figure in three formats beside the cube, and explains one that does not apply."""
+    modhook_run("run", tiny, "--out", tmp_path, "--set", "study.seeds=1")
+    code, out, err = modhook_run("plot", tmp_path / "tiny.zarr")
+    assert code == 0, err
+    files = sorted(p.name for p in (tmp_path / "tiny-figures").iterdir())
+    assert files == [f"addmul_performance.{kind}" for kind in ("pdf", "png", "svg")]
+    assert len(out.splitlines()) == 3
+    code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "scan_accuracy")
+    assert (code, "for the task scan" in err) == (2, True)
+    code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "scan_acuracy")
+    assert (code, "did you mean 'scan_accuracy'" in err) == (2, True)
