@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from modhook.stacked.quiet import NoDropout
 from modhook.stacked.routes import Function, Job
+from modhook.stacked.rules import stock_switches
 from modhook.stacked.trees import Tree, flatten
 
 # Largest difference allowed, relative to the largest number of the same tensor.
@@ -22,7 +23,7 @@ _COARSE = 5e-2  # bfloat16, float16
 
 @attrs.frozen
 class Reference:
-    """What the plain copies computed: one (outputs, gradients by name) per sample, and the buffers that were written."""
+    """What the plain copies computed: one (outputs, gradients by name) per sample, and what the model wrote."""
 
     parameters: dict[str, Tensor]
     outputs: list[list[Tensor]]
@@ -59,7 +60,7 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
         tensors = [leaf.tensor.detach() if leaf.shared else leaf.tensor[k].detach() for leaf in arguments.leaves]
         args, kwargs = arguments.rebuild(tensors)
         with torch.enable_grad():
-            with NoDropout():
+            with NoDropout(), stock_switches():
                 leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
             gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
         outputs.append([leaf.detach() for leaf in leaves])
@@ -68,11 +69,22 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
             # Batch norm writes without counting a version, so values are compared too.
             if after.get(name) is not buffer or buffer._version != version or not torch.equal(buffer, value):
                 written.add(name)
+        for name, value in parameters.items():
+            if not torch.equal(own[name].detach(), value[k]):  # an embedding with max_norm, for example
+                written.add(name)
     return Reference(parameters, outputs, gradients, frozenset(written))
 
 
-def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> str | None:
-    """Return what is wrong with `route` on this job, in words; None if it agrees with the reference."""
+@attrs.frozen(eq=False)
+class Finding:
+    """What is wrong with a route: in words, and the exception, if there was one."""
+
+    text: str
+    error: Exception | None = None
+
+
+def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> Finding | None:
+    """Return what is wrong with `route` on this job; None if it agrees with the reference."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in expected.parameters.items()}
     job = attrs.evolve(job, parameters=leaves, written=expected.written)
     try:
@@ -80,20 +92,22 @@ def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> st
             outputs = [leaf.tensor for leaf in flatten(route(job, NoDropout)).leaves]
             gradients = _gradients(outputs, leaves, stacked=True)
     except Exception as error:
-        return f"{type(error).__name__}: {_first_line(error)}"
+        return Finding(f"{type(error).__name__}: {first_line(error)}", error)
+    if {len(outputs)} != {len(sample) for sample in expected.outputs}:
+        return Finding("it returns another number of tensors than without stacking")
     for i, output in enumerate(outputs):
         plain = [sample[i] for sample in expected.outputs]
         if len({p.shape for p in plain}) != 1 or output.shape[1:] != plain[0].shape:
-            return f"output {i} has another shape than without stacking"
+            return Finding(f"output {i} has another shape than without stacking")
         if (found := _error(output.detach(), torch.stack(plain))) > _tolerance(output.dtype):
-            return f"output {i} differs from a plain run by {found:.1e}"
+            return Finding(f"output {i} differs from a plain run by {found:.1e}")
     # Some gradients are exactly zero in theory and noise in practice, such as a bias before batch norm: a difference far
     # below the model's largest gradient is none.
     largest = max((g.abs().max().item() for s in expected.gradients for g in s.values() if g.numel()), default=0.0)
     for name, gradient in gradients.items():
         wanted = torch.stack([sample[name] for sample in expected.gradients])
         if (found := _error(gradient, wanted, floor=1e-3 * largest)) > _tolerance(wanted.dtype):
-            return f"the gradient of {name!r} differs from a plain run by {found:.1e}"
+            return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}")
     return None
 
 
@@ -146,5 +160,6 @@ def _tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, _COARSE)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or ["no message"])[0]

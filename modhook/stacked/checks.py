@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from modhook.errors import StackError, listing, near_miss
 from modhook.stacked.scope import parameter_names
 from modhook.stacked.trees import Leaf
+
+
+def refuse(model: nn.Module) -> None:
+    """Raise `StackError` for models whose weights cannot be replaced at all, saying which and what to do."""
+    for name, module in model.named_modules():
+        where = f"submodule {name!r}" if name else "the model"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise StackError(f"{where} is a ScriptModule, whose weights are compiled in: give the original nn.Module")
+        if ".quantized" in type(module).__module__:
+            raise StackError(f"{where} is quantised ({type(module).__name__}): give the network before quantisation")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise StackError(f"{name!r} is not initialised yet (a lazy module): run the model once on an example first")
 
 
 def first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:

@@ -10,12 +10,14 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import StackError
-from modhook.stacked.rules import Rules
+from modhook.stacked.gather import stacked_outputs
+from modhook.stacked.islands import innermost, install
+from modhook.stacked.rules import Rules, stock_switches
 from modhook.stacked.scope import substituted
 from modhook.stacked.trees import Tree, flatten
 
 Function = Callable[..., Any]
+Around = Callable[[], AbstractContextManager[Any]]
 
 
 @attrs.frozen
@@ -23,7 +25,8 @@ class Job:
     """One stacked call, checked: everything a route needs to run it.
 
     `parameters` are (K, ...) by first name; the leaves of `arguments` are (K, ...) unless shared.
-    `written` names the buffers that the model's forward pass changes; every sample gets its own copy of these.
+    `written` names the parameters and buffers that the model's forward pass changes; every sample gets its own copy of
+    these. `islands` names the submodules that run sample by sample inside the vmap route.
     """
 
     model: nn.Module
@@ -32,65 +35,67 @@ class Job:
     arguments: Tree
     samples: int
     written: frozenset[str] = frozenset()
+    islands: tuple[str, ...] = ()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the parameter sets, copied where the model writes them."""
+        return {n: p.clone() if n in self.written else p for n, p in self.parameters.items()}
 
     def buffers(self) -> dict[str, Tensor]:
         """Return fresh copies of the buffers that will be written, without K."""
         return {n: b.detach().clone() for n, b in self.model.named_buffers() if n in self.written}
 
-    def call(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], tensors: list[Tensor]) -> Any:
+    def call(
+        self,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        tensors: list[Tensor],
+        around: Around = nullcontext,
+    ) -> Any:
         """Call the function with one sample's tensors in place."""
         args, kwargs = self.arguments.rebuild(tensors)
         with substituted(self.model, parameters, buffers):
+            install(self.model, self.islands, around)
             return self.function(self.model, *args, **kwargs)
 
 
-def run_loop(job: Job, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Any:
+def run_loop(job: Job, around: Around = nullcontext) -> Any:
     """Run the samples one after another; outputs are stacked. An error is the user's own, with a note of the sample."""
     outputs = []
     leaves = job.arguments.leaves
+    weights = job.weights()
     for k in range(job.samples):
         tensors = [leaf.tensor if leaf.shared else leaf.tensor[k] for leaf in leaves]
-        parameters = {name: value[k] for name, value in job.parameters.items()}
+        parameters = {name: value[k] for name, value in weights.items()}
         try:
-            with around():
+            with stock_switches(), around():
                 outputs.append(flatten(job.call(parameters, job.buffers(), tensors)))
         except Exception as error:
-            error.add_note(f"modhook: raised while running mask sample {k + 1} of {job.samples}")
+            inside = next((name for name in innermost(job.model, error) if name), "")
+            where = f", in submodule {inside!r}" if inside else ""
+            error.add_note(f"modhook: raised while running mask sample {k + 1} of {job.samples}{where}")
             raise
-    first = outputs[0]
-    for k, other in enumerate(outputs[1:], start=2):
-        if len(other.leaves) != len(first.leaves):
-            raise StackError(
-                f"sample {k} of {job.samples} returned {len(other.leaves)} tensors and sample 1 {len(first.leaves)}: "
-                "outputs can be stacked only if every sample returns the same structure"
-            )
-    stacked = []
-    for leaves_k in zip(*(output.leaves for output in outputs), strict=True):
-        shapes = {tuple(leaf.tensor.shape) for leaf in leaves_k}
-        if len(shapes) > 1:
-            raise StackError(
-                f"output {leaves_k[0].path} has shapes {sorted(shapes)} in different samples: outputs can be stacked "
-                "only if their shape does not depend on the weights"
-            )
-        stacked.append(torch.stack([leaf.tensor for leaf in leaves_k]))  # (K, ...)
-    return first.rebuild(stacked)
+    return outputs[0].rebuild(stacked_outputs(outputs))
 
 
-def run_vmap(job: Job, around: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Any:
+def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     """Run all samples in one vectorised pass. Raises whatever `torch.func.vmap` raises where it cannot."""
     leaves = job.arguments.leaves
     batched = [i for i, leaf in enumerate(leaves) if not leaf.shared]
-    buffers = {n: b.expand(job.samples, *b.shape).clone() for n, b in job.buffers().items()}  # (K, ...)
+    # Counters stay one number for all samples: modules ask for their value, which vmap could not give.
+    copies = job.buffers()
+    counters = {n: b for n, b in copies.items() if not (b.is_floating_point() or b.is_complex())}
+    buffers = {n: b.expand(job.samples, *b.shape).clone() for n, b in copies.items() if n not in counters}  # (K, ...)
     output: list[Tree] = []
 
     def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], tensors: list[Tensor]) -> tuple[Tensor, ...]:
         whole = [leaf.tensor for leaf in leaves]
         for i, tensor in zip(batched, tensors, strict=True):
             whole[i] = tensor
-        output.append(flatten(job.call(parameters, buffers, whole)))
+        output.append(flatten(job.call(parameters, {**buffers, **counters}, whole, around)))
         return tuple(leaf.tensor for leaf in output[0].leaves)
 
-    with Rules(), around():  # `around` is asked first
+    with stock_switches(), Rules(), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
-        results = mapped(dict(job.parameters), buffers, [leaves[i].tensor for i in batched])
+        results = mapped(job.weights(), buffers, [leaves[i].tensor for i in batched])
     return output[0].rebuild(list(results))

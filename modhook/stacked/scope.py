@@ -60,10 +60,16 @@ def substituted(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Map
                 new = buffers.get(f"{prefix}.{key}" if prefix else key)
                 if new is not None:
                     module._buffers[key] = new
-            if isinstance(module, nn.RNNBase):
-                names = module._flat_weights_names
-                module.__dict__["_flat_weights"] = [getattr(module, n, None) for n in names]
+        refresh(model)
         yield
+
+
+def refresh(model: nn.Module) -> None:
+    """Let recurrent layers, which keep a list of their weights, see the tensors that are in place now."""
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            names = module._flat_weights_names
+            module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in names]
 
 
 def _differs(now: dict[str, Any], kept: dict[str, Any]) -> bool:

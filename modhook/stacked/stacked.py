@@ -9,30 +9,21 @@ import attrs
 from torch import Tensor, nn
 
 from modhook.errors import StackError, near_miss
-from modhook.stacked import canary
-from modhook.stacked.checks import first_names, leading_sizes, stacked_parameters
+from modhook.stacked.canary import first_line
+from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
 from modhook.stacked.routes import Function, Job, run_loop, run_vmap
+from modhook.stacked.settle import Choice, settle
 from modhook.stacked.trees import Tree, flatten
 
 EXECUTORS = ("auto", "fastest", "vmap", "loop")
-_ROUTES = {"vmap": run_vmap, "loop": run_loop}
-_CANARY_SAMPLES = 2
-
-
-@attrs.frozen
-class Choice:
-    """The route for one kind of call, why, and which buffers the model writes in it."""
-
-    route: str
-    reason: str
-    written: frozenset[str]
 
 
 class Stacked:
     """Runs a function of a model under K parameter sets; made by `stack` or `prepare`.
 
     Attributes:
-        route: how the latest kind of call runs: "vmap" or "loop"; "unsettled" before the first call without an example.
+        route: how the latest kind of call runs: "vmap", "islands" (vmap, some submodules looped) or "loop"; "unsettled"
+            before the first call without an example.
         reason: why, one sentence.
     """
 
@@ -45,7 +36,7 @@ class Stacked:
         self._function = function
         self._names = names
         self._choices: dict[Any, Choice] = {}
-        self._latest = Choice("unsettled", "nothing was run yet", frozenset())
+        self._latest = Choice("unsettled", "nothing was run yet")
 
     def __call__(self, params: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Run all samples.
@@ -69,17 +60,17 @@ class Stacked:
         key = self._key(values, arguments)
         choice = self._choices.get(key)
         if choice is None:
-            choice = self._choices[key] = self._settle(tuple(values), arguments)
+            choice = self._choices[key] = self._settle(tuple(values), arguments, samples)
         self._latest = choice
-        job = Job(self.model, self._function, values, arguments, samples, choice.written)
-        if choice.route == "vmap":
+        job = Job(self.model, self._function, values, arguments, samples, choice.written, choice.islands)
+        if choice.route != "loop":
             failure: str
             try:
                 return run_vmap(job)
             except Exception as error:
                 if self.executor == "vmap":
                     raise
-                failure = f"vmap cannot run it ({type(error).__name__}: {canary._first_line(error)})"
+                failure = f"vmap cannot run it ({type(error).__name__}: {first_line(error)})"
             # Outside the handler, so that the user sees the loop's error, if any, without a vmap traceback.
             self._latest = self._choices[key] = attrs.evolve(choice, route="loop", reason=failure)
         return run_loop(job)
@@ -95,13 +86,14 @@ class Stacked:
         return self._latest.reason
 
     def report(self) -> dict[str, Any]:
-        """Return route, reason, executor, samples and the written buffers, as plain values."""
+        """Return route, reason, executor, samples, islands with their reasons, and what the model writes, as plain values."""
         return {
             "route": self.route,
             "reason": self.reason,
             "executor": self.executor,
             "samples": self.samples,
-            "written_buffers": sorted(self._latest.written),
+            "islands": dict(self._latest.island_reasons),
+            "written": sorted(self._latest.written),
         }
 
     def _key(self, values: Mapping[str, Tensor], arguments: Tree) -> Any:
@@ -109,21 +101,9 @@ class Stacked:
         kinds = tuple((name, value.dtype, value.device) for name, value in values.items())
         return kinds, arguments.kind(), tuple(module.training for module in self.model.modules())
 
-    def _settle(self, names: tuple[str, ...], arguments: Tree) -> Choice:
-        """Run the canary on two samples of these arguments and choose the route."""
-        few = [leaf.tensor if leaf.shared else _few(leaf.tensor) for leaf in arguments.leaves]
-        arguments = arguments.with_tensors([tensor.detach() for tensor in few])
-        sets = canary.perturbed(self.model, names, _CANARY_SAMPLES)
-        job = Job(self.model, self._function, sets, arguments, _CANARY_SAMPLES)
-        expected = canary.quietly(self.model, lambda: canary.reference(self.model, self._function, arguments, sets))
-        if self.executor == "loop":
-            return Choice("loop", "the loop was asked for", expected.written)
-        wrong = canary.quietly(self.model, lambda: canary.disagreement(run_vmap, job, expected))
-        if wrong is None:
-            return Choice("vmap", "vmap agrees with a plain run of the model", expected.written)
-        if self.executor == "vmap":
-            raise StackError(f'executor="vmap" cannot run this model exactly: {wrong}. Use executor="auto"')
-        return Choice("loop", f"vmap was not admitted: {wrong}", expected.written)
+    def _settle(self, names: tuple[str, ...], arguments: Tree, samples: int) -> Choice:
+        """Return the route for these arguments, (K, ...) or shared, checked now."""
+        return settle(self.model, self._function, names, arguments, samples, self.executor)
 
 
 def prepare(
@@ -153,6 +133,7 @@ def prepare(
         raise StackError(f"unknown executor {executor!r}{near_miss(str(executor), EXECUTORS)}; valid are {valid}")
     if samples < 1:
         raise StackError(f"samples must be at least 1, not {samples}")
+    refuse(model)
     first = tuple(dict.fromkeys(first_names(model, names).values()))
     stacked = Stacked(model, function, first, samples, executor)
     if example_trees is not None:
@@ -160,7 +141,7 @@ def prepare(
         params = {name: own[name].detach().expand(samples, *own[name].shape) for name in first}
         arguments = flatten((tuple(example_trees), {}))
         leading_sizes(arguments.leaves, samples, "the samples")
-        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(first, arguments)
+        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(first, arguments, samples)
     return stacked
 
 
@@ -182,6 +163,7 @@ def stack(
     Raises:
         StackError: an unknown executor, or a model that cannot be run exactly.
     """
+    refuse(model)
     names = [name for name, parameter in model.named_parameters() if parameter.is_floating_point()]
     stacked = prepare(model, _forward, None, names, samples, executor)
     if example is not None:
@@ -191,14 +173,11 @@ def stack(
         arguments = plain.with_tensors(tensors)
         own = dict(model.named_parameters())
         params = {name: own[name].detach().expand(samples, *own[name].shape) for name in names}
-        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(tuple(names), arguments)
+        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(
+            tuple(names), arguments, samples
+        )
     return stacked
 
 
 def _forward(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
     return net(*args, **kwargs)
-
-
-def _few(tensor: Tensor) -> Tensor:
-    """Return the first samples of a stacked tensor, as many as the canary runs: (2, ...)."""
-    return tensor[:_CANARY_SAMPLES] if tensor.shape[0] >= _CANARY_SAMPLES else tensor[[0] * _CANARY_SAMPLES]

@@ -318,7 +318,7 @@ def test_buffers_written_in_training_stay(monkeypatch):
     """Batch norm in train mode runs with each sample's own statistics, and its updates are dropped."""
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     stacked = stack(model, example=((torch.randn(5, 4),), {}), samples=K)
-    assert stacked.report()["written_buffers"] == ["1.num_batches_tracked", "1.running_mean", "1.running_var"]
+    assert stacked.report()["written"] == ["1.num_batches_tracked", "1.running_mean", "1.running_var"]
     stacked(loops.parameter_sets(model, K), torch.randn(K, 5, 4))
     assert model[1].num_batches_tracked == 0
 

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from modhook.stacked.rules.mode import Rules as Rules
+from modhook.stacked.rules.scoped import stock_switches as stock_switches
 
-__all__ = ["Rules"]
+__all__ = ["Rules", "stock_switches"]

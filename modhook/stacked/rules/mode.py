@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from modhook.stacked.rules.attention import attention
 from modhook.stacked.rules.bridge import is_stacked
+from modhook.stacked.rules.lookups import bilinear, embedding, one_by_one
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
 
@@ -17,6 +21,11 @@ Rule = Callable[[Memory, Callable[..., Any], tuple[Any, ...], dict[str, Any]], A
 _RULES: dict[Any, Rule] = {
     **{getattr(torch._VF, name): layer for name in LAYERS},
     **{getattr(torch._VF, name): cell for name in CELLS},
+    F.scaled_dot_product_attention: attention,
+    F.embedding: embedding,
+    F.embedding_bag: one_by_one,
+    torch._weight_norm: one_by_one,
+    F.bilinear: bilinear,
 }
 
 
@@ -30,10 +39,24 @@ class Rules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule of `func`, or `func` itself."""
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _attention_forward(*args, **kwargs)
         rule = _RULES.get(func)
         if rule is not None and _any_stacked(args, kwargs):
             return rule(self._memory, func, args, kwargs)
         return func(*args, **kwargs)
+
+
+def _seen_through(function: Any) -> Callable[..., Any]:
+    """Return the stock function without its own question for modes, so that the operations inside it reach the rules."""
+    names = {**function.__globals__, "has_torch_function": lambda _: False}
+    same = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    same.__kwdefaults__ = function.__kwdefaults__
+    return same
+
+
+_attention_forward = _seen_through(F.multi_head_attention_forward)
 
 
 def _any_stacked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

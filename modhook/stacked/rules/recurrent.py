@@ -41,7 +41,13 @@ def cell(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs
 
 
 def per_sample(
-    memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], weights_at: int
+    memory: Memory,
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    weights_at: int,
+    *,
+    writes: bool = False,
 ) -> Any:
     """Run the stock operation once per sample on its own slices: same kernels, same numbers as without stacking.
 
@@ -57,6 +63,8 @@ def per_sample(
         for i, tensor in enumerate(tensors):
             if not stacked[i]:
                 columns.append([tensor] * samples)
+            elif writes:  # into one of its tensors, which views made together do not allow
+                columns.append([tensor[k] for k in range(samples)])
             elif i >= before:
                 columns.append(memory.once((tensor,), torch.Tensor.unbind))
             else:

@@ -1,0 +1,46 @@
+"""Global switches of torch that are set during a stacked call, and set back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils import checkpoint as checkpointing
+
+
+class _Direct:
+    """Stands for the reentrant checkpoint function: calls what it is given."""
+
+    @staticmethod
+    def apply(function: Any, _preserve: bool, *args: Any) -> Any:
+        """Return `function(*args)`."""
+        return function(*args)
+
+
+def _direct_generator(*_: Any, **__: Any) -> Iterator[None]:
+    """Stand for the non-reentrant checkpoint, which runs the function between two steps of a generator."""
+    yield
+
+
+@contextmanager
+def stock_switches() -> Iterator[None]:
+    """Switch off the fused attention path of eval mode, which vmap cannot run, and activation checkpointing.
+
+    A checkpoint computes its block again in the backward pass, when the model has its own weights back: gradients would
+    be wrong without a word. Running the block directly gives the same numbers and takes more memory.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
+    kept = {name: getattr(checkpointing, name) for name in names if hasattr(checkpointing, name)}
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        for name, direct in zip(names, (_Direct, _direct_generator), strict=True):
+            if name in kept:
+                setattr(checkpointing, name, direct)
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for name, original in kept.items():
+            setattr(checkpointing, name, original)
