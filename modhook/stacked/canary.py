@@ -77,14 +77,19 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
 
 @attrs.frozen(eq=False)
 class Finding:
-    """What is wrong with a route: in words, and the exception, if there was one."""
+    """What the comparison of a route with the reference gave.
 
-    text: str
+    `text` says what is wrong, "" if nothing is; `error` is the exception, if there was one; `worst` is the largest relative
+    difference of an output or a gradient.
+    """
+
+    text: str = ""
     error: Exception | None = None
+    worst: float = 0.0
 
 
-def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> Finding | None:
-    """Return what is wrong with `route` on this job; None if it agrees with the reference."""
+def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding:
+    """Run `route` on this job and compare outputs and gradients with the reference."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in expected.parameters.items()}
     job = attrs.evolve(job, parameters=leaves, written=expected.written)
     try:
@@ -95,20 +100,23 @@ def disagreement(route: Callable[..., Any], job: Job, expected: Reference) -> Fi
         return Finding(f"{type(error).__name__}: {first_line(error)}", error)
     if {len(outputs)} != {len(sample) for sample in expected.outputs}:
         return Finding("it returns another number of tensors than without stacking")
+    worst = 0.0
     for i, output in enumerate(outputs):
         plain = [sample[i] for sample in expected.outputs]
         if len({p.shape for p in plain}) != 1 or output.shape[1:] != plain[0].shape:
             return Finding(f"output {i} has another shape than without stacking")
-        if (found := _error(output.detach(), torch.stack(plain))) > _tolerance(output.dtype):
+        worst = max(worst, found := _error(output.detach(), torch.stack(plain)))
+        if found > _tolerance(output.dtype):
             return Finding(f"output {i} differs from a plain run by {found:.1e}")
     # Some gradients are exactly zero in theory and noise in practice, such as a bias before batch norm: a difference far
     # below the model's largest gradient is none.
     largest = max((g.abs().max().item() for s in expected.gradients for g in s.values() if g.numel()), default=0.0)
     for name, gradient in gradients.items():
         wanted = torch.stack([sample[name] for sample in expected.gradients])
-        if (found := _error(gradient, wanted, floor=1e-3 * largest)) > _tolerance(wanted.dtype):
+        worst = max(worst, found := _error(gradient, wanted, floor=1e-3 * largest))
+        if found > _tolerance(wanted.dtype):
             return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}")
-    return None
+    return Finding(worst=worst)
 
 
 def quietly(model: nn.Module, run: Callable[[], Any]) -> Any:

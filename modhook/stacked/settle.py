@@ -22,13 +22,17 @@ _ATTEMPTS = 24
 
 @attrs.frozen
 class Choice:
-    """The route for one kind of call, why, the submodules that loop within it, and what the model writes in it."""
+    """The route for one kind of call, why, the submodules that loop within it, and what the model writes in it.
+
+    `error` is the canary's: the largest difference of an output or gradient, relative to its largest number.
+    """
 
     route: str
     reason: str
     written: frozenset[str] = frozenset()
     islands: tuple[str, ...] = ()
     island_reasons: dict[str, str] = attrs.field(factory=dict)
+    error: float = 0.0
 
 
 def settle(
@@ -46,9 +50,9 @@ def settle(
     expected = canary.quietly(model, lambda: canary.reference(model, function, few, sets))
     job = Job(model, function, sets, few, CANARY_SAMPLES, expected.written)
 
-    def check(route: Callable[..., Any], islands: tuple[str, ...] = ()) -> canary.Finding | None:
+    def check(route: Callable[..., Any], islands: tuple[str, ...] = ()) -> canary.Finding:
         there = attrs.evolve(job, islands=islands)
-        found: canary.Finding | None = canary.quietly(model, lambda: canary.disagreement(route, there, expected))
+        found: canary.Finding = canary.quietly(model, lambda: canary.compare(route, there, expected))
         return found
 
     reason = "the loop was asked for"
@@ -59,28 +63,29 @@ def settle(
             choice = _faster(whole, canary.perturbed(model, names, samples), choice)
         if choice is not None:
             return choice
-    if (wrong := check(run_loop)) is not None:
-        raise StackError(_refusal(model, wrong.text))
-    return Choice("loop", reason, expected.written)
+    looped = check(run_loop)
+    if looped.text:
+        raise StackError(_refusal(model, looped.text))
+    return Choice("loop", reason, expected.written, error=looped.worst)
 
 
 def _vectorised(
-    model: nn.Module, check: Callable[..., canary.Finding | None], written: frozenset[str], executor: str
+    model: nn.Module, check: Callable[..., canary.Finding], written: frozenset[str], executor: str
 ) -> tuple[Choice | None, str]:
     """Return the vmap route, if need be with islands, or None and why not."""
     reasons: dict[str, str] = {}
     text = ""
     for _ in range(_ATTEMPTS):
         found = check(run_vmap, tuple(reasons))
-        if found is None and not reasons:
-            return Choice("vmap", "vmap agrees with a plain run of the model", written), ""
-        if found is None:
+        if not found.text and not reasons:
+            return Choice("vmap", "vmap agrees with a plain run of the model", written, error=found.worst), ""
+        if not found.text:
             reason = "vmap agrees with a plain run of the model, with these submodules looped: " + ", ".join(reasons)
-            return Choice("islands", reason, written, tuple(reasons), reasons), ""
+            return Choice("islands", reason, written, tuple(reasons), reasons, found.worst), ""
         text = text or found.text
         if executor == "vmap":
             raise StackError(f'executor="vmap" cannot run this model exactly: {text}. Use executor="auto"')
-        failed = [] if found.error is None else innermost(model, found.error)
+        failed = innermost(model, found.error) if found.error else []
         new = next((name for name in failed if name not in reasons), "")
         if not new:
             break
@@ -110,7 +115,8 @@ def _faster(job: Job, sets: dict[str, Tensor], choice: Choice) -> Choice:
     stacked, looped = canary.quietly(job.model, times)
     measured = f"{choice.route} took {1e3 * stacked:.1f} ms and the loop {1e3 * looped:.1f} ms"
     if looped < stacked:
-        return Choice("loop", f"the loop was measured to be faster: {measured}", choice.written)
+        reason = f"the loop was measured to be faster: {measured}"
+        return Choice("loop", reason, choice.written, error=choice.error)
     return attrs.evolve(choice, reason=f"{choice.reason}; {measured}")
 
 

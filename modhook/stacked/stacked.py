@@ -85,8 +85,13 @@ class Stacked:
         """Why this route."""
         return self._latest.reason
 
+    @property
+    def choice(self) -> Choice:
+        """The route of the latest kind of call, with everything known about it."""
+        return self._latest
+
     def report(self) -> dict[str, Any]:
-        """Return route, reason, executor, samples, islands with their reasons, and what the model writes, as plain values."""
+        """Return route, reason, executor, samples, islands with reasons, what the model writes, and the canary's error."""
         return {
             "route": self.route,
             "reason": self.reason,
@@ -94,6 +99,7 @@ class Stacked:
             "samples": self.samples,
             "islands": dict(self._latest.island_reasons),
             "written": sorted(self._latest.written),
+            "error": self._latest.error,
         }
 
     def _key(self, values: Mapping[str, Tensor], arguments: Tree) -> Any:

@@ -20,7 +20,7 @@ def embedding(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], k
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     if given.get("max_norm") is not None:
         return per_sample(memory, func, args, kwargs, len(args), writes=True)
-    return per_sample(memory, func, args, kwargs, 1) if given.get("scale_grad_by_freq") else func(*args, **kwargs)
+    return per_sample(memory, func, args, kwargs, 1) if given.get("scale_grad_by_freq") else NotImplemented
 
 
 def one_by_one(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,8 +17,12 @@ from modhook.stacked.rules.lookups import bilinear, embedding, one_by_one
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
 
+listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+"""Told the name of every operation that runs by a rule, while a report is made."""
+
 Rule = Callable[[Memory, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
+# A rule answers NotImplemented where vmap itself does well.
 _RULES: dict[Any, Rule] = {
     **{getattr(torch._VF, name): layer for name in LAYERS},
     **{getattr(torch._VF, name): cell for name in CELLS},
@@ -44,7 +49,11 @@ class Rules(TorchFunctionMode):
                 return _attention_forward(*args, **kwargs)
         rule = _RULES.get(func)
         if rule is not None and _any_stacked(args, kwargs):
-            return rule(self._memory, func, args, kwargs)
+            result = rule(self._memory, func, args, kwargs)
+            if result is not NotImplemented:
+                if (listen := listener.get()) is not None:
+                    listen(getattr(func, "__name__", str(func)))
+                return result
         return func(*args, **kwargs)
 
 
