@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from modhook.masks import Masks as Masks
     from modhook.masks import iomin as iomin
     from modhook.masks import iou as iou
+    from modhook.stacked import Report as Report
     from modhook.stacked import Stacked as Stacked
+    from modhook.stacked import inspect as inspect
+    from modhook.stacked import inspect as inspect
     from modhook.stacked import shared as shared
     from modhook.stacked import stack as stack
     from modhook.variables import Variable as Variable
@@ -57,7 +60,10 @@ _HOME = {
     "Masks": "masks",
     "iomin": "masks",
     "iou": "masks",
+    "Report": "stacked",
     "Stacked": "stacked",
+    "inspect": "stacked",
+    "inspect": "stacked",
     "shared": "stacked",
     "stack": "stacked",
     "Variable": "variables",

@@ -13,6 +13,7 @@ import click
 
 from modhook import __version__
 from modhook.cli.check import check_command
+from modhook.cli.inspect import inspect_command
 from modhook.cli.list import list_command
 from modhook.cli.plot import plot_command
 from modhook.cli.run import run_command
@@ -41,7 +42,7 @@ def commands(debug: bool) -> None:
     """
 
 
-for _command in (run_command, check_command, list_command, show_command, plot_command):
+for _command in (run_command, check_command, list_command, inspect_command, show_command, plot_command):
     commands.add_command(_command)
 
 
