@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from modhook.stacked import Report as Report
     from modhook.stacked import Stacked as Stacked
     from modhook.stacked import inspect as inspect
-    from modhook.stacked import inspect as inspect
     from modhook.stacked import shared as shared
     from modhook.stacked import stack as stack
     from modhook.variables import Variable as Variable
@@ -62,7 +61,6 @@ _HOME = {
     "iou": "masks",
     "Report": "stacked",
     "Stacked": "stacked",
-    "inspect": "stacked",
     "inspect": "stacked",
     "shared": "stacked",
     "stack": "stacked",
