@@ -12,7 +12,12 @@ from modhook_tasks.digits import one_hot_digits, split_digits
 def test_counts_of_the_reference() -> None:
     """Sizes of the parts, and that every distinct problem occurs in training, are the published ones."""
     task = AddMul(AddMulOptions())
-    assert [len(task.train_set(s)["operation"]) for s in (None, "control", "add", "mul")] == [10**6, 10**6, 499_448, 500_552]
+    assert [len(task.train_set(s)["operation"]) for s in (None, "control", "add", "mul")] == [
+        10**6,
+        10**6,
+        499_448,
+        500_552,
+    ]
     assert [len(task.test_set(s)["operation"]) for s in task.splits] == [10_000, 4_951, 5_049]
     data = task.train_set(None)
     a, b = data["operands"].long().unbind(1)
