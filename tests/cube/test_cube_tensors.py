@@ -228,7 +228,7 @@ def test_logits_that_do_not_fit(
 def test_weights_of_another_type(cube: Cube, run: dict[str, Any]) -> None:
     """A double network does not lose its digits in a cube laid out for floats."""
     state = {"l.weight": torch.zeros(3, 5).double(), "l.bias": torch.zeros(3), "seen": torch.tensor(1)}
-    with pytest.raises(CubeError, match="'l.weight' is float64, but layout 'layout0' was laid out for float32"):
+    with pytest.raises(CubeError, match=r"'l.weight' is float64, but layout 'layout0' was laid out for float32"):
         write_weights(cube, "layout0", run, state)
 
 

@@ -89,7 +89,7 @@ def test_counts_are_unreadable_until_they_are_valid(cube: Cube, run: dict[str, A
     with pytest.raises(CubeError, match=re.escape("is failed (out of memory)")):
         cube.read("overlap/kept", run, stage="add")
     cube.set_status(run, "add", "done")
-    with pytest.raises(CubeError, match="overlap/kept of seed=2, masks.beta=3e-05, stage=add has not been written"):
+    with pytest.raises(CubeError, match=r"overlap/kept of seed=2, masks.beta=3e-05, stage=add has not been written"):
         cube.read("overlap/kept", run, stage="add")
     cube.write("overlap/kept", 0, run, stage="add")
     assert cube.read("overlap/kept", run, stage="add").item() == 0
