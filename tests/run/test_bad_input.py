@@ -203,8 +203,8 @@ def test_two_runs_at_once(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
         [
             sys.executable,
             "-c",
-            f"from modhook.cube import writer_lock\nwith writer_lock({str(tmp_path / 'tiny.zarr')!r}):\n"
-            " print('held', flush=True)\n input()",
+            (f"from modhook.cube import writer_lock\nwith writer_lock({str(tmp_path / 'tiny.zarr')!r}):\n"
+            " print('held', flush=True)\n input()"),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
