@@ -15,6 +15,7 @@ from modhook.masks import Masks
 from modhook.noise import generators
 from modhook.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
 from modhook.stacked import Stacked, prepare
+from modhook.workspace import Workspace
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
 
@@ -64,6 +65,7 @@ class MaskTrainer:
         device = next(iter(self.learned)).device
         self.generators = generators(seed, label, samples, device)
         self.executor = executor
+        self.workspace = Workspace()
         self.stacked: Stacked | None = None
         self.chunk = samples if memory is None else _chunk(samples, self.logits, memory)
 
@@ -83,8 +85,9 @@ class MaskTrainer:
         loss = 0.0
         for start in range(0, self.samples, self.chunk):
             stop = min(start + self.chunk, self.samples)
-            losses = self._losses(groups, start, stop)  # (k,)
-            (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
+            with self.workspace.active():
+                losses = self._losses(groups, start, stop)  # (k,)
+                (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
             loss += float(losses.detach().sum()) / self.samples
         self._regularise(items)
         norm = clip_gradients(self.learned, self.clip)

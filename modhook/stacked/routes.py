@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from modhook.stacked.gather import stacked_outputs
 from modhook.stacked.islands import innermost, install
-from modhook.stacked.rules import Rules, stock_switches
+from modhook.stacked.rules import Memory, Rules, stock_switches
+from modhook.stacked.rules.bridge import is_stacked
 from modhook.stacked.scope import substituted
 from modhook.stacked.trees import Tree, flatten
 
@@ -26,7 +27,8 @@ class Job:
 
     `parameters` are (K, ...) by first name; the leaves of `arguments` are (K, ...) unless shared.
     `written` names the parameters and buffers that the model's forward pass changes; every sample gets its own copy of
-    these. `islands` names the submodules that run sample by sample inside the vmap route.
+    these. `islands` names the submodules that run sample by sample inside the vmap route. `wide` gives every sample its own
+    copy of tensors that the model makes. `memory` may be given to see what the rules did.
     """
 
     model: nn.Module
@@ -36,6 +38,8 @@ class Job:
     samples: int
     written: frozenset[str] = frozenset()
     islands: tuple[str, ...] = ()
+    wide: bool = False
+    memory: Memory | None = None
 
     def weights(self) -> dict[str, Tensor]:
         """Return the parameter sets, copied where the model writes them."""
@@ -63,9 +67,11 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
     """Run the samples one after another; outputs are stacked. An error is the user's own, with a note of the sample."""
     outputs = []
     leaves = job.arguments.leaves
-    weights = job.weights()
+    # Cut once: the gradients of K slices would each fill a whole (K, ...) with zeros.
+    weights = {n: list(w) if n in job.written else w.unbind() for n, w in job.weights().items()}
+    columns = [[leaf.tensor] * job.samples if leaf.shared else leaf.tensor.unbind() for leaf in leaves]
     for k in range(job.samples):
-        tensors = [leaf.tensor if leaf.shared else leaf.tensor[k] for leaf in leaves]
+        tensors = [column[k] for column in columns]
         parameters = {name: value[k] for name, value in weights.items()}
         try:
             with stock_switches(), around():
@@ -87,15 +93,17 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     counters = {n: b for n, b in copies.items() if not (b.is_floating_point() or b.is_complex())}
     buffers = {n: b.expand(job.samples, *b.shape).clone() for n, b in copies.items() if n not in counters}  # (K, ...)
     output: list[Tree] = []
+    memory = job.memory or Memory(wide=job.wide)
 
     def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], tensors: list[Tensor]) -> tuple[Tensor, ...]:
         whole = [leaf.tensor for leaf in leaves]
+        memory.anchor = next((t for t in (*parameters.values(), *tensors) if is_stacked(t)), None)
         for i, tensor in zip(batched, tensors, strict=True):
             whole[i] = tensor
         output.append(flatten(job.call(parameters, {**buffers, **counters}, whole, around)))
         return tuple(leaf.tensor for leaf in output[0].leaves)
 
-    with stock_switches(), Rules(), around():  # `around` is asked first
+    with stock_switches(), Rules(memory), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
         results = mapped(job.weights(), buffers, [leaves[i].tensor for i in batched])
     return output[0].rebuild(list(results))

@@ -55,7 +55,7 @@ def test_report_names_every_part():
     assert (found["head.bias"].maskable, found["head.bias"].trained) == (True, False)
     assert sum(p.count for p in report.parameters) == sum(p.numel() for p in model.parameters())
     how = {m.name: m.how for m in report.submodules}
-    assert how == {"": "vmap", "embedding": "vmap", "lstm": "rule", "gate": "island", "head": "vmap"}
+    assert how == {"": "vmap", "embedding": "vmap", "lstm": "rule", "gate": "island", "head": "rule"}
     assert report.route == "islands"
     assert 0 <= report.error < 1e-3
     assert set(report.milliseconds) == {"unmasked", "islands", "loop"}

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from modhook.stacked.rules.attention import attention
 from modhook.stacked.rules.bridge import is_stacked
+from modhook.stacked.rules.linear import linear
 from modhook.stacked.rules.lookups import bilinear, embedding, one_by_one
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
@@ -27,6 +28,7 @@ _RULES: dict[Any, Rule] = {
     **{getattr(torch._VF, name): layer for name in LAYERS},
     **{getattr(torch._VF, name): cell for name in CELLS},
     F.scaled_dot_product_attention: attention,
+    F.linear: linear,
     F.embedding: embedding,
     F.embedding_bag: one_by_one,
     torch._weight_norm: one_by_one,

@@ -17,9 +17,11 @@ import attrs
 import torch
 from annotated_types import Gt
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from modhook import Sampler
-from modhook.noise import uniform
+from modhook.noise import counted, in_blocks, keys, uniform
+from modhook.workspace import take
 
 
 @attrs.frozen
@@ -36,8 +38,12 @@ class Gumbel(Sampler):
 
     def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return `weight` under one sampled mask per generator: (K, *weight.shape), in `weight`'s dtype."""
+        result: Tensor
+        if counted(logits) and counted(weight) and self.options.temperature == 1:
+            result = _Counted.apply(weight, logits, generators)
+            return result
         noise = uniform(logits, generators)  # (K, *shape)
-        result: Tensor = _StraightThrough.apply(weight, logits, noise, self.options.temperature)
+        result = _StraightThrough.apply(weight, logits, noise, self.options.temperature)
         return result
 
 
@@ -69,3 +75,42 @@ class _StraightThrough(torch.autograd.Function):
         to_logits = slope.mul_(grad.to(slope.dtype)).sum(0).mul_(weight.to(slope.dtype)).to(logits.dtype)
         to_weight = (grad * (u > torch.sigmoid(-logits))).sum(0) if ctx.needs_input_grad[0] else None
         return to_weight, to_logits, None, None
+
+
+class _Counted(torch.autograd.Function):
+    """The same for float32 on CPU at tau = 1, where noise can be drawn again: nothing of size K is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # type: ignore[override]
+        from modhook.kernels import sample
+
+        ctx.save_for_backward(weight, logits)
+        ctx.keys = drawn = keys(generators)  # (K, 2)
+        w, flat = _flat(weight), _flat(logits)  # (N,)
+        out = take((len(drawn), *weight.shape), weight.dtype, weight.device)
+        rows = out.view(len(drawn), -1).numpy()  # (K, N)
+        in_blocks(w.size, len(drawn), lambda first, last: sample(drawn, first, last, w, flat, rows))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        from modhook.kernels import pull_back, pull_back_weights
+
+        weight, logits = ctx.saved_tensors
+        drawn, to_weight, to_logits = ctx.keys, None, None
+        w, flat = _flat(weight), _flat(logits)  # (N,)
+        rows = grad.detach().reshape(len(drawn), -1).contiguous().numpy()  # (K, N)
+        if ctx.needs_input_grad[0]:
+            to_weight = take(weight.shape, weight.dtype, weight.device)
+            out = to_weight.view(-1).numpy()
+            in_blocks(w.size, len(drawn), lambda first, last: pull_back_weights(drawn, first, last, flat, rows, out))
+        if ctx.needs_input_grad[1]:
+            to_logits = take(logits.shape, logits.dtype, logits.device)
+            there = to_logits.view(-1).numpy()
+            in_blocks(w.size, len(drawn), lambda first, last: pull_back(drawn, first, last, w, flat, rows, there))
+        return to_weight, to_logits, None
+
+
+def _flat(tensor: Tensor) -> Any:
+    return tensor.detach().reshape(-1).contiguous().numpy()

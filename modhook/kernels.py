@@ -1,0 +1,149 @@
+"""Noise and masks in one pass over the weights, compiled for CPU: numbers are never stored, only drawn twice.
+
+The numbers are those of Philox4x32-7, the counter-based generator of Salmon et al. (SC 2011): a block of 1,024 depends on a
+key and the block's number alone, so that blocks can be drawn in any order, by any thread, and again in the backward pass.
+
+The masks are the paper's (section 2): with q = 1 - sigmoid(l) and u uniform a weight is kept where u > q, and the slope of
+the soft sample is p q u (1 - u) / (p u + q (1 - u))^2, p = sigmoid(l).
+
+All in one file, because the compiler's cache does not notice a change in another one.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+ROUNDS = 7
+"""The fewest that pass the test battery BigCrush, says the paper."""
+LANES = 256
+BLOCK = 4 * LANES
+"""Numbers per block."""
+
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
+_HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
+_SHIFT, _UNIT = np.uint32(8), np.float32(2.0**-24)
+
+compiled = numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract"})
+"""Compiles a function that lets other threads run meanwhile; the machine code is kept for the next process."""
+
+_ZERO, _ONE = np.float32(0), np.float32(1)
+_LEAST, _MOST = np.float32(-80), np.float32(41)  # beyond, q is 1, or its square is no normal float32
+_LOG2E, _LN2_HIGH, _LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
+_BIAS, _MANTISSA = np.int32(127), np.int32(23)
+# 1 / k!, highest first: the Taylor series of exp on |x| <= ln 2 / 2, exact to a float32's last bit or two.
+_SERIES = tuple(np.float32(x) for x in (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0))
+
+
+@compiled
+def draw_block(key, number, out):  # type: ignore[no-untyped-def]
+    """Write block `number` of the stream `key` (two uint32) into `out` (BLOCK,): float32 in [0, 1), multiples of 2^-24."""
+    b = np.uint64(number)
+    low, high = np.uint32(b & _LOW), np.uint32(b >> _HALF)
+    for j in range(LANES):
+        c0, c1, c2, c3 = np.uint32(j), low, high, np.uint32(0)
+        k0, k1 = key[0], key[1]
+        for _ in range(ROUNDS):
+            a, d = _M0 * np.uint64(c0), _M1 * np.uint64(c2)
+            c0, c1, c2, c3 = (
+                np.uint32(d >> _HALF) ^ c1 ^ k0,
+                np.uint32(d),
+                np.uint32(a >> _HALF) ^ c3 ^ k1,
+                np.uint32(a),
+            )
+            k0, k1 = np.uint32(k0 + _W0), np.uint32(k1 + _W1)
+        out[j] = np.float32(np.int32(c0 >> _SHIFT)) * _UNIT
+        out[LANES + j] = np.float32(np.int32(c1 >> _SHIFT)) * _UNIT
+        out[2 * LANES + j] = np.float32(np.int32(c2 >> _SHIFT)) * _UNIT
+        out[3 * LANES + j] = np.float32(np.int32(c3 >> _SHIFT)) * _UNIT
+
+
+@compiled
+def fill(keys, first, last, out):  # type: ignore[no-untyped-def]
+    """Write blocks first..last of every stream into the rows of `out` (K, N)."""
+    numbers = np.empty(BLOCK, np.float32)
+    for b in range(first, last):
+        start = b * BLOCK
+        stop = min(start + BLOCK, out.shape[1])
+        for k in range(keys.shape[0]):
+            draw_block(keys[k], b, numbers)
+            out[k, start:stop] = numbers[: stop - start]
+
+
+@compiled
+def probabilities(logits, p, q):  # type: ignore[no-untyped-def]
+    """Write p = sigmoid(l) and q = 1 - p, both to float32's precision, so that the compiler does many at once."""
+    for i in range(logits.size):
+        x = min(max(logits[i], _LEAST), _MOST)
+        n = np.int32(np.floor(x * _LOG2E + np.float32(0.5)))
+        f = np.float32(n)
+        r = x - f * _LN2_HIGH - f * _LN2_LOW
+        e = _SERIES[0]
+        e = e * r + _SERIES[1]
+        e = e * r + _SERIES[2]
+        e = e * r + _SERIES[3]
+        e = e * r + _SERIES[4]
+        e = e * r + _SERIES[5]
+        e = e * r + _SERIES[6]
+        e = e * r + _SERIES[7]
+        power = np.int32((n + _BIAS) << _MANTISSA).view(np.float32)  # 2^n
+        e = e * power
+        q[i] = _ONE / (_ONE + e)
+        p[i] = e * q[i]
+
+
+@compiled
+def sample(keys, first, last, w, logits, out):  # type: ignore[no-untyped-def]
+    """Write W under one mask per key into `out` (K, N), for blocks first..last of w and logits (N,)."""
+    u, p, q = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for b in range(first, last):
+        start = b * BLOCK
+        size = min(BLOCK, w.size - start)
+        probabilities(logits[start : start + size], p, q)
+        for k in range(keys.shape[0]):
+            draw_block(keys[k], b, u)
+            row = out[k]
+            for i in range(size):
+                row[start + i] = w[start + i] if u[i] > q[i] else _ZERO
+
+
+@compiled
+def pull_back(keys, first, last, w, logits, grad, out):  # type: ignore[no-untyped-def]
+    """Write the logits' gradient into `out` (N,), given the gradient (K, N) of what `sample` wrote for the same keys."""
+    u, p, q = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    total = np.empty(BLOCK, np.float32)
+    for b in range(first, last):
+        start = b * BLOCK
+        size = min(BLOCK, w.size - start)
+        probabilities(logits[start : start + size], p, q)
+        total[:] = 0
+        for k in range(keys.shape[0]):
+            draw_block(keys[k], b, u)
+            row = grad[k]
+            for i in range(size):
+                x, y = u[i], _ONE - u[i]
+                base = p[i] * x + q[i] * y
+                u[i] = x * y / (base * base)
+            for i in range(size):
+                total[i] += row[start + i] * u[i]
+        for i in range(size):
+            out[start + i] = total[i] * w[start + i] * p[i] * q[i]
+
+
+@compiled
+def pull_back_weights(keys, first, last, logits, grad, out):  # type: ignore[no-untyped-def]
+    """Write the weights' gradient into `out` (N,): that of the samples in which the weight was kept."""
+    u, p, q = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    total = np.empty(BLOCK, np.float32)
+    for b in range(first, last):
+        start = b * BLOCK
+        size = min(BLOCK, logits.size - start)
+        probabilities(logits[start : start + size], p, q)
+        total[:] = 0
+        for k in range(keys.shape[0]):
+            draw_block(keys[k], b, u)
+            row = grad[k]
+            for i in range(size):
+                total[i] += row[start + i] if u[i] > q[i] else _ZERO
+        out[start : start + size] = total[:size]

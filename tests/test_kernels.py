@@ -1,0 +1,118 @@
+"""The compiled noise and mask kernels against published numbers, a plain generator and the paper's formulas in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modhook.kernels import BLOCK, LANES, ROUNDS, draw_block, fill, probabilities, pull_back, pull_back_weights, sample
+from modhook.noise import generators, keys, uniform
+from modhook.workspace import Workspace, take
+
+
+def philox(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x32 as its paper writes it, one number at a time."""
+    for _ in range(ROUNDS):
+        first, second = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+        counter = [
+            (second >> 32) ^ counter[1] ^ key[0],
+            second & 0xFFFFFFFF,
+            (first >> 32) ^ counter[3] ^ key[1],
+            first & 0xFFFFFFFF,
+        ]
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return counter
+
+
+def test_the_generator_gives_the_published_numbers() -> None:
+    """Counter 0 under key 0 gives the known answer of seven rounds, in the plain generator and in the compiled one."""
+    known = [0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48]
+    assert philox([0, 0, 0, 0], [0, 0]) == known
+    out = np.empty(BLOCK, np.float32)
+    draw_block(np.zeros(2, np.uint32), 0, out)
+    assert [out[lane * LANES] * 2**24 for lane in range(4)] == [number >> 8 for number in known]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**40), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, LANES - 1))
+def test_every_block_is_the_plain_generator(number: int, k0: int, k1: int, lane: int) -> None:
+    """Any block under any key holds the plain generator's numbers, also past 2^32 blocks."""
+    out = np.empty(BLOCK, np.float32)
+    draw_block(np.array([k0, k1], np.uint32), number, out)
+    expected = philox([lane, number & 0xFFFFFFFF, number >> 32, 0], [k0, k1])
+    assert [out[i * LANES + lane] for i in range(4)] == [np.float32((x >> 8) * 2.0**-24) for x in expected]
+
+
+def test_probabilities_are_accurate() -> None:
+    """sigmoid(l) and 1 - sigmoid(l) are right to three units in the last place of a float32, from one end to the other."""
+    logits = np.linspace(-79, 40, 200_001).astype(np.float32)
+    p, q = np.empty((2, logits.size), np.float32)
+    probabilities(logits, p, q)
+    exponential = np.exp(logits.astype(np.float64))
+    assert np.abs(q * (1 + exponential) - 1).max() < 3 * 2.0**-23
+    assert np.abs(p * (1 + 1 / exponential) - 1).max() < 3 * 2.0**-23
+
+
+@pytest.mark.parametrize("size", [1, 7, BLOCK, BLOCK + 1, 5 * BLOCK - 3])
+def test_masks_and_gradients_equal_the_formula(size: int) -> None:
+    """Masked weights and both gradients equal the paper's formulas in float64 for the same uniform numbers."""
+    random = np.random.default_rng(size)
+    drawn = random.integers(0, 2**32, (3, 2), dtype=np.uint32)
+    w, logits = random.normal(size=(2, size)).astype(np.float32) * [[1], [3]]
+    w, logits, grad = w.astype(np.float32), logits.astype(np.float32), random.normal(size=(3, size)).astype(np.float32)
+    blocks = -(-size // BLOCK)
+    noise, out = np.empty((2, 3, size), np.float32)
+    fill(drawn, 0, blocks, noise)
+    sample(drawn, 0, blocks, w, logits, out)
+    u, p = noise.astype(np.float64), 1 / (1 + np.exp(-logits.astype(np.float64)))
+    with np.errstate(divide="ignore"):  # u can be 0: the logistic number is then minus infinity
+        soft = 1 / (1 + np.exp(-(logits + np.log(u) - np.log1p(-u))))  # (K, N)
+    np.testing.assert_array_equal(out, np.where(u > 1 - p, w, 0))
+    to_logits, to_weights = np.empty((2, size), np.float32)
+    pull_back(drawn, 0, blocks, w, logits, grad, to_logits)
+    pull_back_weights(drawn, 0, blocks, logits, grad, to_weights)
+    np.testing.assert_allclose(to_logits, (grad * soft * (1 - soft)).sum(0) * w, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(to_weights, np.where(u > 1 - p, grad, 0).sum(0), rtol=1e-5, atol=1e-6)
+
+
+def test_noise_is_uniform() -> None:
+    """A million numbers of two samples pass Kolmogorov-Smirnov tests and are uncorrelated with each other and their neighbours."""
+    u = uniform(torch.empty(500_000), generators(3, "s", 2)).double().numpy()  # (2, N)
+    n = u.shape[1]
+    for row in u:
+        grid = np.arange(1, n + 1) / n
+        assert np.abs(np.sort(row) - grid).max() < 1.63 / np.sqrt(n)  # the 1 % critical value
+        for lag in (1, LANES, BLOCK):
+            assert abs(np.corrcoef(row[:-lag], row[lag:])[0, 1]) < 4 / np.sqrt(n)
+    assert abs(np.corrcoef(u)[0, 1]) < 4 / np.sqrt(n)
+
+
+def test_keys_use_all_bits_and_differ_between_draws() -> None:
+    """Two tensors drawn after each other get different streams, and keys fill both words."""
+    sources = generators(0, "s", 4)
+    drawn = np.concatenate([keys(sources) for _ in range(200)])  # (800, 2)
+    assert len(np.unique(drawn, axis=0)) == 800
+    ones = (drawn[..., None] >> np.arange(32, dtype=np.uint32) & 1).mean(0)  # (2, 32)
+    assert np.abs(ones - 0.5).max() < 5 * 0.5 / np.sqrt(800)
+
+
+def test_a_buffer_is_used_again_only_when_nothing_refers_to_it() -> None:
+    """A workspace never hands out memory that a tensor, a view or an array still shows."""
+    workspace = Workspace()
+    with workspace.active():
+        first = take((600, 500), torch.float32, torch.device("cpu"))
+        address = first.data_ptr()
+        view = first[3].view(-1)
+        del first
+        other = take((600, 500), torch.float32, torch.device("cpu"))
+        assert other.data_ptr() != address
+        array = other.numpy()
+        there = other.data_ptr()
+        del other
+        third = take((600, 500), torch.float32, torch.device("cpu"))
+        assert third.data_ptr() not in (address, there)
+        del view, array, third
+        assert take((600, 500), torch.float32, torch.device("cpu")).data_ptr() in (address, there)
