@@ -11,7 +11,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from modhook.stacked.quiet import NoDropout
+from modhook.stacked.outside import refuse_if_used, unregistered
+from modhook.stacked.quiet import NoDropout as NoDropout
 from modhook.stacked.routes import Function, Job
 from modhook.stacked.rules import stock_switches
 from modhook.stacked.trees import Tree, flatten
@@ -51,6 +52,7 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
     for k in range(samples):
         twin = copy.deepcopy(model)
         own = dict(twin.named_parameters())
+        kept = [(place, tensor.requires_grad_()) for place, tensor in unregistered(twin) if tensor.is_floating_point()]
         with torch.no_grad():
             for name, parameter in own.items():
                 parameter.requires_grad_(name in parameters and parameter.is_floating_point())
@@ -62,6 +64,7 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
         with torch.enable_grad():
             with NoDropout(), stock_switches():
                 leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
+            refuse_if_used(leaves, kept)
             gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())

@@ -7,6 +7,7 @@ Afterwards it is itself again, also after an exception: the same parameter objec
 from __future__ import annotations
 
 import collections
+import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,10 +26,11 @@ def parameter_names(model: nn.Module) -> dict[str, str]:
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Undo, on leaving, every attribute that was set, and every entry of a list, dict or set that was changed, in any module."""
+    """Undo, on leaving, every attribute that was set, in any module and in objects that modules keep, and every change of lists, dicts and sets."""
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
-    containers = [copied for kept in attributes for copied in _containers(kept.values())]
+    seen = {id(module) for module in modules}
+    containers = [copied for kept in attributes for copied in _containers(kept.values(), seen)]
     try:
         yield
     finally:
@@ -76,16 +78,28 @@ def _differs(now: dict[str, Any], kept: dict[str, Any]) -> bool:
     return any(key not in now or now[key] is not value for key, value in kept.items())
 
 
+_ATOMS = (str, bytes, int, float, complex, bool, type(None), Tensor)
+_OPAQUE = (nn.Module, type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
+_LEFT_ALONE = ("torch", "builtins", "threading", "_thread")
 _KINDS = (dict, collections.OrderedDict, collections.defaultdict, list, set, collections.deque)
 
 
-def _containers(values: Any, depth: int = 3) -> Iterator[tuple[Any, Any]]:
-    """Yield every built-in container among `values` and inside them, with a copy of its content."""
+def _containers(values: Any, seen: set[int], depth: int = 3) -> Iterator[tuple[Any, Any]]:
+    """Yield every built-in container, and the attributes of every plain object, among `values` and inside them, each once, with a copy."""
     for value in values:
+        content: Any = None
+        if isinstance(value, _ATOMS):
+            continue
         if type(value) in _KINDS:
-            yield value, (dict(value) if isinstance(value, dict) else list(value))
-            if depth:
-                yield from _containers(value.values() if isinstance(value, dict) else value, depth - 1)
+            content = value
+        elif type(value).__module__ not in _LEFT_ALONE and not isinstance(value, _OPAQUE):
+            content = getattr(value, "__dict__", None)
+        if type(content) not in _KINDS or id(content) in seen:
+            continue
+        seen.add(id(content))
+        yield content, (dict(content) if isinstance(content, dict) else list(content))
+        if depth:
+            yield from _containers(content.values() if isinstance(content, dict) else content, seen, depth - 1)
 
 
 def _refill(container: Any, content: Any) -> None:

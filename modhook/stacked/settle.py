@@ -1,4 +1,4 @@
-"""Chooses the route of one kind of call: the first of vmap, islands and loop that the canary admits."""
+"""Chooses the route of one kind of call among those that the canary admits."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from torch import Tensor, nn
 
 from modhook.errors import StackError
 from modhook.stacked import canary
+from modhook.stacked.choose import choose
 from modhook.stacked.islands import innermost
+from modhook.stacked.outside import elsewhere
 from modhook.stacked.routes import Function, Job, run_loop, run_vmap
+from modhook.stacked.rules import Memory
+from modhook.stacked.rules.fresh import REFUSED
 from modhook.stacked.trees import Tree, flatten
 
 CANARY_SAMPLES = 2
-_ATTEMPTS = 24
+_ATTEMPTS = 48
 
 
 @attrs.frozen
 class Choice:
     """The route for one kind of call, why, the submodules that loop within it, and what the model writes in it.
 
-    `error` is the canary's: the largest difference of an output or gradient, relative to its largest number.
+    `error` is the canary's: the largest difference of an output or gradient, relative to its largest number. `wide` says
+    that every sample gets its own copy of tensors that the model makes. `vectorised` is "vmap" or "islands" where that
+    route is admitted too and the loop was preferred.
     """
 
     route: str
@@ -33,6 +39,8 @@ class Choice:
     islands: tuple[str, ...] = ()
     island_reasons: dict[str, str] = attrs.field(factory=dict)
     error: float = 0.0
+    wide: bool = False
+    vectorised: str = ""
 
 
 def settle(
@@ -49,39 +57,78 @@ def settle(
     sets = canary.perturbed(model, names, CANARY_SAMPLES)
     expected = canary.quietly(model, lambda: canary.reference(model, function, few, sets))
     job = Job(model, function, sets, few, CANARY_SAMPLES, expected.written)
-
-    def check(route: Callable[..., Any], islands: tuple[str, ...] = ()) -> canary.Finding:
-        there = attrs.evolve(job, islands=islands)
-        found: canary.Finding = canary.quietly(model, lambda: canary.compare(route, there, expected))
-        return found
-
-    reason = "the loop was asked for"
-    if executor != "loop":
-        choice, reason = _vectorised(model, check, expected.written, executor)
-        if choice is not None and executor == "fastest":
-            whole = attrs.evolve(job, arguments=arguments, samples=samples, parameters={}, islands=choice.islands)
-            choice = _faster(whole, canary.perturbed(model, names, samples), choice)
-        if choice is not None:
-            return choice
-    looped = check(run_loop)
+    canary_ = _Canary(job, expected)
+    choice, reason = (None, "the loop was asked for") if executor == "loop" else _vectorised(canary_, executor)
+    if choice is not None:
+        if executor == "fastest":
+            whole = attrs.evolve(job, arguments=arguments, samples=samples, islands=choice.islands, wide=choice.wide)
+            loop, reason = _measured(whole, canary.perturbed(model, names, samples), choice.route)
+        elif executor == "auto":
+            loop, reason = choose(model, samples)
+        else:
+            loop, reason = False, ""
+        if not loop:
+            return attrs.evolve(choice, reason=f"{choice.reason}; {reason}" if reason else choice.reason)
+    looped = canary_.check(run_loop)
     if looped.text:
         raise StackError(_refusal(model, looped.text))
-    return Choice("loop", reason, expected.written, error=looped.worst)
+    if choice is None:
+        return Choice("loop", reason, expected.written, error=looped.worst)
+    return attrs.evolve(choice, route="loop", reason=reason, error=looped.worst, vectorised=choice.route)
 
 
-def _vectorised(
-    model: nn.Module, check: Callable[..., canary.Finding], written: frozenset[str], executor: str
-) -> tuple[Choice | None, str]:
+@attrs.frozen
+class _Canary:
+    """The comparison of routes with what plain copies computed."""
+
+    job: Job
+    expected: canary.Reference
+
+    def check(self, route: Callable[..., Any], islands: tuple[str, ...] = (), wide: bool = False) -> canary.Finding:
+        """Compare one route."""
+        memory = Memory(wide=wide)
+        job = attrs.evolve(self.job, islands=islands, wide=wide, memory=memory)
+        found: canary.Finding = canary.quietly(job.model, lambda: canary.compare(route, job, self.expected))
+        if found.text or not memory.reads:
+            return found
+        return self._reads(job) or found
+
+    def _reads(self, job: Job) -> canary.Finding | None:
+        """Refuse a model that reads values which depend on its weights: they agree by chance here, and hardly ever later.
+
+        Arguments are given whole, so that only what depends on weights is stacked.
+        """
+        leaves = [
+            attrs.evolve(leaf, shared=True, tensor=leaf.tensor if leaf.shared else leaf.tensor[0])
+            for leaf in job.arguments.leaves
+        ]
+        arguments = attrs.evolve(job.arguments, leaves=tuple(leaves))
+        job = attrs.evolve(
+            job, arguments=arguments, written=self.expected.written, memory=Memory(strict=True, wide=job.wide)
+        )
+        try:
+            canary.quietly(job.model, lambda: run_vmap(job, canary.NoDropout))
+        except Exception as error:
+            return canary.Finding(f"{type(error).__name__}: {canary.first_line(error)}", error)
+        return None
+
+
+def _vectorised(canary_: _Canary, executor: str) -> tuple[Choice | None, str]:
     """Return the vmap route, if need be with islands, or None and why not."""
+    model, written = canary_.job.model, canary_.expected.written
     reasons: dict[str, str] = {}
-    text = ""
+    wide, text = False, ""
     for _ in range(_ATTEMPTS):
-        found = check(run_vmap, tuple(reasons))
+        found = canary_.check(run_vmap, tuple(reasons), wide)
         if not found.text and not reasons:
-            return Choice("vmap", "vmap agrees with a plain run of the model", written, error=found.worst), ""
+            reason = "vmap agrees with a plain run of the model"
+            return Choice("vmap", reason, written, error=found.worst, wide=wide), ""
         if not found.text:
             reason = "vmap agrees with a plain run of the model, with these submodules looped: " + ", ".join(reasons)
-            return Choice("islands", reason, written, tuple(reasons), reasons, found.worst), ""
+            return Choice("islands", reason, written, tuple(reasons), reasons, found.worst, wide), ""
+        if found.error and not wide and REFUSED in str(found.error):
+            wide = True
+            continue
         text = text or found.text
         if executor == "vmap":
             raise StackError(f'executor="vmap" cannot run this model exactly: {text}. Use executor="auto"')
@@ -95,47 +142,37 @@ def _vectorised(
     return None, f"vmap was not admitted: {text}"
 
 
-def _faster(job: Job, sets: dict[str, Tensor], choice: Choice) -> Choice:
-    """Time a forward and a backward pass of the admitted route and of the loop, and keep the faster one."""
+def _measured(job: Job, sets: dict[str, Tensor], vectorised: str) -> tuple[bool, str]:
+    """Time a forward and a backward pass of the vectorised route and of the loop; return whether to loop, and the times."""
 
     def once(route: Callable[..., Any]) -> float:
         leaves = {name: value.clone().requires_grad_() for name, value in sets.items()}
         start = time.perf_counter()
         with torch.enable_grad():
             outputs = [leaf.tensor for leaf in flatten(route(attrs.evolve(job, parameters=leaves))).leaves]
-            sum(o.sum() for o in outputs if o.requires_grad).backward()  # type: ignore[union-attr]
+            sum(o.abs().sum() for o in outputs if o.requires_grad).backward()  # type: ignore[union-attr]
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
     def times() -> tuple[float, float]:
-        pairs = [(once(run_vmap), once(run_loop)) for _ in range(4)][1:]
+        pairs = [(once(run_vmap), once(run_loop)) for _ in range(6)][1:]
         return min(v for v, _ in pairs), min(s for _, s in pairs)
 
     stacked, looped = canary.quietly(job.model, times)
-    measured = f"{choice.route} took {1e3 * stacked:.1f} ms and the loop {1e3 * looped:.1f} ms"
-    if looped < stacked:
-        reason = f"the loop was measured to be faster: {measured}"
-        return Choice("loop", reason, choice.written, error=choice.error)
-    return attrs.evolve(choice, reason=f"{choice.reason}; {measured}")
+    measured = f"{vectorised} took {1e3 * stacked:.1f} ms and the loop {1e3 * looped:.1f} ms"
+    return looped < stacked, f"the loop was measured to be faster: {measured}" if looped < stacked else measured
 
 
 def _refusal(model: nn.Module, wrong: str) -> str:
     """Say why no route is exact, naming a parameter that is kept where it cannot be replaced."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for prefix, module in model.named_modules():
-        for key, value in vars(module).items():
-            if key.startswith("_"):
-                continue
-            inside = list(value.values()) if isinstance(value, dict) else value
-            held = inside if isinstance(inside, (list, tuple)) else [inside]
-            for item in held:
-                if id(item) in names:
-                    where = f"submodule {prefix!r}" if prefix else "the model"
-                    return (
-                        f"{where} reads parameter {names[id(item)]!r} from its attribute {key!r}, where it cannot be "
-                        f"replaced: read it from where it is registered, or keep it in an nn.ParameterList ({wrong})"
-                    )
+    for where, tensor in elsewhere(model):
+        if id(tensor) in names:
+            return (
+                f"{where.owner} reads parameter {names[id(tensor)]!r} from its attribute {where.attribute!r}, where it "
+                f"cannot be replaced: read it from where it is registered, or keep it in an nn.ParameterList ({wrong})"
+            )
     return (
         f"the model cannot be run exactly under other weights: {wrong}. It may read a weight from somewhere else than "
         "the module that registers it"

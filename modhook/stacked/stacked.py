@@ -12,6 +12,7 @@ from modhook.errors import StackError, near_miss
 from modhook.stacked.canary import first_line
 from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
 from modhook.stacked.routes import Function, Job, run_loop, run_vmap
+from modhook.stacked.rules import Disagreement
 from modhook.stacked.settle import Choice, settle
 from modhook.stacked.trees import Tree, flatten
 
@@ -62,18 +63,20 @@ class Stacked:
         if choice is None:
             choice = self._choices[key] = self._settle(tuple(values), arguments, samples)
         self._latest = choice
-        job = Job(self.model, self._function, values, arguments, samples, choice.written, choice.islands)
+        job = Job(self.model, self._function, values, arguments, samples, choice.written, choice.islands, choice.wide)
         if choice.route != "loop":
-            failure: str
             try:
                 return run_vmap(job)
             except Exception as error:
-                if self.executor == "vmap":
-                    raise
-                failure = f"vmap cannot run it ({type(error).__name__}: {first_line(error)})"
+                failure, once = f"{type(error).__name__}: {first_line(error)}", isinstance(error, Disagreement)
             # Outside the handler, so that the user sees the loop's error, if any, without a vmap traceback.
-            self._latest = self._choices[key] = attrs.evolve(choice, route="loop", reason=failure)
-        return run_loop(job)
+            self._latest = attrs.evolve(choice, route="loop", reason=f"vmap cannot run this call ({failure})")
+            if not once:  # where samples only took different branches, the next call may run stacked again
+                self._choices[key] = self._latest
+        outputs = run_loop(job)
+        if self.executor == "vmap":
+            raise StackError(f'executor="vmap" cannot run this call: {failure}. Use executor="auto"')
+        return outputs
 
     @property
     def route(self) -> str:

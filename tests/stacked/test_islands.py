@@ -244,13 +244,13 @@ def test_weights_kept_elsewhere_are_refused(executor):
 
 
 def test_branches_on_requires_grad_are_caught():
-    """Under vmap a weight reads as not trained; the check sees the difference, and the loop is exact."""
+    """vmap says that no weight is trained; the model is told the truth, and takes the branch of a plain run."""
     model, x = RequiresGrad(), torch.randn(K, B, D)
     sets = loops.parameter_sets(model, K)
     stacked = stack(model)
     expected, _ = loops.plain_loop(model, sets, lambda net, k: [net(x[k])])
     assert loops.worst([stacked(sets, x)], expected) <= 1e-9
-    assert stacked.route == "loop"
+    assert stacked.route == "vmap"
 
 
 def test_models_whose_weights_are_out_of_reach_are_refused():

@@ -139,7 +139,8 @@ def test_rules_are_exact(name, training):
     found = [leaf.tensor for leaf in flatten(stacked(sets, x, **kwargs)).leaves]
     grads = loops.gradients_of(found, sets)
     assert before == loops.fingerprint(model)
-    assert (stacked.route, stacked.reason) == ("vmap", "vmap agrees with a plain run of the model")
+    assert stacked.route == "vmap"
+    assert stacked.reason.startswith("vmap agrees with a plain run of the model; ")
 
     def call(net, k):
         own = {n: flatten(v).leaves[0].tensor for n, v in kwargs.items()}

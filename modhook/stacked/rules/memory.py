@@ -11,9 +11,19 @@ T = TypeVar("T")
 
 
 class Memory:
-    """Results derived from a tensor, kept as long as the stacked call runs, so that sixty calls derive them once."""
+    """Results derived from a tensor, kept as long as the stacked call runs, so that sixty calls derive them once.
 
-    def __init__(self) -> None:
+    Attributes:
+        strict: refuse every read of a stacked value, also where the samples agree.
+        wide: give every sample its own copy of new tensors.
+        reads: how many stacked values were read.
+        anchor: any stacked tensor; the rule for new tensors takes K from it.
+    """
+
+    def __init__(self, *, strict: bool = False, wide: bool = False) -> None:
+        self.strict, self.wide = strict, wide
+        self.reads = 0
+        self.anchor: Tensor | None = None
         self._kept: dict[tuple[int, ...], tuple[tuple[Tensor, ...], Any]] = {}
 
     def once(self, tensors: tuple[Tensor, ...], derive: Callable[..., T]) -> T:

@@ -13,9 +13,13 @@ from torch.overrides import TorchFunctionMode
 
 from modhook.stacked.rules.attention import attention
 from modhook.stacked.rules.bridge import is_stacked
+from modhook.stacked.rules.convolution import CONVOLUTIONS, convolution
+from modhook.stacked.rules.fresh import FRESH, fresh
 from modhook.stacked.rules.linear import linear
 from modhook.stacked.rules.lookups import bilinear, embedding, one_by_one
 from modhook.stacked.rules.memory import Memory
+from modhook.stacked.rules.packed import pack, unpack
+from modhook.stacked.rules.reads import READS, UNTOLD
 from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
 
 listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -27,21 +31,25 @@ Rule = Callable[[Memory, Callable[..., Any], tuple[Any, ...], dict[str, Any]], A
 _RULES: dict[Any, Rule] = {
     **{getattr(torch._VF, name): layer for name in LAYERS},
     **{getattr(torch._VF, name): cell for name in CELLS},
+    **dict.fromkeys(CONVOLUTIONS, convolution),
     F.scaled_dot_product_attention: attention,
     F.linear: linear,
     F.embedding: embedding,
     F.embedding_bag: one_by_one,
     torch._weight_norm: one_by_one,
     F.bilinear: bilinear,
+    torch._VF._pack_padded_sequence: pack,
+    torch._VF._pad_packed_sequence: unpack,
+    **READS,
 }
 
 
 class Rules(TorchFunctionMode):
     """Active during one stacked call; an operation that has a rule and gets a stacked tensor runs by its rule."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory | None = None) -> None:
         super().__init__()
-        self._memory = Memory()
+        self._memory = memory or Memory()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule of `func`, or `func` itself."""
@@ -50,10 +58,12 @@ class Rules(TorchFunctionMode):
             with self:
                 return _attention_forward(*args, **kwargs)
         rule = _RULES.get(func)
+        if rule is None and self._memory.wide and func in FRESH:
+            return fresh(self._memory, func, args, kwargs)
         if rule is not None and _any_stacked(args, kwargs):
             result = rule(self._memory, func, args, kwargs)
             if result is not NotImplemented:
-                if (listen := listener.get()) is not None:
+                if (listen := listener.get()) is not None and func not in UNTOLD:
                     listen(getattr(func, "__name__", str(func)))
                 return result
         return func(*args, **kwargs)

@@ -1,0 +1,85 @@
+"""Finds weights that a model keeps outside its parameters: in lists, dicts and objects that nn.Module does not look into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+
+from modhook.errors import StackError
+
+
+@attrs.frozen
+class Place:
+    """Where a tensor was found: in which submodule, and in which of its attributes."""
+
+    module: str
+    attribute: str
+    path: str
+    inside: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Return the submodule in words."""
+        return f"submodule {self.module!r}" if self.module else "the model"
+
+
+def elsewhere(model: nn.Module) -> Iterator[tuple[Place, Tensor]]:
+    """Yield tensors that can be trained and stand in attributes of the model's modules, not where modules register them."""
+    own = {id(module) for module in model.modules()}
+    for prefix, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            # `_flat_weights` and its like are torch's own, and are kept up to date.
+            if not attribute.startswith("_"):
+                for path, inside, tensor in _tensors(value, attribute, own, set()):
+                    yield Place(prefix, attribute, path, inside), tensor
+
+
+def _tensors(value: Any, path: str, own: set[int], seen: set[int], depth: int = 4) -> Iterator[tuple[str, str, Tensor]]:
+    if id(value) in seen or id(value) in own or depth == 0:
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        if isinstance(value, nn.Parameter) or (value.requires_grad and value.is_leaf):
+            yield path, "", value
+    elif isinstance(value, nn.Module):
+        for name, parameter in value.named_parameters():
+            yield f"{path}.{name}", type(value).__name__, parameter
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _tensors(item, f"{path}[{key!r}]", own, seen, depth - 1)
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _tensors(item, f"{path}[{i}]", own, seen, depth - 1)
+    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
+        for key, item in vars(value).items():
+            yield from _tensors(item, f"{path}.{key}", own, seen, depth - 1)
+
+
+def unregistered(model: nn.Module) -> list[tuple[Place, Tensor]]:
+    """Return the trainable tensors that the model keeps and that are none of its parameters."""
+    own = {id(parameter) for parameter in model.parameters()}
+    return [(place, tensor) for place, tensor in elsewhere(model) if id(tensor) not in own]
+
+
+def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]]) -> None:
+    """Raise `StackError` if the outputs depend on one of these tensors: its masks would be missing without a word."""
+    found = {id(tensor): place for place, tensor in kept}
+    seen: set[Any] = set()
+    todo: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    while found and todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        place = found.get(id(getattr(node, "variable", None)))
+        if place is not None:
+            what = f"the weights of the {place.inside} in" if place.inside else "a weight from"
+            instead = "an nn.ModuleList" if place.inside else "an nn.ParameterList, or assign it to an attribute"
+            raise StackError(
+                f"{place.owner} uses {what} {place.path!r}, where PyTorch does not register it as a parameter: it "
+                f"would get no mask. Keep it in {instead}"
+            )
+        todo += [parent for parent, _ in node.next_functions if parent is not None]
