@@ -11,6 +11,12 @@ All in one file, because the compiler's cache does not notice a change in anothe
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -26,7 +32,9 @@ _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 _SHIFT, _UNIT = np.uint32(8), np.float32(2.0**-24)
 
 compiled = numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract"})
-"""Compiles a function that lets other threads run meanwhile; the machine code is kept for the next process."""
+"""Compiles a function; the machine code is kept for the next process."""
+spread = numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract"}, parallel=True)
+"""Compiles a function whose `prange` runs on several threads: OpenMP's where there are such, which torch's are too."""
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _LEAST, _MOST = np.float32(-80), np.float32(41)  # beyond, q is 1, or its square is no normal float32
@@ -71,24 +79,28 @@ def fill(keys, first, last, out):  # type: ignore[no-untyped-def]
             out[k, start:stop] = numbers[: stop - start]
 
 
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")
+def exponential(x):  # type: ignore[no-untyped-def]
+    """Return exp(x) for -87 < x < 88, written so that the compiler does many at once, which a call of exp prevents."""
+    n = np.int32(np.floor(x * _LOG2E + np.float32(0.5)))
+    f = np.float32(n)
+    r = x - f * _LN2_HIGH - f * _LN2_LOW
+    e = _SERIES[0]
+    e = e * r + _SERIES[1]
+    e = e * r + _SERIES[2]
+    e = e * r + _SERIES[3]
+    e = e * r + _SERIES[4]
+    e = e * r + _SERIES[5]
+    e = e * r + _SERIES[6]
+    e = e * r + _SERIES[7]
+    return e * np.int32((n + _BIAS) << _MANTISSA).view(np.float32)  # times 2^n
+
+
 @compiled
 def probabilities(logits, p, q):  # type: ignore[no-untyped-def]
-    """Write p = sigmoid(l) and q = 1 - p, both to float32's precision, so that the compiler does many at once."""
+    """Write p = sigmoid(l) and q = 1 - p, both to float32's precision."""
     for i in range(logits.size):
-        x = min(max(logits[i], _LEAST), _MOST)
-        n = np.int32(np.floor(x * _LOG2E + np.float32(0.5)))
-        f = np.float32(n)
-        r = x - f * _LN2_HIGH - f * _LN2_LOW
-        e = _SERIES[0]
-        e = e * r + _SERIES[1]
-        e = e * r + _SERIES[2]
-        e = e * r + _SERIES[3]
-        e = e * r + _SERIES[4]
-        e = e * r + _SERIES[5]
-        e = e * r + _SERIES[6]
-        e = e * r + _SERIES[7]
-        power = np.int32((n + _BIAS) << _MANTISSA).view(np.float32)  # 2^n
-        e = e * power
+        e = exponential(min(max(logits[i], _LEAST), _MOST))
         q[i] = _ONE / (_ONE + e)
         p[i] = e * q[i]
 
@@ -147,3 +159,74 @@ def pull_back_weights(keys, first, last, logits, grad, out):  # type: ignore[no-
             for i in range(size):
                 total[i] += row[start + i] if u[i] > q[i] else _ZERO
         out[start : start + size] = total[:size]
+
+
+@spread
+def fill_spread(keys, threads, out):  # type: ignore[no-untyped-def]
+    """Do `fill` for all blocks, on several threads."""
+    blocks = -(-out.shape[1] // BLOCK)
+    for t in numba.prange(threads):
+        fill(keys, blocks * t // threads, blocks * (t + 1) // threads, out)
+
+
+@spread
+def sample_spread(keys, threads, w, logits, out):  # type: ignore[no-untyped-def]
+    """Do `sample` for all blocks, on several threads."""
+    blocks = -(-w.size // BLOCK)
+    for t in numba.prange(threads):
+        sample(keys, blocks * t // threads, blocks * (t + 1) // threads, w, logits, out)
+
+
+@spread
+def pull_back_spread(keys, threads, w, logits, grad, out):  # type: ignore[no-untyped-def]
+    """Do `pull_back` for all blocks, on several threads."""
+    blocks = -(-w.size // BLOCK)
+    for t in numba.prange(threads):
+        pull_back(keys, blocks * t // threads, blocks * (t + 1) // threads, w, logits, grad, out)
+
+
+@spread
+def pull_back_weights_spread(keys, threads, logits, grad, out):  # type: ignore[no-untyped-def]
+    """Do `pull_back_weights` for all blocks, on several threads."""
+    blocks = -(-logits.size // BLOCK)
+    for t in numba.prange(threads):
+        pull_back_weights(keys, blocks * t // threads, blocks * (t + 1) // threads, logits, grad, out)
+
+
+_SPREAD = {
+    fill: fill_spread,
+    sample: sample_spread,
+    pull_back: pull_back_spread,
+    pull_back_weights: pull_back_weights_spread,
+}
+# Below this many numbers, waking the threads costs more than the work.
+_SPREAD_FROM = 1 << 17
+# Not every kind of thread that numba knows may be started from two threads at once.
+_one = threading.Lock()
+_state = {"forked": False}
+# A child of fork must not use the parent's OpenMP threads, which it does not have.
+os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
+
+
+def run(kernel: Callable[..., None], keys: Any, *arrays: Any, threads: int) -> None:
+    """Run a kernel for all blocks of its arrays; the result does not depend on `threads`."""
+    size = arrays[-1].shape[-1]
+    if size * len(keys) < _SPREAD_FROM or alone(threads):
+        kernel(keys, 0, -(-size // BLOCK), *arrays)
+    else:
+        with on_threads(threads) as count:
+            _SPREAD[kernel](keys, count, *arrays)
+
+
+def alone(threads: int) -> bool:
+    """Return whether kernels must, or are asked to, run on the calling thread only."""
+    return threads == 1 or numba.config.NUMBA_NUM_THREADS == 1 or _state["forked"]
+
+
+@contextmanager
+def on_threads(threads: int) -> Iterator[int]:
+    """Let `spread` kernels use that many threads, as far as the machine has them; gives their number."""
+    count = min(threads, numba.config.NUMBA_NUM_THREADS)
+    with _one:
+        numba.set_num_threads(count)
+        yield count

@@ -8,12 +8,7 @@ numbers are those of a counter-based generator under that key: drawn side by sid
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
-from pathlib import Path
-from typing import cast
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +16,6 @@ import torch
 from torch import Tensor
 
 from modhook.seeding import derive
-
-# Below this many numbers, handing work to another thread costs more than drawing them.
-_PARALLEL_FROM = 1 << 17
 
 
 def generators(seed: int, label: str, samples: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
@@ -38,10 +30,9 @@ def uniform(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         for row, generator in zip(out, generators, strict=True):
             row.uniform_(generator=generator)
         return out
-    from modhook.kernels import fill
+    from modhook.kernels import fill, run
 
-    drawn, rows = keys(generators), out.view(len(generators), -1).numpy()  # (K, 2), (K, N)
-    in_blocks(like.numel(), len(drawn), lambda first, last: fill(drawn, first, last, rows))
+    run(fill, keys(generators), out.view(len(generators), -1).numpy(), threads=torch.get_num_threads())  # (K, N)
     return out
 
 
@@ -56,39 +47,3 @@ def keys(generators: Sequence[torch.Generator]) -> npt.NDArray[np.uint32]:
     for row, generator in zip(drawn, generators, strict=True):
         row.random_(-(2**63), None, generator=generator)  # all 64 bits
     return drawn.numpy().view(np.uint32).reshape(-1, 2)
-
-
-def in_blocks(numel: int, samples: int, work: Callable[[int, int], None]) -> None:
-    """Call `work(first, last)` for ranges of blocks that together cover `numel` numbers, on as many threads as torch uses."""
-    from modhook.kernels import BLOCK
-
-    blocks = -(-numel // BLOCK)
-    threads = min(torch.get_num_threads(), blocks) if numel * samples >= _PARALLEL_FROM else 1
-    if threads <= 1:
-        work(0, blocks)
-        return
-    edges = [blocks * i // threads for i in range(threads + 1)]
-    list(_pool(threads).map(work, edges[:-1], edges[1:]))
-
-
-@cache
-def _openmp() -> Callable[[int], int] | None:
-    """Return OpenMP's `omp_pause_resource_all`, where torch is built with one that has it."""
-    if not torch.backends.openmp.is_available():
-        return None
-    try:
-        library = ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob("libtorch_cpu.*"))))
-        return cast(Callable[[int], int], library.omp_pause_resource_all)
-    except (OSError, AttributeError, StopIteration):
-        return None
-
-
-def _let_go() -> None:
-    """End torch's idle threads, which wait busily for some milliseconds after each operation and hold the cores."""
-    if (pause := _openmp()) is not None:
-        pause(1)  # "soft": the next operation starts them again
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="modhook-noise")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modhook.kernels import BLOCK, LANES, ROUNDS, draw_block, fill, probabilities, pull_back, pull_back_weights, sample
+from modhook.kernels import (
+    BLOCK,
+    LANES,
+    ROUNDS,
+    draw_block,
+    fill,
+    probabilities,
+    pull_back,
+    pull_back_weights,
+    run,
+    sample,
+)
 from modhook.noise import generators, keys, uniform
 from modhook.workspace import Workspace, take
 
@@ -116,3 +129,32 @@ def test_a_buffer_is_used_again_only_when_nothing_refers_to_it() -> None:
         assert third.data_ptr() not in (address, there)
         del view, array, third
         assert take((600, 500), torch.float32, torch.device("cpu")).data_ptr() in (address, there)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_do_not_change_a_number(threads: int) -> None:
+    """Every kernel gives the same bits on several threads as on one."""
+    random = np.random.default_rng(0)
+    drawn = random.integers(0, 2**32, (4, 2), dtype=np.uint32)
+    w, logits = random.normal(size=(2, 50_001)).astype(np.float32)
+    grad = random.normal(size=(4, 50_001)).astype(np.float32)
+    for kernel, inputs, rows in [
+        (fill, (), 4), (sample, (w, logits), 4), (pull_back, (w, logits, grad), 1), (pull_back_weights, (logits, grad), 1),
+    ]:  # fmt: skip
+        one, several = (np.empty((rows, 50_001) if rows > 1 else 50_001, np.float32) for _ in range(2))
+        run(kernel, drawn, *inputs, one, threads=1)
+        run(kernel, drawn, *inputs, several, threads=threads)
+        np.testing.assert_array_equal(one, several)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 warns of fork with threads
+def test_a_forked_child_computes_alone() -> None:
+    """After fork, where the parent's OpenMP threads are missing, kernels run on one thread instead of stopping the process."""
+    drawn, out = np.zeros((4, 2), np.uint32), np.empty((4, 50_000), np.float32)
+    run(fill, drawn, out, threads=2)
+    child = os.fork()
+    if child == 0:
+        again = np.empty_like(out)
+        run(fill, drawn, again, threads=2)
+        os._exit(0 if (again == out).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0

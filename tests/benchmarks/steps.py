@@ -89,5 +89,5 @@ def masked(
 
 
 def _logits(model: nn.Module) -> dict[str, Tensor]:
-    masked = {n: p for n, p in model.named_parameters() if not n.endswith("bias")}
+    masked = {n: p for n, p in model.named_parameters() if "bias" not in n}
     return {n: torch.full_like(p, INIT, requires_grad=False) for n, p in masked.items()}

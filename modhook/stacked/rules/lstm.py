@@ -1,4 +1,4 @@
-"""A stacked LSTM for few time steps: batched products over K, and one product per weight gradient and stacked call.
+"""A stacked LSTM: one product for the inputs of all time steps, batched products over K, and compiled cells.
 
 Networks that write token by token call their LSTM with one step at a time. There, adding up the K weight gradients call
 by call costs more than the arithmetic; here every call leaves its inputs and gate gradients behind, and `_Weights` forms
@@ -18,10 +18,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from modhook.stacked.rules.bridge import bridge
+from modhook.stacked.rules.lstm_cells import cell_steps
 from modhook.stacked.rules.memory import Memory
+from modhook.workspace import take
 
-LONGEST = 4
-"""With more time steps than this the stock kernel, once per sample, is as fast."""
+LONGEST = 64
+"""With more time steps than this the stock kernel, once per sample, is taken: it keeps less for the backward pass."""
 
 
 def short_lstm(
@@ -103,10 +105,16 @@ class _Weights(torch.autograd.Function):
         d_gates = _joined([d for _, _, d in left])  # (K, N, 4H), N = all steps and items of all calls
         return (
             None,
-            torch.bmm(d_gates.mT, _joined([x for x, _, _ in left])) if ih else None,  # (K, 4H, I)
-            torch.bmm(d_gates.mT, _joined([h for _, h, _ in left])) if hh else None,  # (K, 4H, H)
+            _product(d_gates, _joined([x for x, _, _ in left])) if ih else None,  # (K, 4H, I)
+            _product(d_gates, _joined([h for _, h, _ in left])) if hh else None,  # (K, 4H, H)
             d_gates.sum(1) if b else None,
         )
+
+
+def _product(d_gates: Tensor, inputs: Tensor) -> Tensor:
+    """Return (K, 4H, X) for d_gates (K, N, 4H) and inputs (K, N, X)."""
+    shape = (len(inputs), d_gates.shape[-1], inputs.shape[-1])
+    return torch.bmm(d_gates.mT, inputs, out=take(shape, inputs.dtype, inputs.device))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
@@ -123,25 +131,23 @@ class _Steps(torch.autograd.Function):
         k, t, b, _ = x.shape
         size = w_hh.shape[-1]
         flat = x.reshape(k, t * b, -1)
-        gates = torch.bmm(flat, w_ih.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), flat, w_ih.mT)
+        gates = take((k, t * b, 4 * size), x.dtype, x.device)
+        if bias is None:
+            torch.bmm(flat, w_ih.mT, out=gates)
+        else:
+            torch.baddbmm(bias.unsqueeze(1), flat, w_ih.mT, out=gates)
         gates = gates.view(k, t, b, 4 * size)
-        out, cells, squashed = (gates.new_empty(k, t, b, size) for _ in range(3))
-        start = h, c
-        for s in range(t):
-            now = gates[:, s]  # (K, B, 4H)
-            now.baddbmm_(h, w_hh.mT)
-            now[..., : 2 * size].sigmoid_()
-            now[..., 2 * size : 3 * size].tanh_()
-            now[..., 3 * size :].sigmoid_()
-            i, f, g, o = now.chunk(4, -1)  # (K, B, H) each
-            torch.mul(f, c, out=cells[:, s]).addcmul_(i, g)
-            torch.tanh(cells[:, s], out=squashed[:, s])
-            torch.mul(o, squashed[:, s], out=out[:, s])
-            h, c = out[:, s], cells[:, s]
+        out, cells, squashed = (take((k, t, b, size), x.dtype, x.device) for _ in range(3))
+        start = h, c.contiguous()
+        with cell_steps(x.dtype) as (step, _):
+            for s in range(t):
+                gates[:, s].baddbmm_(h, w_hh.mT)  # (K, B, 4H)
+                step(gates, start[1], cells, squashed, out, s)
+                h = out[:, s]
         ctx.set_materialize_grads(False)
         ctx.store = store
         ctx.save_for_backward(x, *start, w_ih, w_hh, gates, cells, squashed, out)
-        return out, h.clone(), c.clone()
+        return out, h.clone(), cells[:, -1].clone()
 
     @staticmethod
     @once_differentiable
@@ -151,31 +157,15 @@ class _Steps(torch.autograd.Function):
         x, h0, c0, w_ih, w_hh, gates, cells, squashed, out = ctx.saved_tensors
         k, t, b, _ = x.shape
         _, ih, hh, bias, needs_x, needs_h, needs_c = ctx.needs_input_grad
-        d_gates = torch.empty_like(gates)
-        for s in reversed(range(t)):
-            i, f, g, o = gates[:, s].chunk(4, -1)  # (K, B, H) each
-            d_i, d_f, d_g, d_o = d_gates[:, s].chunk(4, -1)
-            tanh_c = squashed[:, s]
-            if d_out is not None:
-                d_h = d_out[:, s] if d_h is None else d_h + d_out[:, s]
-            if d_h is None:
-                d_o.zero_()
-            else:
-                torch.mul(d_h, tanh_c, out=d_o)
-                d_o.addcmul_(d_o, o, value=-1).mul_(o)  # times o (1 - o)
-                through = (d_h * o).addcmul_(d_h * o * tanh_c, tanh_c, value=-1)  # d_h o (1 - tanh^2 c)
-                d_c = through if d_c is None else through.add_(d_c)
-            assert d_c is not None
-            torch.mul(d_c, cells[:, s - 1] if s else c0, out=d_f)
-            d_f.addcmul_(d_f, f, value=-1).mul_(f)  # times f (1 - f)
-            torch.mul(d_c, g, out=d_i)
-            d_i.addcmul_(d_i, i, value=-1).mul_(i)  # times i (1 - i)
-            torch.mul(d_c, i, out=d_g)
-            d_g.addcmul_(d_g * g, g, value=-1)  # times 1 - g^2
-            if s or needs_c:
-                d_c = d_c * f
-            if s or needs_h:
-                d_h = torch.bmm(d_gates[:, s], w_hh)
+        d_gates = take(gates.shape, gates.dtype, gates.device)
+        d_out = out.new_zeros(out.shape) if d_out is None else d_out.contiguous()
+        d_h = out.new_zeros(c0.shape) if d_h is None else d_h.contiguous()
+        d_c = out.new_zeros(c0.shape) if d_c is None else d_c.clone(memory_format=torch.contiguous_format)
+        with cell_steps(x.dtype) as (_, step):
+            for s in reversed(range(t)):
+                step(gates, c0, cells, squashed, d_out, d_h, d_c, d_gates, s)  # d_c becomes that of the step before
+                if s or needs_h:
+                    d_h = torch.bmm(d_gates[:, s], w_hh)
         flat = d_gates.view(k, t * b, -1)  # (K, T B, 4H)
         if ih or hh or bias:
             before = h0 if t == 1 else torch.cat([h0.unsqueeze(1), out[:, :-1]], 1).view(k, t * b, -1)
@@ -186,3 +176,4 @@ class _Steps(torch.autograd.Function):
             d_h if needs_h else None,
             d_c if needs_c else None,
         )  # fmt: skip
+

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modhook import Sampler
-from modhook.noise import counted, in_blocks, keys, uniform
+from modhook.noise import counted, keys, uniform
 from modhook.workspace import take
 
 
@@ -82,33 +82,33 @@ class _Counted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # type: ignore[override]
-        from modhook.kernels import sample
+        from modhook.kernels import run, sample
 
         ctx.save_for_backward(weight, logits)
         ctx.keys = drawn = keys(generators)  # (K, 2)
         w, flat = _flat(weight), _flat(logits)  # (N,)
         out = take((len(drawn), *weight.shape), weight.dtype, weight.device)
         rows = out.view(len(drawn), -1).numpy()  # (K, N)
-        in_blocks(w.size, len(drawn), lambda first, last: sample(drawn, first, last, w, flat, rows))
+        run(sample, drawn, w, flat, rows, threads=torch.get_num_threads())
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
-        from modhook.kernels import pull_back, pull_back_weights
+        from modhook.kernels import pull_back, pull_back_weights, run
 
         weight, logits = ctx.saved_tensors
-        drawn, to_weight, to_logits = ctx.keys, None, None
+        drawn, threads, to_weight, to_logits = ctx.keys, torch.get_num_threads(), None, None
         w, flat = _flat(weight), _flat(logits)  # (N,)
         rows = grad.detach().reshape(len(drawn), -1).contiguous().numpy()  # (K, N)
         if ctx.needs_input_grad[0]:
             to_weight = take(weight.shape, weight.dtype, weight.device)
             out = to_weight.view(-1).numpy()
-            in_blocks(w.size, len(drawn), lambda first, last: pull_back_weights(drawn, first, last, flat, rows, out))
+            run(pull_back_weights, drawn, flat, rows, out, threads=threads)
         if ctx.needs_input_grad[1]:
             to_logits = take(logits.shape, logits.dtype, logits.device)
             there = to_logits.view(-1).numpy()
-            in_blocks(w.size, len(drawn), lambda first, last: pull_back(drawn, first, last, w, flat, rows, there))
+            run(pull_back, drawn, w, flat, rows, there, threads=threads)
         return to_weight, to_logits, None
 
 
