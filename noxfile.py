@@ -53,3 +53,10 @@ def thirdparty(session: nox.Session) -> None:
     session.run("modhook", "check", str(DEMO / "minmax.toml"))
     session.run("modhook", "run", str(DEMO / "minmax.toml"), "--out", str(out), "--fresh", "--yes")
     session.run("python", str(DEMO / "verify.py"), str(out / "minmax.zarr"))
+
+
+@nox.session
+def zoo(session: nox.Session) -> None:
+    """Every torch.nn layer, tiny transformers and nasty modules, stacked against a plain loop; `-- --write` writes docs/zoo.md."""
+    session.install("-e", ".[test,zoo]", *CONSTRAINTS)
+    session.run("pytest", "tests/zoo", *session.posargs, env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
