@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from modhook.errors import UserError, listing, near_miss
+from modhook.errors import ModhookError, RunError, UserError, listing, near_miss
 
 _DTYPES = {
     "float": "float32",
@@ -28,7 +28,7 @@ _DTYPES = {
     "inputs",
     multiple=True,
     required=True,
-    help='One argument of the network, such as "float[8,7,5]" or "int[8,7]" (zeros); repeat it for several.',
+    help='One argument of the network, such as "float[8,7,5]", "int[8,7]" (zeros) or "mask=bool[8,7]"; repeat it for several.',
 )
 @click.option("--samples", default=4, show_default=True, help="Number of mask samples K.")
 @click.option("--executor", default="auto", show_default=True, help="auto, fastest, vmap or loop.")
@@ -46,30 +46,43 @@ def inspect_command(target: str, inputs: tuple[str, ...], samples: int, executor
     from modhook.stacked import inspect
     from modhook.study import find_callable
 
-    built: Any = find_callable(target)()
+    factory = find_callable(target)
+    try:
+        built: Any = factory()
+    except Exception as error:
+        raise UserError(f"{target}() failed, called without arguments: {type(error).__name__}: {error}") from error
     if not isinstance(built, nn.Module):
         raise UserError(f"{target} returned {type(built).__name__}, not an nn.Module")
     generator = torch.Generator().manual_seed(0)
-    tensors = []
-    for name, shape in given:
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for keyword, name, shape in given:
         dtype = getattr(torch, name)
         floating = dtype.is_floating_point
-        tensors.append(
-            torch.randn(shape, generator=generator).to(dtype) if floating else torch.zeros(shape, dtype=dtype)
-        )
-    report = inspect(built, *tensors, samples=samples, executor=executor)
+        made = torch.randn(shape, generator=generator).to(dtype) if floating else torch.zeros(shape, dtype=dtype)
+        if keyword:
+            kwargs[keyword] = made
+        else:
+            args.append(made)
+    try:
+        report = inspect(built, *args, samples=samples, executor=executor, **kwargs)
+    except ModhookError:
+        raise
+    except Exception as error:
+        told = "; ".join(note.removeprefix("modhook: ") for note in getattr(error, "__notes__", []))
+        raise RunError(f"the network failed on this input: {type(error).__name__}: {error}; {told}") from error
     click.echo(report.to_json(indent=2) if as_json else str(report))
     return 0
 
 
-def _parsed(text: str) -> tuple[str, list[int]]:
-    """Return (torch dtype name, shape) of an input such as `float[8,7]`."""
-    found = re.fullmatch(r"\s*(\w+)\s*\[\s*(\d+(?:\s*,\s*\d+)*)?\s*\]\s*", text)
+def _parsed(text: str) -> tuple[str, str, list[int]]:
+    """Return (keyword or "", torch dtype name, shape) of an input such as `float[8,7]` or `mask=bool[8]`."""
+    found = re.fullmatch(r"\s*(?:(\w+)\s*=\s*)?(\w+)\s*\[\s*(\d+(?:\s*,\s*\d+)*)?\s*\]\s*", text)
     if found is None:
-        raise UserError(f'--input {text!r} must look like "float[8,7,5]"')
-    name, sizes = found.groups()
+        raise UserError(f'--input {text!r} must look like "float[8,7,5]", or "mask=bool[8,7]" for a keyword')
+    keyword, name, sizes = found.groups()
     if name not in _DTYPES:
         raise UserError(
             f"--input {text!r}: unknown type {name!r}{near_miss(name, _DTYPES)}; valid are {listing(_DTYPES)}"
         )
-    return _DTYPES[name], [int(size) for size in (sizes or "").split(",") if size.strip()]
+    return keyword or "", _DTYPES[name], [int(size) for size in (sizes or "").split(",") if size.strip()]

@@ -11,9 +11,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from modhook.stacked.blame import blamed, own_line
 from modhook.stacked.outside import refuse_if_used, unregistered
 from modhook.stacked.quiet import NoDropout as NoDropout
-from modhook.stacked.routes import Function, Job
+from modhook.stacked.routes import Function, Job, forward
 from modhook.stacked.rules import stock_switches
 from modhook.stacked.trees import Tree, flatten
 
@@ -62,9 +63,13 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
         tensors = [leaf.tensor.detach() if leaf.shared else leaf.tensor[k].detach() for leaf in arguments.leaves]
         args, kwargs = arguments.rebuild(tensors)
         with torch.enable_grad():
-            with NoDropout(), stock_switches():
-                leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
-            refuse_if_used(leaves, kept)
+            try:
+                with NoDropout(), stock_switches():
+                    leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
+            except Exception as error:
+                error.add_note(blamed(twin, error, f"in a plain run of a copy of the model, weights {k + 1} of {samples}"))
+                raise
+            refuse_if_used(leaves, kept, {id(p) for p in own.values()} if function is forward else None)
             gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())
@@ -100,7 +105,7 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
             outputs = [leaf.tensor for leaf in flatten(route(job, NoDropout)).leaves]
             gradients = _gradients(outputs, leaves, stacked=True)
     except Exception as error:
-        return Finding(f"{type(error).__name__}: {first_line(error)}", error)
+        return Finding(described(error), error)
     if {len(outputs)} != {len(sample) for sample in expected.outputs}:
         return Finding("it returns another number of tensors than without stacking")
     worst = 0.0
@@ -169,6 +174,12 @@ def _error(found: Tensor, expected: Tensor, floor: float = 0.0) -> float:
 
 def _tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, _COARSE)
+
+
+def described(error: Exception) -> str:
+    """Return type and message of an error, and the user's own line."""
+    line = own_line(error)
+    return f"{type(error).__name__}: {first_line(error)}{f' ({line})' if line else ''}"
 
 
 def first_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from types import FrameType, TracebackType
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,23 +21,6 @@ def install(model: nn.Module, names: Iterable[str], around: Around) -> None:
     for name in names:
         module = model.get_submodule(name)
         module.__dict__["forward"] = _island(module, module.forward, around)
-
-
-def innermost(model: nn.Module, error: BaseException) -> list[str]:
-    """Return the submodules in whose forward the error was raised, the innermost first; the model itself is ''."""
-    names = {id(module): name for name, module in model.named_modules()}
-    found: list[str] = []
-    for frame in _frames(error.__traceback__):
-        owner = frame.f_locals.get("self")
-        if frame.f_code.co_name == "forward" and id(owner) in names:
-            found.append(names[id(owner)])
-    return found[::-1]
-
-
-def _frames(trace: TracebackType | None) -> Iterable[FrameType]:
-    while trace is not None:
-        yield trace.tb_frame
-        trace = trace.tb_next
 
 
 def _slots(module: nn.Module) -> list[tuple[dict[str, Any], str]]:

@@ -64,17 +64,27 @@ def unregistered(model: nn.Module) -> list[tuple[Place, Tensor]]:
     return [(place, tensor) for place, tensor in elsewhere(model) if id(tensor) not in own]
 
 
-def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]]) -> None:
-    """Raise `StackError` if the outputs depend on one of these tensors: its masks would be missing without a word."""
+def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]], own: set[int] | None) -> None:
+    """Raise `StackError` if the outputs depend on one of these tensors: its masks would be missing without a word.
+
+    `own` are the ids of the model's parameters, if nothing else that can be trained may be used at all; None where a loss
+    may well use other networks.
+    """
     found = {id(tensor): place for place, tensor in kept}
     seen: set[Any] = set()
     todo: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    while found and todo:
+    while (found or own is not None) and todo:
         node = todo.pop()
         if node in seen:
             continue
         seen.add(node)
-        place = found.get(id(getattr(node, "variable", None)))
+        used = getattr(node, "variable", None)
+        place = found.get(id(used))
+        if place is None and used is not None and own is not None and id(used) not in own:
+            raise StackError(
+                f"the model uses a trained tensor of shape {tuple(used.shape)} that is none of its parameters: it would "
+                "get no mask. Make it an nn.Parameter of a module, or detach it"
+            )
         if place is not None:
             what = f"the weights of the {place.inside} in" if place.inside else "a weight from"
             instead = "an nn.ModuleList" if place.inside else "an nn.ParameterList, or assign it to an attribute"

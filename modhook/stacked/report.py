@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from modhook.errors import StackError
 from modhook.stacked import canary
-from modhook.stacked.routes import Job, run_loop, run_vmap
-from modhook.stacked.rules.mode import listener
+from modhook.stacked.heard import Heard, listening
+from modhook.stacked.routes import Job, forward, run_loop, run_vmap
 from modhook.stacked.scope import parameter_names
-from modhook.stacked.settle import Choice
+from modhook.stacked.settle import Choice, settle
 from modhook.stacked.stacked import stack
 from modhook.stacked.trees import Tree, flatten
 
@@ -59,8 +55,9 @@ class Report:
     Attributes:
         route, reason: how the whole model runs and why.
         error: the canary's largest relative difference from a plain run, over outputs and gradients.
+        errors: the same for every route that the canary admits.
         milliseconds: one forward and backward pass, best of three: `unmasked` is the plain model on the example, the others
-            run K samples of that size each.
+            (every admitted route) run K samples of that size each.
         bytes: `parameters` is what one set of K weights takes; `saved` is what the chosen route keeps for its backward
             pass, beside the weights; `unmasked` is what the plain model keeps.
     """
@@ -69,6 +66,7 @@ class Report:
     route: str
     reason: str
     error: float
+    errors: dict[str, float]
     parameters: tuple[ParameterReport, ...]
     submodules: tuple[SubmoduleReport, ...]
     milliseconds: dict[str, float]
@@ -92,7 +90,7 @@ class Report:
             f"{count:,} maskable weights in {sum(p.maskable for p in self.parameters)} parameters; K = {self.samples}",
             f"a forward and a backward pass: {times}",
             f"memory: {sizes}",
-            f"largest difference from a plain run: {self.error:.1e}",
+            "largest difference from a plain run: " + ", ".join(f"{n} {e:.1e}" for n, e in self.errors.items()),
         ]
         rows = [
             (p.name, "x".join(map(str, p.shape)), p.dtype, "" if p.maskable else "not maskable", ", ".join(p.tied))
@@ -124,30 +122,36 @@ def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "aut
             for leaf in example.leaves
         ]
     )
-    names = [name for name, parameter in model.named_parameters() if parameter.is_floating_point()]
+    names = tuple(name for name, parameter in model.named_parameters() if parameter.is_floating_point())
     sets = canary.perturbed(model, names, samples)
-    job = Job(model, _forward, sets, arguments, samples, choice.written, choice.islands)
+    job = Job(model, forward, sets, arguments, samples, choice.written, choice.islands, choice.wide)
+    errors = {choice.route: choice.error}
+    if executor != "loop":
+        for other in ("vectorised", "loop"):
+            try:
+                found = settle(model, forward, names, arguments, samples, other)
+                errors.setdefault(found.route, found.error)
+            except StackError:  # not exact by this route, or not at all
+                continue
 
-    def measure() -> tuple[dict[str, float], dict[str, int], dict[str, set[str]], dict[str, set[str]]]:
+    def measure() -> tuple[dict[str, float], dict[str, int], Heard]:
         routes: dict[str, Callable[[], Any]] = {"unmasked": _plain(model, example)}
-        if choice.route != "loop":
-            routes[choice.route] = lambda: run_vmap(_fresh(job))
-        routes["loop"] = lambda: run_loop(_fresh(job))
-        with _listening(model) as (ruled, slow):
+        for name in errors:
+            routes[name] = (lambda: run_loop(_fresh(job))) if name == "loop" else (lambda: run_vmap(_fresh(job)))
+        with listening(model) as heard:
             saved = {name: _saved(routes[name], model) for name in ("unmasked", choice.route)}
-        times = {name: min(_timed(route) for _ in range(_REPEATS)) for name, route in routes.items()}
+        for route in routes.values():
+            _timed(route)
+        rounds = [{name: _timed(route) for name, route in routes.items()} for _ in range(_REPEATS)]
+        times = {name: min(each[name] for each in rounds) for name in routes}
         weights = sum(s.numel() * s.element_size() for s in sets.values())
         sizes = {"parameters": weights, "saved": saved[choice.route], "unmasked": saved["unmasked"]}
-        return times, sizes, ruled, slow
+        return times, sizes, heard
 
-    times, sizes, ruled, slow = canary.quietly(model, measure)
-    submodules = tuple(_submodules(model, choice, ruled, slow))
+    times, sizes, heard = canary.quietly(model, measure)
+    submodules = tuple(_submodules(model, choice, heard))
     parameters = tuple(_parameters(model))
-    return Report(samples, choice.route, choice.reason, choice.error, parameters, submodules, times, sizes)
-
-
-def _forward(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    return net(*args, **kwargs)
+    return Report(samples, choice.route, choice.reason, choice.error, errors, parameters, submodules, times, sizes)
 
 
 def _plain(model: nn.Module, example: Tree) -> Callable[[], Any]:
@@ -195,36 +199,6 @@ def _backward(outputs: Any) -> None:
         torch.stack([t.double() for t in differentiable]).sum().backward()  # type: ignore[no-untyped-call]
 
 
-@contextmanager
-def _listening(model: nn.Module) -> Iterator[tuple[dict[str, set[str]], dict[str, set[str]]]]:
-    """Collect, by submodule, the operations that run by a rule and those that vmap takes sample by sample."""
-    names: dict[int, str] = {id(module): name for name, module in model.named_modules()}
-    ruled: dict[str, set[str]] = {}
-    slow: dict[str, set[str]] = {}
-
-    def running() -> str:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            owner = frame.f_locals.get("self")
-            if isinstance(owner, nn.Module) and id(owner) in names:
-                return names[id(owner)]
-            frame = frame.f_back
-        return ""
-
-    def warned(message: Warning | str, *_: Any, **__: Any) -> None:
-        if found := re.search(r"batching rule for (\S+?)\.? ", str(message)):
-            slow.setdefault(running(), set()).add(found.group(1))
-
-    token = listener.set(lambda operation: ruled.setdefault(running(), set()).add(operation))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = warned
-            yield ruled, slow
-    finally:
-        listener.reset(token)
-
-
 def _parameters(model: nn.Module) -> Iterator[ParameterReport]:
     names = parameter_names(model)
     for name, p in model.named_parameters():
@@ -233,9 +207,7 @@ def _parameters(model: nn.Module) -> Iterator[ParameterReport]:
         yield ParameterReport(name, tuple(p.shape), p.numel(), dtype, p.requires_grad, p.is_floating_point(), others)
 
 
-def _submodules(
-    model: nn.Module, choice: Choice, ruled: dict[str, set[str]], slow: dict[str, set[str]]
-) -> Iterator[SubmoduleReport]:
+def _submodules(model: nn.Module, choice: Choice, heard: Heard) -> Iterator[SubmoduleReport]:
     for name, module in model.named_modules():
         how, detail = "vmap", ""
         island = next((i for i in choice.islands if name == i or name.startswith(f"{i}.")), None)
@@ -243,10 +215,10 @@ def _submodules(
             how, detail = "loop", choice.reason if not name else ""
         elif island is not None:
             how, detail = "island", choice.island_reasons[island] if name == island else f"inside {island}"
-        elif name in slow:
-            how, detail = "slow", ", ".join(sorted(slow[name]))
-        elif name in ruled:
-            how, detail = "rule", ", ".join(sorted(ruled[name]))
+        elif name in heard.slow:
+            how, detail = "slow", ", ".join(sorted(heard.slow[name]))
+        elif name in heard.ruled:
+            how, detail = "rule", ", ".join(sorted(heard.ruled[name]))
         yield SubmoduleReport(name, type(module).__name__, how, detail)
 
 

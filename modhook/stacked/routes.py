@@ -10,8 +10,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from modhook.stacked.blame import blamed
 from modhook.stacked.gather import stacked_outputs
-from modhook.stacked.islands import innermost, install
+from modhook.stacked.islands import install
 from modhook.stacked.rules import Memory, Rules, stock_switches
 from modhook.stacked.rules.bridge import is_stacked
 from modhook.stacked.scope import substituted
@@ -19,6 +20,11 @@ from modhook.stacked.trees import Tree, flatten
 
 Function = Callable[..., Any]
 Around = Callable[[], AbstractContextManager[Any]]
+
+
+def forward(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Call the network: the function of `stack` and `inspect`, where `prepare` has a loss."""
+    return net(*args, **kwargs)
 
 
 @attrs.frozen
@@ -77,9 +83,7 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
             with stock_switches(), around():
                 outputs.append(flatten(job.call(parameters, job.buffers(), tensors)))
         except Exception as error:
-            inside = next((name for name in innermost(job.model, error) if name), "")
-            where = f", in submodule {inside!r}" if inside else ""
-            error.add_note(f"modhook: raised while running mask sample {k + 1} of {job.samples}{where}")
+            error.add_note(blamed(job.model, error, f"while running mask sample {k + 1} of {job.samples}"))
             raise
     return outputs[0].rebuild(stacked_outputs(outputs))
 

@@ -26,7 +26,7 @@ def parameter_names(model: nn.Module) -> dict[str, str]:
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[None]:
-    """Undo, on leaving, every attribute that was set, in any module and in objects that modules keep, and every change of lists, dicts and sets."""
+    """Undo, on leaving, what was set in any module, in objects that modules keep, and in their lists, dicts and sets."""
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
     seen = {id(module) for module in modules}
@@ -85,7 +85,7 @@ _KINDS = (dict, collections.OrderedDict, collections.defaultdict, list, set, col
 
 
 def _containers(values: Any, seen: set[int], depth: int = 3) -> Iterator[tuple[Any, Any]]:
-    """Yield every built-in container, and the attributes of every plain object, among `values` and inside them, each once, with a copy."""
+    """Yield every container, and the attributes of every plain object, among and inside `values`, each once, with a copy."""
     for value in values:
         content: Any = None
         if isinstance(value, _ATOMS):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from modhook.errors import StackError
 from modhook.stacked import canary
+from modhook.stacked.blame import innermost
 from modhook.stacked.choose import choose
-from modhook.stacked.islands import innermost
 from modhook.stacked.outside import elsewhere
 from modhook.stacked.routes import Function, Job, run_loop, run_vmap
 from modhook.stacked.rules import Memory
@@ -48,6 +48,8 @@ def settle(
 ) -> Choice:
     """Run the canary on two samples of these arguments, (K, ...) or shared, and choose.
 
+    `executor` "vectorised" is for reports: vmap, with islands if need be, and never the loop.
+
     Raises:
         StackError: no route reproduces a plain run, or not the one that `executor` asks for.
         Exception: whatever the user's own code raises in a plain run.
@@ -69,6 +71,8 @@ def settle(
             loop, reason = False, ""
         if not loop:
             return attrs.evolve(choice, reason=f"{choice.reason}; {reason}" if reason else choice.reason)
+    if executor == "vectorised" and choice is None:
+        raise StackError(reason)
     looped = canary_.check(run_loop)
     if looped.text:
         raise StackError(_refusal(model, looped.text))
@@ -109,7 +113,7 @@ class _Canary:
         try:
             canary.quietly(job.model, lambda: run_vmap(job, canary.NoDropout))
         except Exception as error:
-            return canary.Finding(f"{type(error).__name__}: {canary.first_line(error)}", error)
+            return canary.Finding(canary.described(error), error)
         return None
 
 

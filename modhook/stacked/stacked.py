@@ -9,9 +9,9 @@ import attrs
 from torch import Tensor, nn
 
 from modhook.errors import StackError, near_miss
-from modhook.stacked.canary import first_line
+from modhook.stacked.canary import described
 from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
-from modhook.stacked.routes import Function, Job, run_loop, run_vmap
+from modhook.stacked.routes import Function, Job, forward, run_loop, run_vmap
 from modhook.stacked.rules import Disagreement
 from modhook.stacked.settle import Choice, settle
 from modhook.stacked.trees import Tree, flatten
@@ -68,7 +68,7 @@ class Stacked:
             try:
                 return run_vmap(job)
             except Exception as error:
-                failure, once = f"{type(error).__name__}: {first_line(error)}", isinstance(error, Disagreement)
+                failure, once = described(error), isinstance(error, Disagreement)
             # Outside the handler, so that the user sees the loop's error, if any, without a vmap traceback.
             self._latest = attrs.evolve(choice, route="loop", reason=f"vmap cannot run this call ({failure})")
             if not once:  # where samples only took different branches, the next call may run stacked again
@@ -174,7 +174,7 @@ def stack(
     """
     refuse(model)
     names = [name for name, parameter in model.named_parameters() if parameter.is_floating_point()]
-    stacked = prepare(model, _forward, None, names, samples, executor)
+    stacked = prepare(model, forward, None, names, samples, executor)
     if example is not None:
         args, kwargs = example
         plain = flatten((tuple(args), dict(kwargs)))
@@ -186,7 +186,3 @@ def stack(
             tuple(names), arguments, samples
         )
     return stacked
-
-
-def _forward(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    return net(*args, **kwargs)
