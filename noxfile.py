@@ -60,3 +60,10 @@ def zoo(session: nox.Session) -> None:
     """Every torch.nn layer, tiny transformers and nasty modules, stacked against a plain loop; `-- --write` writes docs/zoo.md."""
     session.install("-e", ".[test,zoo]", *CONSTRAINTS)
     session.run("pytest", "tests/zoo", *session.posargs, env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory and write docs/benchmarks.md; about fifteen minutes; -- --quick prints and writes nothing."""
+    session.install("-e", ".", *CONSTRAINTS)
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)

@@ -1,0 +1,51 @@
+"""Medians of interleaved steps, and peaks of memory."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def interleaved(steps: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5) -> dict[str, float]:
+    """Return the median milliseconds of each step: all take turns, for about `seconds` in all, at least `least` rounds."""
+    for step in steps.values():  # the first steps settle the route, compile and fill the caches
+        step()
+        step()
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or min(map(len, times.values())) < least:
+        for name, step in steps.items():
+            _wait()
+            start = time.perf_counter()
+            step()
+            _wait()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def peak(step: Callable[[], Any]) -> int:
+    """Return the bytes that a step has allocated at its peak, above what there was before it."""
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        step()
+    total = most = 0
+    events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        total += event.nbytes()
+        most = max(most, total)
+    return most
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,75 @@
+"""Runs the benchmarks and writes docs/benchmarks.md, its figure and docs/benchmarks.json: `nox -s bench [-- --quick]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import curves
+import end_to_end
+import table
+import torch
+from networks import CASES
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    """Measure, print, and write unless --quick."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short measurements; nothing is written")
+    parser.add_argument("--only", nargs="*", choices=list(CASES), help="rows of the table; nothing is written")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    seconds = 3.0 if options.quick else 30.0
+    results: dict[str, Any] = {"table": {}, "machine": _machine(options.device)}
+    for name in options.only or CASES:
+        results["table"][name] = table.measure(CASES[name], options.device, seconds)
+        for line in table.rows({name: results["table"][name]}):
+            print(
+                "  ".join(cell.rjust(len(head)) for cell, head in zip(line, table.rows({})[0], strict=True)), flush=True
+            )
+    if options.quick or options.only:
+        return
+    results["curves"] = curves.measure(options.device, seconds / 6)
+    results["end_to_end"] = end_to_end.measure()
+    print(json.dumps(results["end_to_end"], indent=1))
+    suffix = "" if options.device == "cpu" else f"-{options.device}"
+    (ROOT / f"docs/benchmarks{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
+    curves.draw(results["curves"], ROOT / f"docs/benchmarks{suffix}.png")
+    (ROOT / f"docs/benchmarks{suffix}.md").write_text(_page(results, suffix))
+
+
+def _page(results: dict[str, Any], suffix: str) -> str:
+    rows = table.rows(results["table"])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    text = (Path(__file__).parent / "page.md").read_text()
+    steep = "\n".join(
+        f"- {curve}, {name}: {', '.join(f'{s:.2f}' for s in curves.slopes(points))} between {_list(points)}"
+        for curve, networks in results["curves"].items()
+        for name, points in networks.items()
+    )
+    ends = results["end_to_end"]
+    return text.format(
+        machine=results["machine"], table="\n".join(lines), slopes=steep, figure=f"benchmarks{suffix}.png",
+        overhead=100 * (ends["runner_step_ms"] / ends["bare_step_ms"] - 1), **ends,
+    )  # fmt: skip
+
+
+def _list(points: list[curves.Point]) -> str:
+    return ", ".join(f"{point['x']:g}" for point in points)
+
+
+def _machine(device: str) -> str:
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
