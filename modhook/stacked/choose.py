@@ -1,7 +1,7 @@
 """The table by which `auto` picks among the routes that the canary admits; never by the clock, so that runs repeat.
 
-Measured with `nox -s bench` on two CPU cores (docs/executor.md has the figures); the first row that fits counts. To change
-the choice, change the table.
+Measured on two CPU cores (docs/executor.md has the figures and says how); the first row that fits counts. To change the
+choice, change the table.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from torch.nn.modules.conv import _ConvNd
 
 @attrs.frozen
 class Facts:
-    """What the table may ask: the device type, K, and the share of convolutions among the model's weights."""
+    """What the table may ask: the device type, K, and the number of weights, in convolutions and in all."""
 
     device: str
     samples: int
-    convolutions: float
+    convolutions: int
+    weights: int
 
 
 @attrs.frozen
@@ -33,6 +34,11 @@ class Row:
 
 TABLE = (
     Row("one mask sample", lambda f: f.samples == 1, loop=True),
+    Row(
+        "on CPU, convolutions hold at least half of the weights, and 100,000",
+        lambda f: f.device == "cpu" and f.convolutions >= max(100_000, f.weights / 2),
+        loop=True,
+    ),
     Row("everything else", lambda f: True, loop=False),
 )
 
@@ -43,7 +49,7 @@ def facts(model: nn.Module, samples: int) -> Facts:
     inside = {id(p): p.numel() for m in model.modules() if isinstance(m, _ConvNd) for p in m.parameters(recurse=False)}
     total = sum(p.numel() for p in parameters.values())
     device = next((p.device.type for p in parameters.values()), "cpu")
-    return Facts(device, samples, sum(inside.values()) / max(1, total))
+    return Facts(device, samples, sum(inside.values()), total)
 
 
 def choose(model: nn.Module, samples: int) -> tuple[bool, str]:

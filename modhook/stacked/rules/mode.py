@@ -13,7 +13,6 @@ from torch.overrides import TorchFunctionMode
 
 from modhook.stacked.rules.attention import attention
 from modhook.stacked.rules.bridge import is_stacked
-from modhook.stacked.rules.convolution import CONVOLUTIONS, convolution
 from modhook.stacked.rules.fresh import FRESH, fresh
 from modhook.stacked.rules.linear import linear
 from modhook.stacked.rules.lookups import bilinear, embedding, one_by_one
@@ -31,7 +30,6 @@ Rule = Callable[[Memory, Callable[..., Any], tuple[Any, ...], dict[str, Any]], A
 _RULES: dict[Any, Rule] = {
     **{getattr(torch._VF, name): layer for name in LAYERS},
     **{getattr(torch._VF, name): cell for name in CELLS},
-    **dict.fromkeys(CONVOLUTIONS, convolution),
     F.scaled_dot_product_attention: attention,
     F.linear: linear,
     F.embedding: embedding,
