@@ -115,7 +115,7 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
             return Finding(f"output {i} has another shape than without stacking")
         worst = max(worst, found := _error(output.detach(), torch.stack(plain)))
         if found > _tolerance(output.dtype):
-            return Finding(f"output {i} differs from a plain run by {found:.1e}")
+            return Finding(f"output {i} differs from a plain run by {found:.1e}", worst=found)
     # Some gradients are exactly zero in theory and noise in practice, such as a bias before batch norm: a difference far
     # below the model's largest gradient is none.
     largest = max((g.abs().max().item() for s in expected.gradients for g in s.values() if g.numel()), default=0.0)
@@ -123,7 +123,7 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
         wanted = torch.stack([sample[name] for sample in expected.gradients])
         worst = max(worst, found := _error(gradient, wanted, floor=1e-3 * largest))
         if found > _tolerance(wanted.dtype):
-            return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}")
+            return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}", worst=found)
     return Finding(worst=worst)
 
 
