@@ -1,0 +1,129 @@
+"""Weights outside the parameters are refused by `stack` and `inspect`, by name, with what to do instead."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+from modhook.cli.inspect import inspect_command
+from modhook.errors import StackError
+from modhook.stacked import inspect, prepare, stack
+
+D = 4
+OUTSIDE = nn.Parameter(torch.ones(D, D))
+
+
+class Holder:
+    """An object that is no module."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+
+class Hidden(nn.Module):
+    """Keeps a weight, or a layer, where nn.Module does not look."""
+
+    def __init__(self, kept, use=True):
+        super().__init__()
+        self.linear = nn.Linear(D, D)
+        self.kept, self.use = kept, use
+
+    def forward(self, x):
+        y = self.linear(x)
+        if not self.use:
+            return y
+        kept = self.kept
+        while not isinstance(kept, (torch.Tensor, nn.Module)):
+            kept = (
+                kept.weight
+                if isinstance(kept, Holder)
+                else next(iter(kept.values() if isinstance(kept, dict) else kept))
+            )
+        return kept(y) if isinstance(kept, nn.Module) else y @ kept
+
+
+class Listed(Hidden):
+    """The usual mistake: a list of layers made in `__init__`."""
+
+    def __init__(self):
+        super().__init__([nn.Linear(D, D)])
+
+
+class Global(nn.Module):
+    """Uses a weight of its file."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(D, D)
+
+    def forward(self, x):
+        return self.linear(x) @ OUTSIDE
+
+
+def weight():
+    """Return a parameter."""
+    return nn.Parameter(torch.randn(D, D))
+
+
+@pytest.mark.parametrize(
+    "route", [inspect, lambda model, x: stack(model, example=((x,), {}))], ids=["inspect", "stack"]
+)
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (lambda: [weight()], r"submodule '0' uses a weight from 'kept\[0\]'.*nn.ParameterList"),
+        (lambda: {"a": [weight().requires_grad_(False)]}, r"kept\['a'\]\[0\].*nn.ParameterList"),
+        (lambda: Holder(weight()), r"'kept.weight'.*nn.ParameterList"),
+        (lambda: (nn.Linear(D, D),), r"the weights of the Linear in 'kept\[0\].weight'.*nn.ModuleList"),
+        (lambda: torch.randn(D, D).requires_grad_(), r"'kept', where PyTorch does not register it"),
+    ],
+)
+def test_weights_that_are_no_parameters(kept, message, route):
+    """A list, a dict, an object, a list of layers, a tensor that is trained: the message says where and what to do."""
+    with pytest.raises(StackError, match=message):
+        route(nn.Sequential(Hidden(kept())), torch.randn(2, D))
+
+
+def test_what_is_kept_and_not_used_is_no_matter():
+    """A model may hold another network, such as its teacher, as long as its outputs do not depend on it."""
+    assert stack(Hidden([nn.Linear(D, D)], use=False), example=((torch.randn(2, D),), {})).route == "vmap"
+
+
+def test_trained_tensors_of_a_file():
+    """`stack` and `inspect` refuse a trained tensor that the model does not even hold; a loss may use other networks."""
+    with pytest.raises(StackError, match=r"trained tensor of shape \(4, 4\) that is none of its parameters"):
+        inspect(Global(), torch.randn(2, D))
+    teacher, model = nn.Linear(D, D), nn.Linear(D, D)
+    x = torch.randn(2, 3, D)
+    assert prepare(model, lambda net, x: (net(x) - teacher(x)).square().mean(), (x,), ["weight"], 2).route == "vmap"
+
+
+def test_the_command_refuses_too():
+    """`modhook inspect` says the same."""
+    result = CliRunner().invoke(
+        inspect_command, [f"{__name__.rsplit('.', 1)[-1]}:Listed", "--input", "float[2,4]"], standalone_mode=False
+    )
+    assert isinstance(result.exception, StackError)
+    assert "nn.ModuleList" in str(result.exception)
+
+
+@pytest.mark.parametrize("route", [inspect, lambda model, x: stack(model)], ids=["inspect", "stack"])
+def test_quantised_models(route):
+    """A quantised layer is refused by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch moves its quantisation to another package
+        model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.ReLU(), nn.Linear(D, D)), {nn.Linear})
+    with pytest.raises(
+        StackError, match=r"submodule '1' is quantised \(Linear\): give the network before quantisation"
+    ):
+        route(model, torch.randn(2, D))
+
+
+def test_lazy_models_are_refused_by_inspect():
+    """A lazy layer is refused by name."""
+    with pytest.raises(StackError, match=r"'0.weight' is not initialised yet .* run the model once"):
+        inspect(nn.Sequential(nn.LazyLinear(3)), torch.randn(2, D))
