@@ -67,7 +67,7 @@ def unregistered(model: nn.Module) -> list[tuple[Place, Tensor]]:
 def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]], own: set[int] | None) -> None:
     """Raise `StackError` if the outputs depend on one of these tensors: its masks would be missing without a word.
 
-    `own` are the ids of the model's parameters, if nothing else that can be trained may be used at all; None where a loss
+    `own` are the ids of the model's parameters, if no other nn.Parameter may be used at all; None where a loss
     may well use other networks.
     """
     found = {id(tensor): place for place, tensor in kept}
@@ -80,10 +80,11 @@ def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]], own:
         seen.add(node)
         used = getattr(node, "variable", None)
         place = found.get(id(used))
-        if place is None and used is not None and own is not None and id(used) not in own:
+        # Plain tensors that require gradients are made by models themselves, for the sake of checkpointing.
+        if place is None and isinstance(used, nn.Parameter) and own is not None and id(used) not in own:
             raise StackError(
-                f"the model uses a trained tensor of shape {tuple(used.shape)} that is none of its parameters: it would "
-                "get no mask. Make it an nn.Parameter of a module, or detach it"
+                f"the model uses a parameter of shape {tuple(used.shape)} that none of its modules holds: it would get no "
+                "mask. Assign it to an attribute of a module, or detach it"
             )
         if place is not None:
             what = f"the weights of the {place.inside} in" if place.inside else "a weight from"

@@ -64,6 +64,13 @@ class Global(nn.Module):
         return self.linear(x) @ OUTSIDE
 
 
+class Leaf(Global):
+    """Makes a tensor that requires a gradient, as checkpointing needs it."""
+
+    def forward(self, x):
+        return self.linear((x + 0).detach().requires_grad_())
+
+
 def weight():
     """Return a parameter."""
     return nn.Parameter(torch.randn(D, D))
@@ -93,10 +100,11 @@ def test_what_is_kept_and_not_used_is_no_matter():
     assert stack(Hidden([nn.Linear(D, D)], use=False), example=((torch.randn(2, D),), {})).route == "vmap"
 
 
-def test_trained_tensors_of_a_file():
-    """`stack` and `inspect` refuse a trained tensor that the model does not even hold; a loss may use other networks."""
-    with pytest.raises(StackError, match=r"trained tensor of shape \(4, 4\) that is none of its parameters"):
+def test_parameters_of_a_file():
+    """`stack` and `inspect` refuse a parameter that the model does not even hold; a loss may use other networks."""
+    with pytest.raises(StackError, match=r"parameter of shape \(4, 4\) that none of its modules holds"):
         inspect(Global(), torch.randn(2, D))
+    assert stack(Leaf(), example=((torch.randn(2, D),), {})).route in ("vmap", "loop")
     teacher, model = nn.Linear(D, D), nn.Linear(D, D)
     x = torch.randn(2, 3, D)
     assert prepare(model, lambda net, x: (net(x) - teacher(x)).square().mean(), (x,), ["weight"], 2).route == "vmap"
