@@ -15,11 +15,12 @@ from torch.nn.modules.conv import _ConvNd
 
 @attrs.frozen
 class Facts:
-    """What the table may ask: the device type, K, and the number of weights, in convolutions and in all."""
+    """What the table may ask: the device type, K, and the number of weights, in convolutions, attention layers and in all."""
 
     device: str
     samples: int
     convolutions: int
+    attention: int
     weights: int
 
 
@@ -39,6 +40,11 @@ TABLE = (
         lambda f: f.device == "cpu" and f.convolutions >= max(100_000, f.weights / 2),
         loop=True,
     ),
+    Row(
+        "on CPU, attention layers (nn.MultiheadAttention) hold at least a quarter of the weights",
+        lambda f: f.device == "cpu" and f.attention * 4 >= max(1, f.weights),
+        loop=True,
+    ),
     Row("everything else", lambda f: True, loop=False),
 )
 
@@ -46,10 +52,15 @@ TABLE = (
 def facts(model: nn.Module, samples: int) -> Facts:
     """Return what the table may ask about this model under K parameter sets."""
     parameters = {id(p): p for p in model.parameters()}
-    inside = {id(p): p.numel() for m in model.modules() if isinstance(m, _ConvNd) for p in m.parameters(recurse=False)}
     total = sum(p.numel() for p in parameters.values())
     device = next((p.device.type for p in parameters.values()), "cpu")
-    return Facts(device, samples, sum(inside.values()), total)
+    return Facts(device, samples, _inside(model, _ConvNd), _inside(model, nn.MultiheadAttention), total)
+
+
+def _inside(model: nn.Module, kind: type[nn.Module]) -> int:
+    """Return the number of weights in modules of a kind, each counted once."""
+    found = {id(p): p.numel() for m in model.modules() if isinstance(m, kind) for p in m.parameters()}
+    return sum(found.values())
 
 
 def choose(model: nn.Module, samples: int) -> tuple[bool, str]:
