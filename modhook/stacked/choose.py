@@ -41,8 +41,8 @@ TABLE = (
         loop=True,
     ),
     Row(
-        "on CPU, attention layers (nn.MultiheadAttention) hold at least a quarter of the weights",
-        lambda f: f.device == "cpu" and f.attention * 4 >= max(1, f.weights),
+        "on CPU, attention layers (nn.MultiheadAttention) hold at least a quarter of the weights, and 100,000",
+        lambda f: f.device == "cpu" and f.attention >= max(100_000, f.weights / 4),
         loop=True,
     ),
     Row("everything else", lambda f: True, loop=False),
