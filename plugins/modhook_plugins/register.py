@@ -17,6 +17,12 @@ def modhook_models() -> list[Spec]:
             "LSTM encoder-decoder for sequence to sequence tasks",
             f"{_HERE}.networks.seq2seq_lstm:Seq2SeqLSTM",
         ),
+        Spec(
+            "seq2seq_transformer",
+            "Transformer encoder-decoder for sequence to sequence tasks",
+            f"{_HERE}.networks.seq2seq_transformer:Seq2SeqTransformer",
+        ),
+        Spec("lstm", "LSTM layers with a linear readout, for vectors or sequences of vectors", f"{_HERE}.networks.lstm:LSTM"),
     ]
 
 

@@ -17,6 +17,11 @@ def modhook_tasks() -> list[Spec]:
             f"{_HERE}.addmul:AddMul",
         ),
         Spec(
+            "double_addition",
+            "Two independent additions of two-digit numbers modulo 100 in one network",
+            f"{_HERE}.double_addition:DoubleAddition",
+        ),
+        Spec(
             "scan",
             "SCAN: commands to actions, with the simple, length, jump and turn-left splits",
             f"{_HERE}.scan.task:Scan",
