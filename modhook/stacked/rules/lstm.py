@@ -139,10 +139,11 @@ class _Steps(torch.autograd.Function):
         gates = gates.view(k, t, b, 4 * size)
         out, cells, squashed = (take((k, t, b, size), x.dtype, x.device) for _ in range(3))
         start = h, c.contiguous()
-        with cell_steps(x.dtype) as (step, _):
+        with cell_steps(x.dtype) as (forward, _):
+            step = forward(gates, start[1], cells, squashed, out)
             for s in range(t):
                 gates[:, s].baddbmm_(h, w_hh.mT)  # (K, B, 4H)
-                step(gates, start[1], cells, squashed, out, s)
+                step(s)
                 h = out[:, s]
         ctx.set_materialize_grads(False)
         ctx.store = store
@@ -159,13 +160,15 @@ class _Steps(torch.autograd.Function):
         _, ih, hh, bias, needs_x, needs_h, needs_c = ctx.needs_input_grad
         d_gates = take(gates.shape, gates.dtype, gates.device)
         d_out = out.new_zeros(out.shape) if d_out is None else d_out.contiguous()
-        d_h = out.new_zeros(c0.shape) if d_h is None else d_h.contiguous()
-        d_c = out.new_zeros(c0.shape) if d_c is None else d_c.clone(memory_format=torch.contiguous_format)
-        with cell_steps(x.dtype) as (_, step):
+        d_h, d_c = (
+            out.new_zeros(c0.shape) if d is None else d.clone(memory_format=torch.contiguous_format) for d in (d_h, d_c)
+        )
+        with cell_steps(x.dtype) as (_, backward):
+            step = backward(gates, c0, cells, squashed, d_out, d_h, d_c, d_gates)
             for s in reversed(range(t)):
-                step(gates, c0, cells, squashed, d_out, d_h, d_c, d_gates, s)  # d_c becomes that of the step before
+                step(s)  # d_c becomes that of the step before
                 if s or needs_h:
-                    d_h = torch.bmm(d_gates[:, s], w_hh)
+                    torch.bmm(d_gates[:, s], w_hh, out=d_h)
         flat = d_gates.view(k, t * b, -1)  # (K, T B, 4H)
         if ih or hh or bias:
             before = h0 if t == 1 else torch.cat([h0.unsqueeze(1), out[:, :-1]], 1).view(k, t * b, -1)

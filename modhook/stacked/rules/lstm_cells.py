@@ -8,14 +8,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-Step = Callable[..., None]
+Step = Callable[[int], None]
+Bind = Callable[..., Step]
 
 
 @contextmanager
-def cell_steps(dtype: torch.dtype) -> Iterator[tuple[Step, Step]]:
-    """Give the forward and the backward function of one time step, with the arguments of `forward` and `backward`."""
+def cell_steps(dtype: torch.dtype) -> Iterator[tuple[Bind, Bind]]:
+    """Give two functions that take the tensors of `forward` and `backward` and return what does time step s with them."""
     if dtype != torch.float32:
-        yield forward, backward
+        yield _on_tensors(forward), _on_tensors(backward)
         return
     from modhook import kernels
     from modhook.stacked.rules import lstm_kernels
@@ -28,8 +29,16 @@ def cell_steps(dtype: torch.dtype) -> Iterator[tuple[Step, Step]]:
         yield _on_arrays(lstm_kernels.forward_step), _on_arrays(lstm_kernels.backward_step)
 
 
-def _on_arrays(kernel: Callable[..., None]) -> Step:
-    return lambda *args: kernel(*(a.detach().numpy() if isinstance(a, Tensor) else a for a in args))
+def _on_tensors(function: Callable[..., None]) -> Bind:
+    return lambda *tensors: lambda s: function(*tensors, s)
+
+
+def _on_arrays(kernel: Callable[..., None]) -> Bind:
+    def bind(*tensors: Tensor) -> Step:
+        arrays = [t.detach().numpy() for t in tensors]
+        return lambda s: kernel(*arrays, s)
+
+    return bind
 
 
 def forward(gates: Tensor, c: Tensor, cells: Tensor, squashed: Tensor, out: Tensor, s: int) -> None:
