@@ -193,12 +193,13 @@ def pull_back_weights_spread(keys, threads, logits, grad, out):  # type: ignore[
         pull_back_weights(keys, blocks * t // threads, blocks * (t + 1) // threads, logits, grad, out)
 
 
-_SPREAD = {
+_SPREAD: dict[Any, Callable[..., None]] = {
     fill: fill_spread,
     sample: sample_spread,
     pull_back: pull_back_spread,
     pull_back_weights: pull_back_weights_spread,
 }
+_CPUS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 # Below this many numbers, waking the threads costs more than the work.
 _SPREAD_FROM = 1 << 17
 # Not every kind of thread that numba knows may be started from two threads at once.
@@ -220,13 +221,13 @@ def run(kernel: Callable[..., None], keys: Any, *arrays: Any, threads: int) -> N
 
 def alone(threads: int) -> bool:
     """Return whether kernels must, or are asked to, run on the calling thread only."""
-    return threads == 1 or numba.config.NUMBA_NUM_THREADS == 1 or _state["forked"]
+    return threads == 1 or _CPUS == 1 or _state["forked"]
 
 
 @contextmanager
 def on_threads(threads: int) -> Iterator[int]:
     """Let `spread` kernels use that many threads, as far as the machine has them; gives their number."""
-    count = min(threads, numba.config.NUMBA_NUM_THREADS)
+    count = min(threads, _CPUS)
     with _one:
         numba.set_num_threads(count)
         yield count

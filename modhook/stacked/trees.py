@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from modhook.stacked.shared import Shared
+from modhook.stacked.tensors import Shared
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Generator, type)
 _OPAQUE = (nn.Module, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)

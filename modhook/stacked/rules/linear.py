@@ -32,7 +32,7 @@ def linear(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwar
             t if has_k else t.expand(samples, *t.shape) for t, has_k in zip(tensors, stacked, strict=True)
         )
         rows = x.reshape(samples, -1, x.shape[-1])  # (K, N, in)
-        out = _Linear.apply(rows, weight, rest[0] if rest else None)  # (K, N, out)
+        out = _Linear.apply(rows, weight, rest[0] if rest else None)  # type: ignore[no-untyped-call]  # (K, N, out)
         return (out.view(*x.shape[:-1], weight.shape[1]),)
 
     return bridge(compute, tensors)[0]
@@ -42,7 +42,7 @@ class _Linear(torch.autograd.Function):
     """x (K, N, in), weight (K, out, in), bias (K, out) or None -> (K, N, out)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return torch.bmm(x, weight.mT) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
 
