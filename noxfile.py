@@ -67,3 +67,14 @@ def bench(session: nox.Session) -> None:
     """Measure speed and memory and write docs/benchmarks.md; about fifteen minutes; -- --quick prints and writes nothing."""
     session.install("-e", ".", *CONSTRAINTS)
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def studies(session: nox.Session) -> None:
+    """Check every study, and run the smoke variant of each; arguments after -- name studies: `-- scan tuple_fnn`."""
+    session.install("-e", ".", *CONSTRAINTS)
+    files = [Path("studies", f"{name}.toml") for name in session.posargs] or sorted(Path("studies").glob("*.toml"))
+    session.run("modhook", "check", *map(str, files))
+    out = str(Path(session.create_tmp()) / "results")
+    for file in files:
+        session.run("modhook", "run", str(file), "--variant", "smoke", "--out", out, "--fresh", "--yes", silent=True)

@@ -35,8 +35,17 @@ def make_optimizer(
     raise UserError(f"unknown optimizer {kind!r}{near_miss(kind, OPTIMIZERS)}; give one of {', '.join(OPTIMIZERS)}.")
 
 
-def learning_rate(step: int, lr: float, *, warmup: int = 0, decay_at: Sequence[int] = (), decay: float = 0.1) -> float:
-    """Return the rate of step number `step` (from 0): linear warm-up over `warmup` steps, times `decay` from each of `decay_at`."""
+def learning_rate(
+    step: int, lr: float, *, warmup: int = 0, decay_at: Sequence[int] = (), decay: float = 0.1, schedule: str = "steps"
+) -> float:
+    """Return the rate of step number `step` (from 0).
+
+    `"steps"`: linear warm-up over `warmup` steps, times `decay` from each of `decay_at`. `"transformer"`, with i the step from
+    1: `lr * sqrt(4000) * min(i * 4000**-1.5, i**-0.5)`, which peaks at `lr` at step 4,000; the other arguments do nothing.
+    """
+    if schedule == "transformer":
+        i = step + 1
+        return lr * 4000**0.5 * min(i * 4000**-1.5, i**-0.5)
     rate = lr * decay ** sum(step >= at for at in decay_at)
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
 

@@ -33,9 +33,12 @@ class Trainer:
         warmup: int = 0,
         decay_at: Sequence[int] = (),
         decay: float = 0.1,
+        schedule: str = "steps",
     ) -> None:
         self.model, self.loss, self.clip = model, loss, clip
-        self._rate = functools.partial(learning_rate, lr=lr, warmup=warmup, decay_at=decay_at, decay=decay)
+        self._rate = functools.partial(
+            learning_rate, lr=lr, warmup=warmup, decay_at=decay_at, decay=decay, schedule=schedule
+        )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
             optimizer, self.parameters, lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps
@@ -88,7 +91,7 @@ def train_network(
         steps: optimiser steps.
         tracker: told about every step.
         callback: called with the step number (from 1) after every step.
-        **options: optimizer, lr, weight_decay, momentum, betas, eps, clip, warmup, decay_at, decay; the defaults are the
+        **options: optimizer, lr, weight_decay, momentum, betas, eps, clip, warmup, decay_at, decay, schedule; the defaults are the
             reference's (Adam, 1e-3, global gradient norm clipped at 1).
 
     Raises:

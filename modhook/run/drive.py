@@ -170,9 +170,9 @@ def _tasks(study: Study, plugins: Plugins) -> list[Task]:
         if key not in known:
             known[key] = build_task(point.study, plugins)
         found.append(known[key])
-    first = found[0]
+    first, order = found[0], plugins.load("protocols", study.study.protocol)()
     for task in found[1:]:
-        if task.splits != first.splits or task.stages != first.stages:
+        if task.splits != first.splits or order.stages(task) != order.stages(first):
             raise UserError("a sweep must not change the task's splits or stages; make it two studies.")
     return found
 

@@ -61,10 +61,11 @@ def build(
     task = named("tasks", table.get("task", {}), ("task",), plugins, problems)
     model = named("models", table.get("model", {}), ("model",), plugins, problems)
     train = _section(TrainSection, "train", table, problems)
-    masks = _section(MasksSection, "masks", table, problems)
+    protocol = _plugin_of("protocols", StudySection, "study", "protocol", table, plugins, problems)
+    unmasked = "masks" not in table and task and protocol and not protocol().masked_stages(task[1])
+    masks = MasksSection(steps=1) if unmasked else _section(MasksSection, "masks", table, problems)  # steps: unused
     analyses = _analyses(table.get("analyses", {}), plugins, problems)
     run = _section(RunSection, "run", table, problems)
-    protocol = _plugin_of("protocols", StudySection, "study", "protocol", table, plugins, problems)
     _plugin_of("samplers", MasksSection, "masks", "sampler", table, plugins, problems)
     if train:
         _check_weights(train, file, problems)

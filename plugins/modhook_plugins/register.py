@@ -70,7 +70,8 @@ def modhook_samplers() -> list[Spec]:
 def modhook_protocols() -> list[Spec]:
     """The order of work of a run."""
     return [
-        Spec("posthoc", "Train or load, freeze, then learn one mask per stage", f"{_HERE}.protocols.posthoc:Posthoc")
+        Spec("posthoc", "Train or load, freeze, then learn one mask per stage", f"{_HERE}.protocols.posthoc:Posthoc"),
+        Spec("baseline", "Train or load and measure, without masks", f"{_HERE}.protocols.baseline:Baseline"),
     ]
 
 

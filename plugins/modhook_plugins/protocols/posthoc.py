@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import modhook
 from modhook import Masks, Protocol, Stage, Task
 from modhook.select import matching
-from modhook.train import train_network
+from modhook_plugins.protocols.training import train_or_load
 
 if TYPE_CHECKING:
     from modhook.run.context import RunContext, StageRecord
@@ -30,40 +30,11 @@ class Posthoc(Protocol):
         if context.done("unmasked"):
             context.load_weights()
         else:
-            self._train(context)
+            train_or_load(context)
         context.model.eval().requires_grad_(False)
         for stage in context.task.stages:
             if not context.done(stage.name):
                 self._mask(context, stage)
-
-    def _train(self, context: RunContext) -> None:
-        train = context.study.train
-        steps = 0 if train.weights else train.steps
-        with context.stage("unmasked", steps) as record:
-            if train.weights:
-                context.load_pretrained()
-            else:
-                record.history = train_network(
-                    context.model,
-                    context.batches(None, train.batch),
-                    context.task.loss,
-                    steps,
-                    context.tracker,
-                    context.validator(record, steps, train.validate_every),
-                    optimizer=train.optimizer,
-                    lr=train.lr,
-                    weight_decay=train.weight_decay,
-                    momentum=train.momentum,
-                    betas=train.betas,
-                    eps=train.eps,
-                    clip=train.clip,
-                    warmup=train.warmup,
-                    decay_at=train.decay_at,
-                    decay=train.decay,
-                )
-            record.keep_weights = True
-            context.model.eval()
-            record.scores = context.score()
 
     def _mask(self, context: RunContext, stage: Stage) -> None:
         study, masks = context.study, context.study.masks

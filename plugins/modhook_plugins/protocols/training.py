@@ -1,0 +1,42 @@
+"""Base training as every protocol does it: train, or load weights, then measure without masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modhook.train import train_network
+
+if TYPE_CHECKING:
+    from modhook.run.context import RunContext
+
+
+def train_or_load(context: RunContext) -> None:
+    """Compute the stage `unmasked`: the trained weights are kept, and measured in eval mode."""
+    train = context.study.train
+    steps = 0 if train.weights else train.steps
+    with context.stage("unmasked", steps) as record:
+        if train.weights:
+            context.load_pretrained()
+        else:
+            record.history = train_network(
+                context.model,
+                context.batches(None, train.batch),
+                context.task.loss,
+                steps,
+                context.tracker,
+                context.validator(record, steps, train.validate_every),
+                optimizer=train.optimizer,
+                lr=train.lr,
+                weight_decay=train.weight_decay,
+                momentum=train.momentum,
+                betas=train.betas,
+                eps=train.eps,
+                clip=train.clip,
+                warmup=train.warmup,
+                decay_at=train.decay_at,
+                decay=train.decay,
+                schedule=train.schedule,
+            )
+        record.keep_weights = True
+        context.model.eval()
+        record.scores = context.score()

@@ -1,0 +1,147 @@
+"""Every study file against the published numbers, written here once more; and its smaller variants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modhook.study import Study, check, load, points
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+COMMON = {
+    "study.seeds": 10,
+    "study.protocol": "posthoc",
+    "train.steps": 20_000,
+    "train.batch": 128,
+    "train.optimizer": "adam",
+    "train.lr": 1e-3,
+    "train.weight_decay": 0.0,
+    "train.clip": 1.0,
+    "train.warmup": 0,
+    "train.decay_at": (),
+    "masks.steps": 20_000,
+    "masks.samples": 4,
+    "masks.lr": 1e-2,
+    "masks.init": 2.0,
+    "masks.batch": None,
+    "masks.exclude": ("*bias*",),
+}
+ADDMUL = {**COMMON, "task.name": "addmul", "task.train_size": 1_000_000, "task.valid_size": 10_000, "masks.beta": 1e-4}
+TUPLE = {**COMMON, "task.name": "double_addition", "task.train_size": 1_000_000, "task.valid_size": 10_000}
+TUPLE_FNN = {**TUPLE, "task.mode": "fnn", "task.copied_io": False, "model.name": "fnn", "masks.beta": 4e-4}
+LSTM = {"model.name": "lstm", "model.hidden": 256, "model.layers": 2, "masks.beta": 1e-4}
+SCAN = {
+    **COMMON,
+    "task.name": "scan",
+    "task.splits": ("simple", "jump", "length", "turn_left"),
+    "task.train_split": "simple",
+    "train.steps": 25_000,
+    "train.batch": 256,
+    "train.clip": 5.0,
+    "masks.steps": 25_000,
+    "masks.exclude": ("*embedding*", "*bias*"),
+}
+SCAN_LSTM = {
+    "task.teacher_forcing": 0.5,
+    "model.name": "seq2seq_lstm",
+    "model.embedding": 16,
+    "model.hidden": 200,
+    "model.layers": 2,
+    "model.dropout": 0.5,
+}
+SCAN_TRANSFORMER = {
+    "task.teacher_forcing": 1.0,
+    "train.eval_batch": 2048,
+    "model.name": "seq2seq_transformer",
+    "model.dim": 100,
+    "model.heads": 4,
+    "model.encoder_layers": 3,
+    "model.decoder_layers": 3,
+    "model.feedforward": 2,
+    "model.dropout": 0.1,
+    "model.tied": False,
+}
+BASELINE = {k: v for k, v in SCAN.items() if not k.startswith("masks.") and k != "task.train_split"}
+BETAS = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12.5, 15, 17.5, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "addmul_fnn": {**ADDMUL, "model.name": "fnn"},
+    "addmul_fnn_big": {**ADDMUL, "model.name": "fnn", "model.hidden": (2000,) * 4},
+    "addmul_fnn_huge": {**ADDMUL, "model.name": "fnn", "model.hidden": (4000,) * 4},
+    "addmul_lstm": {**ADDMUL, **LSTM, "model.steps": 3},
+    "addmul_beta": {k: v for k, v in ADDMUL.items() if k != "masks.beta"} | {"model.name": "fnn"},
+    "tuple_fnn": {**TUPLE_FNN, "model.hidden": (2000,) * 4, "analyses.inverse.io": ()},
+    "tuple_fnn_copied_io": {**TUPLE_FNN, "model.hidden": (2000,) * 4, "task.copied_io": True},
+    "tuple_fnn_fullmask_io": {
+        **TUPLE_FNN,
+        "model.hidden": (2000,) * 4,
+        "analyses.inverse.io": ("layer1.weight", "output.weight"),
+        "analyses.inverse.io_mask": "full",
+    },
+    "tuple_fnn_small": {**TUPLE_FNN, "model.hidden": (800,) * 4},
+    "tuple_lstm": {**TUPLE, **LSTM, "task.tuple2_delay": 0},
+    "tuple_lstm_fullmask_io": {
+        **TUPLE,
+        **LSTM,
+        "analyses.inverse.io": ("lstm.weight_ih_l0", "output.weight"),
+        "analyses.inverse.io_mask": "full",
+    },
+    "scan": {**SCAN, **SCAN_LSTM, "masks.beta": 3e-5},
+    "scan_transformer": {
+        **SCAN,
+        **SCAN_TRANSFORMER,
+        "masks.beta": 6e-4,
+        "masks.exclude": ("*embedding*", "*.linear?.bias", "output.bias"),  # layer norms are masked, their offset too
+    },
+    "scan_baselines": {**BASELINE, **SCAN_LSTM, "study.protocol": "baseline"},
+}
+SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "addmul_fnn": {"model.hidden": ((800,) * 4, (400, 400, 200))},
+    "addmul_beta": {"model.hidden": ((800,) * 4, (2000,) * 4), "masks.beta": tuple(float(f"{b}e-5") for b in BETAS)},
+    "tuple_lstm": {"task.mode": ("only_one_io", "together")},
+    "tuple_lstm_fullmask_io": {"task.mode": ("only_one_io", "together")},
+    "scan_baselines": {"task.train_split": ("length", "jump", "turn_left")},
+}
+FILES = sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+
+def value(study: Study, key: str) -> Any:
+    """Return a study's value by its key in the file."""
+    section, _, rest = key.partition(".")
+    if section == "analyses":
+        name, _, option = rest.partition(".")
+        return getattr(study.analyses[name], option)
+    if section in ("task", "model"):
+        named = getattr(study, section)
+        return named.name if rest == "name" else getattr(named.options, rest)
+    return getattr(getattr(study, section), rest)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_as_published(name: str) -> None:
+    """A study's numbers are the published ones, and so is its grid."""
+    study = load(STUDIES / f"{name}.toml")
+    assert study.study.name == name
+    assert {key: value(study, key) for key in PUBLISHED[name]} == PUBLISHED[name]
+    assert dict(study.sweep) == SWEEPS.get(name, {})
+    if study.study.protocol == "posthoc":
+        assert (study.mask_batch, study.mask_clip, study.reg_batch) == (study.train.batch, study.train.clip, study.train.batch)
+
+
+def test_transformer_baselines() -> None:
+    """The baselines' second network is the published Transformer, on the same three splits."""
+    study = load(STUDIES / "scan_baselines.toml", "transformer")
+    assert {key: value(study, key) for key in SCAN_TRANSFORMER} == SCAN_TRANSFORMER
+    assert [value(p.study, "task.train_split") for p in points(study)] == ["length", "jump", "turn_left"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_and_variant_is_in_order(name: str) -> None:
+    """Every study is sound as it stands and in all its variants, and has a smoke variant of one seed."""
+    results = {c.variant: c for c in check(STUDIES / f"{name}.toml")}
+    assert [c.problems for c in results.values()] == [()] * len(results)
+    assert results["smoke"].study is not None
+    assert results["smoke"].study.study.seeds == 1
+    assert name == "quickstart" or "quick" in results
