@@ -141,6 +141,29 @@ def test_stacked_values_written_into_a_new_tensor():
     assert stacked.route == "vmap"
 
 
+class Frames(nn.Module):
+    """Marks in a tensor that it makes where each sequence ends, and asks that tensor a question, as speech models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(D, D)
+
+    def forward(self, x, mask):
+        ends = torch.zeros(B, T, dtype=torch.long)
+        ends[torch.arange(B), mask.sum(1) - 1] = 1
+        kept = ends.flip(-1).cumsum(-1).flip(-1).bool()
+        return self.linear(x) if kept.all() else self.linear(x) * kept[..., None]
+
+
+def test_questions_to_a_new_tensor():
+    """A tensor that the module makes from its inputs does not depend on weights, and may be asked."""
+    model, x = Frames(), torch.randn(K, B, T, D)
+    mask = prefix([6, 5, 4, 3]).expand(K, B, T)
+    stacked = stack(model)
+    exact(stacked, model, loops.parameter_sets(model, K), x, mask)
+    assert stacked.route == "vmap"
+
+
 def test_values_that_depend_on_weights_make_an_island():
     """Such values agree by chance when the route is checked, and hardly ever later: they are never trusted."""
     model, x = nn.Sequential(nn.Linear(D, D), WeightReader()), torch.randn(K, B, D)
