@@ -33,6 +33,8 @@ def test_initialisation() -> None:
             assert abs(float(gate.std()) / (gain * plain) - 1) < 0.05
         cell = getattr(net.lstm, f"weight_hh_l{layer}").detach().chunk(4)[2]
         torch.testing.assert_close(cell @ cell.T, torch.eye(256) * (5 / 3) ** 2 / 2, rtol=0, atol=1e-5)
+    for readout in (net.output.weight, net.output.bias):  # torch's own: uniform within 1 / sqrt(fan in)
+        assert 0.9 / 16 < readout.detach().abs().max() <= 1 / 16
 
 
 def test_another_task_is_refused() -> None:

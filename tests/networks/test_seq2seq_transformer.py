@@ -96,6 +96,8 @@ def test_initialisation() -> None:
         assert 0.99 * bound < chunk.abs().max() <= bound
     wide = 2**0.5 * (6 / 300) ** 0.5
     assert 0.99 * wide < names["decoder.2.linear1.weight"].abs().max() <= wide
+    readout = (6 / 107) ** 0.5
+    assert 0.97 * readout < names["output.weight"].abs().max() <= readout
     assert names["target_embedding.weight"].shape == (8, 100)
     assert abs(float(names["target_embedding.weight"].detach().std()) - 1) < 0.1
 

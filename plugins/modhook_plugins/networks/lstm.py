@@ -1,4 +1,7 @@
-"""An LSTM with a linear readout, of stock layers, with the paper's initialisation (reference, section 4)."""
+"""An LSTM with a linear readout, of stock layers, with the paper's initialisation (reference, section 4).
+
+The readout keeps torch's default initialisation, as the paper's does.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,6 @@ class LSTMReadout(nn.Module):
         self.output = nn.Linear(hidden, outputs)
         for layer in range(layers):
             _initialise(self.lstm, layer)
-        nn.init.xavier_normal_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of a sequence, or the last output of a repeated vector."""

@@ -33,6 +33,8 @@ class TransformerEncoderDecoder(nn.Module):
         decoder = [nn.TransformerDecoderLayer(o.dim, o.heads, **sizes) for _ in range(o.decoder_layers)]
         self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
         self.output = None if o.tied else nn.Linear(o.dim, target_vocabulary)
+        if self.output is not None:
+            nn.init.xavier_uniform_(self.output.weight)
         self.dropout = nn.Dropout(o.dropout)
         for layer in (*encoder, *decoder):
             _initialise(layer, o)
