@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -140,7 +141,7 @@ class _Canary:
                 job, arguments=arguments, written=self.expected.written, wide=wide, memory=Memory(strict=True, wide=wide)
             )
             try:
-                canary.quietly(job.model, lambda asked=asked: run_vmap(asked, canary.NoDropout))
+                canary.quietly(job.model, partial(run_vmap, asked, canary.NoDropout))
             except Exception as error:
                 if wide or not job.wide or REFUSED not in str(error):
                     return canary.Finding(canary.described(error), error)

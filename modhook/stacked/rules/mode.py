@@ -34,7 +34,7 @@ _RULES: dict[Any, Rule] = {
     F.linear: linear,
     F.embedding: embedding,
     F.embedding_bag: one_by_one,
-    F.grouped_mm: one_by_one,
+    torch._grouped_mm: one_by_one,
     torch.histc: one_by_one,
     torch._weight_norm: one_by_one,
     F.bilinear: bilinear,
