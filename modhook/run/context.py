@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,8 +18,9 @@ from modhook.errors import RunError
 from modhook.evaluation import evaluate
 from modhook.interfaces import Task, Tracker
 from modhook.loop import recorded_steps
+from modhook.manager import plugins
 from modhook.masks import Masks
-from modhook.run.build import load_weights
+from modhook.run.build import build_model, load_weights
 from modhook.run.data import Draw, in_order
 from modhook.run.layout import valid_steps
 from modhook.seeding import derive
@@ -66,9 +67,15 @@ class RunContext:
         """Return endless training batches of a stage, or of base training (None)."""
         return Draw(self.task, stage, size, self.seed, self.device)
 
-    def score(self, masks: Masks | None = None, model: nn.Module | None = None) -> Scores:
-        """Measure the network, under masks if given, on every split."""
-        return score(self.task, model or self.model, masks, self.study.train.eval_batch, self.device)
+    def score(
+        self, masks: Masks | None = None, model: nn.Module | None = None, splits: Sequence[str] | None = None
+    ) -> Scores:
+        """Measure the network, under masks if given, on every split or on those given."""
+        return score(self.task, model or self.model, masks, self.study.train.eval_batch, self.device, splits)
+
+    def new_model(self, label: str) -> nn.Module:
+        """Return another network like this one, newly initialised from (seed, label)."""
+        return build_model(self.study, self.task, plugins(), derive(self.seed, label)).to(self.device)
 
     def validator(
         self, record: StageRecord, steps: int, every: int, masks: Callable[[], Masks] | None = None
@@ -166,10 +173,17 @@ class RunContext:
         self.cube.write(name, full, self.labels, **own)
 
 
-def score(task: Task, model: nn.Module, masks: Masks | None, size: int, device: torch.device) -> Scores:
-    """Return {metric: {split: mean}} of the network, under masks if given."""
+def score(
+    task: Task,
+    model: nn.Module,
+    masks: Masks | None,
+    size: int,
+    device: torch.device,
+    splits: Sequence[str] | None = None,
+) -> Scores:
+    """Return {metric: {split: mean}} of the network, under masks if given; all splits, unless some are given."""
     found: Scores = {metric: {} for metric in task.metrics}
-    for split in task.splits:
+    for split in task.splits if splits is None else splits:
         means = evaluate(model, masks, in_order(task, task.test_set(split), size, device), task.score)
         for metric in task.metrics:
             found[metric][split] = means[metric]

@@ -210,6 +210,6 @@ def versions() -> dict[str, str]:
 def prepare(study: Study, plugins: Plugins, tasks: Sequence[Task]) -> Prepared:
     """Return everything about a study that is known before the first run. Raises `UserError`."""
     found = points(study)
-    protocol: Protocol = plugins.load("protocols", study.study.protocol)()
+    protocol: Protocol = plugins.load("protocols", study.study.protocol)(study.protocol)
     analyses = {name: plugins.load("analyses", name)(options) for name, options in study.analyses.items()}
     return Prepared(study, found, layouts(found, tasks, plugins), list(tasks), protocol, analyses)

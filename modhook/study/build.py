@@ -24,6 +24,7 @@ SECTIONS: dict[str, type | None] = {
     "train": TrainSection,
     "masks": MasksSection,
     "analyses": None,
+    "protocol": None,
     "run": RunSection,
 }
 """The sections of one run; None where plugins say what the keys are."""
@@ -72,9 +73,10 @@ def build(
     if train and masks:
         _check_groups(train, masks, problems)
     layout = _layout(task[1], protocol, problems) if task and protocol else None
-    if not (study and task and model and train and masks and run) or analyses is None or layout is None or problems:
+    order = make(protocol, table.get("protocol", {}), ("protocol",), problems) if protocol else None
+    if not (study and task and model and train and masks and run) or analyses is None or layout is None or order is None or problems:
         return None
-    return Built(Study(study, task[0], model[0], train, masks, run, analyses, path=file, variant=variant), layout)
+    return Built(Study(study, task[0], model[0], train, masks, run, analyses, order[0], path=file, variant=variant), layout)
 
 
 def _section(cls: type[T], name: str, table: Mapping[str, Any], problems: Problems) -> T | None:

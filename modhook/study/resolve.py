@@ -27,6 +27,7 @@ def resolved(study: Study) -> dict[str, Any]:
         "train": _plain(study.train),
         "masks": _plain(study.masks),
         "analyses": {name: _plain(options) for name, options in sorted(study.analyses.items())},
+        "protocol": _plain(study.protocol),
         "run": _plain(study.run),
         "sweep": {key: _plain(values) for key, values in study.sweep.items()},
     }

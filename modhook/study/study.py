@@ -44,6 +44,8 @@ class Study:
     masks: MasksSection
     run: RunSection
     analyses: Mapping[str, Any]
+    protocol: Any = None
+    """The protocol's options (`[protocol]`)."""
     sweep: Mapping[str, tuple[Any, ...]] = attrs.field(factory=dict)
     path: pathlib.Path | None = None
     variant: str | None = None

@@ -71,6 +71,7 @@ def modhook_protocols() -> list[Spec]:
     """The order of work of a run."""
     return [
         Spec("posthoc", "Train or load, freeze, then learn one mask per stage", f"{_HERE}.protocols.posthoc:Posthoc"),
+        Spec("transfer", "One function after the other, weights and masks together", f"{_HERE}.protocols.transfer:Transfer"),
         Spec("baseline", "Train or load and measure, without masks", f"{_HERE}.protocols.baseline:Baseline"),
     ]
 

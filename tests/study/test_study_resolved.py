@@ -32,7 +32,7 @@ SWEPT = {**RICH, ("sweep", '"masks.beta"'): "[1e-5, 3e-5]", ("sweep", '"model.hi
 def test_resolved_holds_everything_and_defaults(loaded: Loaded) -> None:
     """The table has the file's layout, with defaults filled in and only what JSON holds."""
     table = resolved(loaded(RICH))
-    assert list(table) == ["study", "task", "model", "train", "masks", "analyses", "run", "sweep"]
+    assert list(table) == ["study", "task", "model", "train", "masks", "analyses", "protocol", "run", "sweep"]
     assert table["task"]["colour"] == "blue"
     assert table["task"]["noise"] == {"scale": 0.5}
     assert table["task"]["folder"] == "data/toy"

@@ -50,7 +50,7 @@ class Posthoc(Protocol):
                 model,
                 context.batches(stage.name, study.mask_batch),
                 context.task.loss,
-                samples=masks.samples,
+                samples=masks.samples * stage.draws,
                 steps=masks.steps,
                 lr=masks.lr,
                 beta=masks.beta,
