@@ -39,12 +39,15 @@ class NoOptions:
 class Stage:
     """One mask stage of a task: the sub-function whose weights are looked for.
 
-    `copied` are patterns of parameters whose mask is copied from the control stage and not learned.
+    `copied` are patterns of parameters whose mask is copied from the control stage and not learned. `draws` multiplies the
+    masks drawn per step: with 2, a batch that holds every item twice runs its first half under K masks and its second under
+    K others.
     """
 
     name: str
     doc: str
     copied: tuple[str, ...] = ()
+    draws: int = 1
 
 
 class Task(ABC):

@@ -71,7 +71,8 @@ class DoubleAddition(Task):
     def stages(self) -> tuple[Stage, ...]:
         """Both sums, then each alone."""
         return (
-            Stage("control", "both sums"),
+            # The two passes of a feed-forward network draw masks of their own.
+            Stage("control", "both sums", draws=2 if self.options.mode == "fnn" else 1),
             Stage("tuple1", "the first sum alone; the other tuple's input is zero"),
             Stage("tuple2", "the second sum alone; the other tuple's input is zero"),
         )
@@ -102,7 +103,9 @@ class DoubleAddition(Task):
     def prepare(self, batch: dict[str, Any], rng: np.random.Generator, training: bool) -> dict[str, Any]:
         """Return `inputs`, `target` (B, 2, 2 digits) and `counted` (B, 2).
 
-        Inputs are (B, 6, inputs) for an LSTM and (B, 2, 80) for the two passes of a feed-forward network.
+        Inputs are (B, 6, inputs) for an LSTM and (B, 2, 80) for the two passes of a feed-forward network. In training its
+        passes are items of their own, all first ones, then all second ones, only those that count: `inputs` (P * B, 80),
+        `target` (P * B, 2 digits) and `slot` (P * B,), the output slot that is read.
         """
         numbers, counted = batch["numbers"].long(), batch["counted"]
         if training and "delayed" in batch:
@@ -110,7 +113,15 @@ class DoubleAddition(Task):
             if self._drawn <= self.options.tuple2_delay:
                 counted = counted & torch.tensor([True, False], device=counted.device)
         hot = one_hot_digits(numbers).flatten(-2) * batch["shown"].unsqueeze(-1)  # (B, 2, 40)
-        return {"inputs": self._shown(hot), "target": split_digits(numbers.sum(-1) % 100), "counted": counted}
+        inputs, target = self._shown(hot), split_digits(numbers.sum(-1) % 100)
+        if not training or self.options.mode != "fnn":
+            return {"inputs": inputs, "target": target, "counted": counted}
+        passes = counted[0].nonzero().flatten()  # (P,); a training batch counts the same sums in all items
+        return {
+            "inputs": inputs[:, passes].transpose(0, 1).flatten(0, 1),  # (P * B, 80)
+            "target": target[:, passes].transpose(0, 1).flatten(0, 1),  # (P * B, 2)
+            "slot": passes.repeat_interleave(len(numbers)),  # (P * B,)
+        }
 
     def _shown(self, hot: Tensor) -> Tensor:
         """Place the tuples' digits (B, 2, 40) in input slots and time."""
@@ -134,6 +145,10 @@ class DoubleAddition(Task):
 
     def loss(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """Return the cross-entropy, a mean over the digits of the sums that count."""
+        if "slot" in batch:
+            slots = net(batch["inputs"]).unflatten(-1, (2, 2, 10))  # (P * B, 2, 2, 10)
+            own = slots.take_along_dim(batch["slot"].view(-1, 1, 1, 1), 1).squeeze(1)  # (P * B, 2, 10)
+            return F.cross_entropy(own.flatten(0, 1), batch["target"].flatten())
         likelihood = self._logits(net, batch).log_softmax(-1)  # (B, 2, 2, 10)
         chosen = likelihood.gather(-1, batch["target"].unsqueeze(-1)).squeeze(-1).mean(-1)  # (B, 2)
         counted = batch["counted"].to(chosen.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import modhook
 from modhook import UserError
 from modhook_tasks.double_addition import DoubleAddition, DoubleAdditionOptions
 
@@ -51,7 +53,7 @@ def test_inputs_by_hand(mode: str) -> None:
     t = task(mode)
     for stage, hide in (("control", None), ("tuple1", 1), ("tuple2", 0)):
         raw = t.train_set(stage)
-        batch = t.prepare(raw, RNG, True)
+        batch = t.prepare(raw, RNG, mode != "fnn")
         for i, two in enumerate(raw["numbers"].flatten(1).tolist()):
             assert torch.equal(batch["inputs"][i], place(mode, *two, hide=hide))
             assert batch["counted"][i].tolist() == [hide != 0, hide != 1]
@@ -81,15 +83,49 @@ def test_each_sum_is_read_from_its_place(mode: str) -> None:
         assert t.loss(lambda x, out=out: out, batch) < 0.5
 
 
-def test_loss_is_the_mean_of_the_sums_that_count() -> None:
-    """The loss of a single-sum stage is that sum's cross-entropy; of both, the mean of the two."""
+@pytest.mark.parametrize("mode", MODES)
+def test_loss_is_the_mean_of_the_sums_that_count(mode: str) -> None:
+    """The loss of a single-sum stage is that sum's cross-entropy; of both, the mean of the two; in a batch to measure too."""
+    t = task(mode)
+    torch.manual_seed(1)
+    weight = torch.randn(t.outputs, t.inputs)
+
+    def net(x: Tensor) -> Tensor:
+        return x.cumsum(1) @ weight.T if mode != "fnn" else x @ weight.T
+
+    for stage, sums in (("control", (0, 1)), ("tuple1", (0,)), ("tuple2", (1,))):
+        raw = t.train_set(stage)
+        losses = []
+        for two in raw["numbers"].tolist():
+            hide = None if len(sums) == 2 else 1 - sums[0]
+            out = net(place(mode, *two[0], *two[1], hide=hide)[None])[0]
+            for pair in sums:
+                step = pair if mode == "fnn" else 5 if mode in ("together", "only_one") else 3 * pair + 2
+                slot = 0 if t.outputs == 20 else 20 * pair
+                answer = sum(two[pair]) % 100
+                for place_value, digit in enumerate((answer % 10, answer // 10)):
+                    logits = out[step, slot + 10 * place_value : slot + 10 * place_value + 10]
+                    losses.append(-logits.log_softmax(0)[digit])
+        expected = torch.stack(losses).mean()
+        for training in (True, False):
+            torch.testing.assert_close(t.loss(net, t.prepare(raw, RNG, training)), expected)
+
+
+def test_each_pass_of_a_feed_forward_network_has_masks_of_its_own() -> None:
+    """In the control stage the first half of the batch are first passes, the second half second ones; 2K groups cut them apart."""
     t = task("fnn")
-    out = torch.randn(30, 2, 40)
-    both = t.prepare(t.train_set("control"), RNG, True)
-    each = [nn.functional.cross_entropy(out[:, p, 20 * p : 20 * p + 20].reshape(-1, 10), both["target"][:, p].flatten()) for p in (0, 1)]
-    for stage, expected in (("control", sum(each) / 2), ("tuple1", each[0]), ("tuple2", each[1])):
+    control, *others = t.stages
+    assert (control.draws, [s.draws for s in others]) == (2, [1, 1])
+    assert all(s.draws == 1 for s in task("together").stages)
+    batch = t.prepare(t.train_set("control"), RNG, True)
+    assert [len(batch[n]) for n in ("inputs", "target", "slot")] == [60, 60, 60]
+    assert not batch["inputs"][:30, 40:].any()
+    assert not batch["inputs"][30:, :40].any()
+    assert batch["slot"].tolist() == [0] * 30 + [1] * 30
+    for number, stage in enumerate(("tuple1", "tuple2")):
         batch = t.prepare(t.train_set(stage), RNG, True)
-        torch.testing.assert_close(t.loss(lambda x: out, batch), expected)
+        assert batch["slot"].tolist() == [number] * 30
+        assert batch["inputs"].shape == (30, 80)
 
 
 def test_delay() -> None:
@@ -120,3 +156,22 @@ def test_text() -> None:
     """Items as people read them."""
     numbers = torch.tensor([[[17, 85], [3, 4]]])
     assert task().decode({"numbers": numbers}) == ["17 + 85 = 02, 3 + 4 = 07"]
+
+
+def test_a_study_draws_masks_for_both_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runner draws twice the study's samples in the control stage, and the study's own number in the others."""
+    from modhook.cli import main
+
+    drawn = {}
+    fit = modhook.fit_masks
+
+    def watched(*arguments: Any, **options: Any) -> modhook.Fit:
+        drawn[options["label"]] = options["samples"], options["reg_batch"]
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(modhook, "fit_masks", watched)
+    study = Path(__file__).parents[2] / "studies/tuple_fnn.toml"
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(study), "--variant", "smoke", "--out", str(tmp_path)])
+    assert stop.value.code == 0
+    assert drawn == {"control": (8, 16), "tuple1": (4, 16), "tuple2": (4, 16)}
