@@ -44,8 +44,8 @@ def learning_rate(
     1: `lr * sqrt(4000) * min(i * 4000**-1.5, i**-0.5)`, which peaks at `lr` at step 4,000; the other arguments do nothing.
     """
     if schedule == "transformer":
-        i = step + 1
-        return lr * 4000**0.5 * min(i * 4000**-1.5, i**-0.5)
+        i = float(step + 1)
+        return float(lr * 4000**0.5 * min(i * 4000**-1.5, i**-0.5))
     rate = lr * decay ** sum(step >= at for at in decay_at)
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
 
