@@ -78,18 +78,23 @@ class RunContext:
         return build_model(self.study, self.task, plugins(), derive(self.seed, label)).to(self.device)
 
     def validator(
-        self, record: StageRecord, steps: int, every: int, masks: Callable[[], Masks] | None = None
+        self,
+        record: StageRecord,
+        steps: int,
+        every: int,
+        masks: Callable[[], Masks] | None = None,
+        model: nn.Module | None = None,
     ) -> Callable[[int], None]:
         """Return a callback that measures every `every` steps (0: never) into `record.validation`; the network's mode is kept."""
-        wanted = set(valid_steps(steps, every))
+        wanted, measured = set(valid_steps(steps, every)), model or self.model
 
         def validate(step: int) -> None:
             if step not in wanted:
                 return
-            was_training = self.model.training
-            self.model.eval()
-            record.validation[step] = self.score(masks() if masks else None)
-            self.model.train(was_training)
+            was_training = measured.training
+            measured.eval()
+            record.validation[step] = self.score(masks() if masks else None, measured)
+            measured.train(was_training)
 
         return validate
 

@@ -103,4 +103,7 @@ def test_copied_masks_and_an_edited_network(tiny: Path, tmp_path: Path, modhook_
             assert float(margin.sel(stage="control")) == pytest.approx(bias)
             assert float(margin.sel(stage="second")) == 0
             assert float(cube["inverse"]["margin"].sel(seed=seed, stage="second", split="all")) == 0
+            on_the_way = cube["history"]["valid_margin"].sel(seed=seed, split="all")
+            assert on_the_way.sel(stage="second").values.tolist() == [0.0, 0.0]
+            assert on_the_way.sel(stage="control").values == pytest.approx([bias, bias])
     assert set(Copies.prepared) == {True, False}

@@ -11,6 +11,8 @@ from modhook.select import matching
 from modhook_plugins.protocols.training import train_or_load
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from modhook.run.context import RunContext, StageRecord
 
 
@@ -65,7 +67,7 @@ class Posthoc(Protocol):
                 seed=context.seed,
                 label=stage.name,
                 progress=context.tracker,
-                callback=self._validator(context, record, copied),
+                callback=self._validator(context, record, copied, model),
             )
             record.history, record.route, record.masks = fit.history, fit.route, fit.masks
             record.logits = dict(fit.logits)
@@ -81,14 +83,15 @@ class Posthoc(Protocol):
         names = matching(context.model, stage.copied, f"stage {stage.name}: copied")
         return Masks({n: logit >= 0 for n, logit in context.logits("control").items() if n in names})
 
-    def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None):  # type: ignore[no-untyped-def]
+    def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None, model: nn.Module):  # type: ignore[no-untyped-def]
         """Measure on the way under the masks as they are."""
         current = {}
 
         def now() -> Masks:
             return Masks({**current["trainer"].masks(), **(copied or {})})
 
-        validate = context.validator(record, context.study.masks.steps, context.study.masks.validate_every, now)
+        masks = context.study.masks
+        validate = context.validator(record, masks.steps, masks.validate_every, now, model)
 
         def after(step: int, trainer: object) -> None:
             current["trainer"] = trainer
