@@ -19,6 +19,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import torch
 
 ROUNDS = 7
 """The fewest that pass the test battery BigCrush, says the paper."""
@@ -212,11 +213,23 @@ os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 def run(kernel: Callable[..., None], keys: Any, *arrays: Any, threads: int) -> None:
     """Run a kernel for all blocks of its arrays; the result does not depend on `threads`."""
     size = arrays[-1].shape[-1]
-    if size * len(keys) < _SPREAD_FROM or alone(threads):
-        kernel(keys, 0, -(-size // BLOCK), *arrays)
-    else:
-        with on_threads(threads) as count:
-            _SPREAD[kernel](keys, count, *arrays)
+    with same_threads():
+        if size * len(keys) < _SPREAD_FROM or alone(threads):
+            kernel(keys, 0, -(-size // BLOCK), *arrays)
+        else:
+            with on_threads(threads) as count:
+                _SPREAD[kernel](keys, count, *arrays)
+
+
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """Put torch's number of threads back: when numba starts its own it sets OpenMP's number, which is torch's too."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def alone(threads: int) -> bool:

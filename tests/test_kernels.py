@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,3 +160,18 @@ def test_a_forked_child_computes_alone() -> None:
         run(fill, drawn, again, threads=2)
         os._exit(0 if (again == out).all() else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_stays(threads: int) -> None:
+    """In a fresh process, compiled noise and cells leave torch's number of threads as it was set."""
+    code = f"""
+import torch; torch.set_num_threads({threads})
+from modhook.noise import generators, uniform
+from modhook.stacked.rules.lstm_cells import cell_steps
+uniform(torch.empty(300, 1000), generators(0, "s", 4)); assert torch.get_num_threads() == {threads}
+with cell_steps(torch.float32) as (forward, _):
+    forward(*(torch.zeros(2, 3, 4, n) if n else torch.zeros(2, 4, 5) for n in (20, 0, 5, 5, 5)))(0)
+assert torch.get_num_threads() == {threads}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,14 +19,16 @@ def cell_steps(dtype: torch.dtype) -> Iterator[tuple[Bind, Bind]]:
         yield _on_tensors(forward), _on_tensors(backward)
         return
     from modhook import kernels
-    from modhook.stacked.rules import lstm_kernels
 
-    threads = torch.get_num_threads()
-    if kernels.alone(threads):
-        yield _on_arrays(lstm_kernels.forward_alone), _on_arrays(lstm_kernels.backward_alone)
-        return
-    with kernels.on_threads(threads):
-        yield _on_arrays(lstm_kernels.forward_step), _on_arrays(lstm_kernels.backward_step)
+    with kernels.same_threads():
+        from modhook.stacked.rules import lstm_kernels
+
+        threads = torch.get_num_threads()
+        if kernels.alone(threads):
+            yield _on_arrays(lstm_kernels.forward_alone), _on_arrays(lstm_kernels.backward_alone)
+        else:
+            with kernels.on_threads(threads):
+                yield _on_arrays(lstm_kernels.forward_step), _on_arrays(lstm_kernels.backward_step)
 
 
 def _on_tensors(function: Callable[..., None]) -> Bind:
