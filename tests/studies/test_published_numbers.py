@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modhook.study import Study, check, load, points
+from modhook.study import MasksSection, Study, TrainSection, check, load, points
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -105,6 +107,34 @@ SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
     "scan_baselines": {"task.train_split": ("length", "jump", "turn_left")},
 }
 FILES = sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+
+OURS = {"quickstart", "cifar10_gradient_cosine"}
+"""Studies that the paper did not have."""
+FREE = {"study.name", "study.description", "train.validate_every", "run.threads"}
+"""What a file may say without a published number."""
+
+
+def keys(table: Mapping[str, Any]) -> set[str]:
+    """Return the dotted keys that a study's own sections set; a swept key counts as itself."""
+    plain = {f"{s}.{k}" for s in ("study", "task", "model", "train", "masks", "run") for k in table.get(s, {})}
+    options = {f"analyses.{a}.{o}" for a, chosen in table.get("analyses", {}).items() for o in chosen}
+    return plain | options | set(table.get("sweep", {}))
+
+
+@pytest.mark.parametrize("name", [f for f in FILES if f not in OURS])
+def test_a_file_says_nothing_that_the_table_does_not_know(name: str) -> None:
+    """Every study of the paper has its numbers here, and none sets anything else: what is left is a default."""
+    known = set(PUBLISHED[name]) | set(SWEEPS.get(name, {})) | FREE
+    assert keys(tomllib.loads((STUDIES / f"{name}.toml").read_text())) <= known
+
+
+def test_the_defaults_are_the_published_ones() -> None:
+    """What files leave out and the reference fixes: Adam's own settings, and how masks are drawn and judged."""
+    train, masks = TrainSection(), MasksSection(steps=1)
+    assert (train.betas, train.eps, train.momentum, train.decay, train.weights) == ((0.9, 0.999), 1e-8, 0.9, 0.1, None)
+    assert (train.validate_every, train.schedule) == (1000, "steps")
+    assert (masks.sampler, masks.warmup, masks.include, masks.reg_batch, masks.clip) == ("gumbel", 0, None, None, None)
 
 
 def value(study: Study, key: str) -> Any:
