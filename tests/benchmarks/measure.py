@@ -12,19 +12,25 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def interleaved(steps: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5) -> dict[str, float]:
-    """Return the median milliseconds of each step: all take turns, for about `seconds` in all, at least `least` rounds."""
+    """Return the median milliseconds of each step: all take turns, for about `seconds` in all, at least `least` rounds.
+
+    A turn is one step that is not counted and then three that are: training repeats the same step, and does not find the
+    caches and the allocator as another kind of step left them.
+    """
     for step in steps.values():  # the first steps settle the route, compile and fill the caches
         step()
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
     begun = time.perf_counter()
-    while time.perf_counter() - begun < seconds or min(map(len, times.values())) < least:
+    while time.perf_counter() - begun < seconds or min(map(len, times.values())) < 3 * least:
         for name, step in steps.items():
-            _wait()
-            start = time.perf_counter()
             step()
-            _wait()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            for _ in range(3):
+                _wait()
+                start = time.perf_counter()
+                step()
+                _wait()
+                times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(found) for name, found in times.items()}
 
 

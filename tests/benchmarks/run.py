@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    seconds = 3.0 if options.quick else 30.0
+    seconds = 3.0 if options.quick else 15.0
     results: dict[str, Any] = {"table": {}, "machine": _machine(options.device)}
     for name in options.only or CASES:
         results["table"][name] = table.measure(CASES[name], options.device, seconds)
