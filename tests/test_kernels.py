@@ -171,7 +171,7 @@ from modhook.noise import generators, uniform
 from modhook.stacked.rules.lstm_cells import cell_steps
 uniform(torch.empty(300, 1000), generators(0, "s", 4)); assert torch.get_num_threads() == {threads}
 with cell_steps(torch.float32) as (forward, _):
-    forward(*(torch.zeros(2, 3, 4, n) if n else torch.zeros(2, 4, 5) for n in (20, 0, 5, 5, 5)))(0)
+    forward(*(torch.zeros(2, *shape) for shape in ((3, 4, 20), (4, 20), (4, 5), *[(3, 4, 5)] * 3)))(0)
 assert torch.get_num_threads() == {threads}
 """
     subprocess.run([sys.executable, "-c", code], check=True)

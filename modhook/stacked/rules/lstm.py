@@ -140,9 +140,10 @@ class _Steps(torch.autograd.Function):
         out, cells, squashed = (take((k, t, b, size), x.dtype, x.device) for _ in range(3))
         start = h, c.contiguous()
         with cell_steps(x.dtype) as (forward, _):
-            step = forward(gates, start[1], cells, squashed, out)
+            recurrent = x.new_empty(k, b, 4 * size)  # torch does the K products at once only into contiguous memory
+            step = forward(gates, recurrent, start[1], cells, squashed, out)
             for s in range(t):
-                gates[:, s].baddbmm_(h, w_hh.mT)  # (K, B, 4H)
+                torch.bmm(h, w_hh.mT, out=recurrent)
                 step(s)
                 h = out[:, s]
         ctx.set_materialize_grads(False)

@@ -43,12 +43,14 @@ def _on_arrays(kernel: Callable[..., None]) -> Bind:
     return bind
 
 
-def forward(gates: Tensor, c: Tensor, cells: Tensor, squashed: Tensor, out: Tensor, s: int) -> None:
-    """Squash gates[:, s] (K, T, B, 4H) in place and write step s of cells, tanh(cells) and outputs (K, T, B, H).
+def forward(
+    gates: Tensor, recurrent: Tensor, c: Tensor, cells: Tensor, squashed: Tensor, out: Tensor, s: int
+) -> None:  # fmt: skip
+    """Add `recurrent` (K, B, 4H) to gates[:, s] (K, T, B, 4H), squash, and write step s of cells, tanh(cells) and outputs.
 
-    `c` (K, B, H) is the cell before step 0.
+    These are (K, T, B, H). `c` (K, B, H) is the cell before step 0.
     """
-    size, now = cells.shape[-1], gates[:, s]  # (K, B, 4H)
+    size, now = cells.shape[-1], gates[:, s].add_(recurrent)  # (K, B, 4H)
     now[..., : 2 * size].sigmoid_()
     now[..., 2 * size : 3 * size].tanh_()
     now[..., 3 * size :].sigmoid_()

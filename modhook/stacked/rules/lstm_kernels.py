@@ -20,8 +20,10 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
 
 
 @spread
-def forward_step(gates, c, cells, squashed, out, s):  # type: ignore[no-untyped-def]
-    """Squash gates[:, s] (K, T, B, 4H) in place and write step s of cells, tanh(cells) and outputs (K, T, B, H).
+def forward_step(gates, recurrent, c, cells, squashed, out, s):  # type: ignore[no-untyped-def]
+    """Add `recurrent` (K, B, 4H) to gates[:, s] (K, T, B, 4H), squash, and write step s of cells, tanh(cells) and outputs.
+
+    These are (K, T, B, H).
 
     `c` (K, B, H) is the cell before; it is read only at step 0, later the step before is.
     """
@@ -29,9 +31,12 @@ def forward_step(gates, c, cells, squashed, out, s):  # type: ignore[no-untyped-
     for row in numba.prange(k * b):
         i, j = row // b, row % b
         gate, cell, tanh, result = gates[i, s, j], cells[i, s, j], squashed[i, s, j], out[i, s, j]
+        more = recurrent[i, j]
         before = cells[i, s - 1, j] if s > 0 else c[i, j]
         # Slices, since indices that may be negative, as far as the compiler knows, are done one by one.
         both, g, o = gate[: 2 * h], gate[2 * h : 3 * h], gate[3 * h :]
+        for n in range(4 * h):
+            gate[n] += more[n]
         for n in range(2 * h):
             both[n] = _sigmoid(both[n])
         for n in range(h):
