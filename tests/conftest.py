@@ -7,7 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
+
+# The suite tries the same examples everywhere and every time.
+settings.register_profile("suite", derandomize=True)
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True, scope="session")

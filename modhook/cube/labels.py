@@ -64,6 +64,8 @@ def position(labels: Sequence[Label], value: Any, dimension: str, where: str) ->
     wanted = label_of(value)
     if isinstance(wanted, str) != any(isinstance(v, str) for v in labels):
         wanted = str(wanted)  # a mixed sweep is stored as text; a number that is asked for as text finds nothing
+    if isinstance(wanted, int) and abs(wanted) < 2**63 and any(isinstance(v, float) for v in labels):
+        wanted = float(wanted)  # as the label was: not every large whole number is a float64
     try:
         return labels.index(wanted)
     except ValueError:

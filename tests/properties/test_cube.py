@@ -123,6 +123,7 @@ values = st.one_of(
 )
 
 
+@example([2**53 + 1, 0.0])  # not every large whole number is a float64
 @given(st.lists(values, min_size=1, max_size=6))
 def test_labels_are_of_one_type_and_found_again(found: list[Any]) -> None:
     """Labels of one dimension have one type, are distinct, and each value leads back to its own position."""
