@@ -22,7 +22,7 @@ from modhook.errors import ModhookError, UserError
 
 EPILOG = """\b
 Start here:
-  modhook run studies/quickstart.toml      two minutes, ends with a table
+  modhook run studies/quickstart.toml      a minute, ends with a table
   modhook show results/quickstart.zarr     the table again
   modhook plot results/quickstart.zarr     the figures
 """
