@@ -22,6 +22,11 @@ def modhook_tasks() -> list[Spec]:
             f"{_HERE}.double_addition:DoubleAddition",
         ),
         Spec(
+            "permuted_mnist",
+            "MNIST with shuffled pixels, one function per permutation",
+            f"{_HERE}.permuted_mnist:PermutedMNIST",
+        ),
+        Spec(
             "scan",
             "SCAN: commands to actions, with the simple, length, jump and turn-left splits",
             f"{_HERE}.scan.task:Scan",

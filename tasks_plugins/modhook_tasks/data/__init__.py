@@ -1,0 +1,1 @@
+"""Where real data come from: downloads with a checksum, and readers of the official file formats."""
