@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import statistics
 from typing import Any
 
 import torch
@@ -46,24 +47,36 @@ def measure(case: Case, device: str, seconds: float) -> dict[str, Any]:
     return found
 
 
-def rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """Return the table as text: ratios to plain, except for plain itself."""
-    head = ["network (batch, K = 4)", "plain ms", "auto", "must reach", "route", "vmap", "loop", "K passes", "simple",
-            "auto / K passes", "auto / best", "fastest / best", "extra MB: plain", "mask", "3 K W"]  # fmt: skip
+def rows(results: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """Return the table as text, from what each process measured: medians over processes of ratios within one."""
+    head = ["network (batch, K = 4)", "plain ms", "auto", "least to most", "must reach", "route", "vmap", "loop",
+            "K passes", "simple", "auto / K passes", "auto / best", "fastest / best", "extra MB: plain", "mask", "3 K W"]  # fmt: skip
     lines = [head]
     for name, found in results.items():
-        t = found["milliseconds"]
-        best = min(t[p] for p in ("vmap", "loop") if p in t)
-        ratio = {
-            p: f"{t[p] / t['plain']:.2f}" if p in t else "-" for p in ("auto", "vmap", "loop", "sequential", "simple")
-        }
-        size = {k: f"{b / 1e6:.0f}" for k, b in {**found["bytes"], "bound": found["bound"]}.items()}
+        first = found[0]
+        size = {k: f"{b / 1e6:.0f}" for k, b in {**first["bytes"], "bound": first["bound"]}.items()}
+        plain = statistics.median(each["milliseconds"]["plain"] for each in found)
+        auto = sorted(_ratios(found, "auto", "plain"))
         lines.append([
-            f"{name} ({CASES[name].size})", f"{t['plain']:.1f}", ratio["auto"], f"{found['target']:.2f}", found["route"],
-            ratio["vmap"], ratio["loop"], ratio["sequential"], ratio["simple"], f"{t['auto'] / t['sequential']:.2f}",
-            f"{t['auto'] / best:.2f}", f"{t['fastest'] / best:.2f}", size["plain"], size["mask"], size["bound"],
+            f"{name} ({CASES[name].size})", f"{plain:.1f}", _median(found, "auto", "plain"), f"{auto[0]:.2f}-{auto[-1]:.2f}",
+            f"{first['target']:.2f}", first["route"],
+            *(_median(found, path, "plain") for path in ("vmap", "loop", "sequential", "simple")),
+            *(_median(found, a, b) for a, b in (("auto", "sequential"), ("auto", "best"), ("fastest", "best"))),
+            size["plain"], size["mask"], size["bound"],
         ])  # fmt: skip
     return lines
+
+
+def _median(found: list[dict[str, Any]], path: str, other: str) -> str:
+    ratios = _ratios(found, path, other)
+    return f"{statistics.median(ratios):.2f}" if ratios else "-"
+
+
+def _ratios(found: list[dict[str, Any]], path: str, other: str) -> list[float]:
+    """Return time of `path` / time of `other` in each process that ran both; "best" is the faster of the forced routes."""
+    times = [each["milliseconds"] for each in found]
+    times = [{**t, "best": min(t[p] for p in ("vmap", "loop") if p in t)} for t in times]
+    return [t[path] / t[other] for t in times if path in t]
 
 
 def _vmap(case: Case, model: torch.nn.Module, batch: Any) -> Any:
