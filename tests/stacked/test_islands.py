@@ -14,12 +14,7 @@ from modhook.stacked import stack
 K, B, D = 3, 4, 8
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Item(nn.Module):

@@ -12,12 +12,7 @@ from modhook.stacked import shared, stack
 K, B, F, H = 3, 4, 5, 6
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 VARIANTS = {

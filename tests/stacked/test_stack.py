@@ -17,12 +17,7 @@ from modhook.stacked import prepare, shared, stack
 K = 3
 
 
-@pytest.fixture(autouse=True)
-def _float64():
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 class Tied(nn.Module):
