@@ -32,16 +32,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     seconds = 3.0 if options.quick else 15.0
     if options.row:
-        print(json.dumps(table.measure(CASES[options.row], options.device, seconds / 2)))
+        print(json.dumps(table.measure(CASES[options.row], options.device, seconds / 5, least=2)))
         return
     results: dict[str, Any] = {"table": {}, "machine": _machine(options.device)}
     for name in options.only or CASES:
         # A plain step's speed differs by a third between processes: in some the allocator gives memory back every step.
-        results["table"][name] = [_row(name, options) for _ in range(options.processes or (1 if options.quick else 5))]
-        for line in table.rows({name: results["table"][name]}):
-            print(
-                "  ".join(cell.rjust(len(head)) for cell, head in zip(line, table.rows({})[0], strict=True)), flush=True
-            )
+        found = [_row(name, options) for _ in range(options.processes or (1 if options.quick else 5))]
+        head, line = table.rows({name: found})
+        results["table"][name] = dict(zip(head, line, strict=True))
+        print("  ".join(f"{key} {cell}" for key, cell in results["table"][name].items()), flush=True)
     if options.quick or options.only:
         return
     results["curves"] = curves.measure(options.device, seconds / 6)
@@ -61,8 +60,8 @@ def _row(name: str, options: argparse.Namespace) -> Any:
 
 
 def _page(results: dict[str, Any], suffix: str) -> str:
-    rows = table.rows(results["table"])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    rows = list(results["table"].values())
+    lines = [f"| {' | '.join(row)} |" for row in ([*rows[0]], *(row.values() for row in rows))]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     text = (Path(__file__).parent / "page.md").read_text()
     steep = "\n".join(

@@ -14,8 +14,8 @@ from steps import SimpleGumbel, masked, plain, sequential
 SAMPLES = 4
 
 
-def measure(case: Case, device: str, seconds: float) -> dict[str, Any]:
-    """Return milliseconds of each path, the route that `auto` took, and memory in bytes."""
+def measure(case: Case, device: str, seconds: float, least: int) -> dict[str, Any]:
+    """Return milliseconds of each path (medians of `least` rounds or more), the route of `auto`, and memory in bytes."""
     torch.manual_seed(0)
     model = case.make().to(device).eval()
     batch = tuple(t.to(device) for t in case.batch(case.size))
@@ -30,7 +30,7 @@ def measure(case: Case, device: str, seconds: float) -> dict[str, Any]:
     forced = _vmap(case, model, batch)
     if forced is not None:
         steps["vmap"] = forced
-    times = interleaved(steps, seconds)
+    times = interleaved(steps, seconds, least)
     trainer = steps["auto"].trainer  # type: ignore[attr-defined]
     weights = sum(logit.numel() for logit in trainer.logits.values())
     memory = {"plain": _extra(plain(case, model, batch), 0), "mask": _masked_extra(case, model, batch)}
