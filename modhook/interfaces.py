@@ -39,9 +39,9 @@ class NoOptions:
 class Stage:
     """One mask stage of a task: the sub-function whose weights are looked for.
 
-    `copied` are patterns of parameters whose mask is copied from the control stage and not learned. `draws` multiplies the
-    masks drawn per step: with 2, a batch that holds every item twice runs its first half under K masks and its second under
-    K others.
+    `copied` are patterns of parameters whose mask is copied from the task's first stage, the control, and not learned.
+    `draws` multiplies the masks drawn per step: with 2, a batch that holds every item twice runs its first half under K
+    masks and its second under K others.
     """
 
     name: str
@@ -60,6 +60,8 @@ class Task(ABC):
     Options: ClassVar[type] = NoOptions
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     """Names of what `score` returns; each becomes a variable of `scores`."""
+    control: bool = True
+    """Whether the first stage is the control. Without one, `copied` copies from the first stage."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -72,7 +74,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
-        """The mask stages in order; the first is the control, on the whole task, and is named `control`."""
+        """The mask stages in order. The first is the control, on the whole task, named `control`; a task without one says so."""
 
     @abstractmethod
     def shape(self) -> Mapping[str, Any]:

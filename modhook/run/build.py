@@ -25,9 +25,11 @@ def build_task(study: Study, plugins: Plugins) -> Task:
     except OSError as error:
         raise DataError(f"the data of task {study.task.name!r} cannot be read: {error}.") from error
     labels = [s.name for s in task.stages]
-    if not labels or labels[0] != "control" or len(set(labels)) != len(labels) or "unmasked" in labels:
+    begins = not task.control or labels[:1] == ["control"]
+    if not labels or not begins or len(set(labels)) != len(labels) or "unmasked" in labels:
         raise UserError(
-            f"the stages of task {study.task.name!r} must be distinct and begin with 'control'; they are {labels}."
+            f"the stages of task {study.task.name!r} must be distinct and begin with 'control' (unless its `control` is "
+            f"False); they are {labels}."
         )
     return task
 

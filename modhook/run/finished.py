@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks
-from modhook.interfaces import Task
+from modhook.interfaces import Batch, Task
 from modhook.masks import Masks
 from modhook.run.context import Scores, score
+from modhook.run.data import in_order
 from modhook.study import Study
 
 
@@ -51,6 +53,10 @@ class FinishedRun:
         twin = copy.deepcopy(self.model)
         self.task.edit_network(twin, stage)
         return twin
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Return all items of a split once, prepared for measuring."""
+        return in_order(self.task, self.task.test_set(split), self.study.train.eval_batch, self.device)
 
     def score(self, masks: Masks | None, stage: str = "control") -> Scores:
         """Return {metric: {split: mean}} of a stage's network under masks."""

@@ -12,6 +12,8 @@ def modhook_models() -> list[Spec]:
     """Networks made of stock torch layers."""
     return [
         Spec("fnn", "Fully connected network with ReLU", f"{_HERE}.networks.fnn:FNN"),
+        Spec("cnn", "Convolutions with max-pooling, for small images", f"{_HERE}.networks.cnn:CNN"),
+        Spec("resnet", "Residual network for small images; ResNet-110 by default", f"{_HERE}.networks.resnet:ResNet"),
         Spec(
             "seq2seq_lstm",
             "LSTM encoder-decoder for sequence to sequence tasks",
@@ -22,7 +24,11 @@ def modhook_models() -> list[Spec]:
             "Transformer encoder-decoder for sequence to sequence tasks",
             f"{_HERE}.networks.seq2seq_transformer:Seq2SeqTransformer",
         ),
-        Spec("lstm", "LSTM layers with a linear readout, for vectors or sequences of vectors", f"{_HERE}.networks.lstm:LSTM"),
+        Spec(
+            "lstm",
+            "LSTM layers with a linear readout, for vectors or sequences of vectors",
+            f"{_HERE}.networks.lstm:LSTM",
+        ),
     ]
 
 
@@ -39,6 +45,17 @@ def modhook_analyses() -> list[Spec]:
             "inverse",
             "Scores under the inverted masks: what is left without the module",
             f"{_HERE}.analyses.inverse:Inverse",
+        ),
+        Spec(
+            "class_removal",
+            "Confusion per class, and what a removed class and the others lose",
+            f"{_HERE}.analyses.class_removal:ClassRemoval",
+        ),
+        Spec("stability", "IoU of two masks of the same function", f"{_HERE}.analyses.stability:Stability"),
+        Spec(
+            "gradient_cosine",
+            "Loss gradients with and without masked late layers",
+            f"{_HERE}.analyses.gradient_cosine:GradientCosine",
         ),
     ]
 
@@ -71,7 +88,11 @@ def modhook_protocols() -> list[Spec]:
     """The order of work of a run."""
     return [
         Spec("posthoc", "Train or load, freeze, then learn one mask per stage", f"{_HERE}.protocols.posthoc:Posthoc"),
-        Spec("transfer", "One function after the other, weights and masks together", f"{_HERE}.protocols.transfer:Transfer"),
+        Spec(
+            "transfer",
+            "One function after the other, weights and masks together",
+            f"{_HERE}.protocols.transfer:Transfer",
+        ),
         Spec("baseline", "Train or load and measure, without masks", f"{_HERE}.protocols.baseline:Baseline"),
     ]
 

@@ -17,6 +17,16 @@ def modhook_tasks() -> list[Spec]:
             f"{_HERE}.addmul:AddMul",
         ),
         Spec(
+            "cifar10",
+            "CIFAR-10, one mask per removed class",
+            f"{_HERE}.cifar10.removal:Cifar10",
+        ),
+        Spec(
+            "cifar10_stability",
+            "CIFAR-10, two masks for each of several sets of classes",
+            f"{_HERE}.cifar10.stability:Cifar10Stability",
+        ),
+        Spec(
             "double_addition",
             "Two independent additions of two-digit numbers modulo 100 in one network",
             f"{_HERE}.double_addition:DoubleAddition",

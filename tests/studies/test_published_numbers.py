@@ -67,6 +67,47 @@ SCAN_TRANSFORMER = {
     "model.tied": False,
 }
 BASELINE = {k: v for k, v in SCAN.items() if not k.startswith("masks.") and k != "task.train_split"}
+CIFAR = {
+    **COMMON,
+    "task.name": "cifar10",
+    "task.source": "official",
+    "task.evaluation": "valid",
+    "task.normalisation": "measured",
+    "task.augment": False,
+    "model.name": "cnn",
+    "model.channels": (32, 64, 128, 256),
+    "masks.lr": 1e-3,
+    "masks.beta": 3e-4,
+    "masks.exclude": (),  # biases are masked
+}
+CIFAR_REMOVAL = {
+    "task.removed": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "task.control": True,
+    "task.copied": ("output.*",),
+}
+PLAIN = {"model.dropout": (0.0, 0.0)}
+RESNET = {
+    **{k: v for k, v in CIFAR.items() if k != "model.channels"},
+    **CIFAR_REMOVAL,
+    "task.evaluation": "test",
+    "task.normalisation": "fixed",
+    "task.augment": True,
+    "model.name": "resnet",
+    "model.blocks": 18,
+    "model.widths": (16, 32, 64),
+    "train.steps": 64_000,
+    "train.optimizer": "sgd",
+    "train.lr": 0.1,
+    "train.momentum": 0.9,
+    "train.weight_decay": 1e-4,
+    "train.clip": None,
+    "train.decay_at": (32_000, 48_000),
+    "masks.steps": 30_000,
+    "masks.batch": 256,
+    "masks.clip": 1.0,
+    "masks.lr": 3e-2,
+    "masks.beta": 2e-5,
+}
 BETAS = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12.5, 15, 17.5, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
 PUBLISHED: dict[str, dict[str, Any]] = {
     "addmul_fnn": {**ADDMUL, "model.name": "fnn"},
@@ -98,6 +139,18 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "masks.exclude": ("*embedding*", "*.linear?.bias", "output.bias"),  # layer norms are masked, their offset too
     },
     "scan_baselines": {**BASELINE, **SCAN_LSTM, "study.protocol": "baseline"},
+    "cifar10_cnn": {**CIFAR, **CIFAR_REMOVAL, "model.dropout": (0.25, 0.5)},
+    "cifar10_cnn_no_dropout": {**CIFAR, **CIFAR_REMOVAL, **PLAIN},
+    "cifar10_resnet": RESNET,
+    "cifar10_stability": {
+        **CIFAR,
+        **PLAIN,
+        "task.name": "cifar10_stability",
+        "task.sets": "pairs",
+        "task.pairs": 10,
+        "task.copied": (),
+    },
+    "cifar10_gradient_cosine": {**CIFAR, **PLAIN, "task.removed": ("airplane",), "task.control": False},
 }
 SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
     "addmul_fnn": {"model.hidden": ((800,) * 4, (400, 400, 200))},
@@ -156,8 +209,14 @@ def test_as_published(name: str) -> None:
     assert study.study.name == name
     assert {key: value(study, key) for key in PUBLISHED[name]} == PUBLISHED[name]
     assert dict(study.sweep) == SWEEPS.get(name, {})
-    if study.study.protocol == "posthoc":
-        assert (study.mask_batch, study.mask_clip, study.reg_batch) == (study.train.batch, study.train.clip, study.train.batch)
+    if (
+        study.study.protocol == "posthoc" and name != "cifar10_resnet"
+    ):  # whose mask stages have a batch and clip of their own
+        assert (study.mask_batch, study.mask_clip, study.reg_batch) == (
+            study.train.batch,
+            study.train.clip,
+            study.train.batch,
+        )
 
 
 def test_transformer_baselines() -> None:

@@ -72,16 +72,16 @@ class Posthoc(Protocol):
             record.history, record.route, record.masks = fit.history, fit.route, fit.masks
             record.logits = dict(fit.logits)
             if copied is not None:
-                control = context.logits("control")
+                control = context.logits(context.task.stages[0].name)
                 record.logits |= {n: control[n] for n in copied}
             record.scores = context.score(fit.masks, model)
 
     def _copied(self, context: RunContext, stage: Stage) -> Masks | None:
-        """Return the control's masks of the parameters that this stage copies."""
+        """Return the first stage's masks of the parameters that this stage copies."""
         if not stage.copied:
             return None
         names = matching(context.model, stage.copied, f"stage {stage.name}: copied")
-        return Masks({n: logit >= 0 for n, logit in context.logits("control").items() if n in names})
+        return Masks({n: logit >= 0 for n, logit in context.logits(context.task.stages[0].name).items() if n in names})
 
     def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None, model: nn.Module):  # type: ignore[no-untyped-def]
         """Measure on the way under the masks as they are."""

@@ -1,0 +1,114 @@
+"""Class removal (reference, section 6): what does a mask that never saw a class do to it, and to the others?
+
+With C the row-normalised confusion matrix of a stage (rows: true class) and R the control's, the relative drop of class c
+is `-(C - R)[c, c] / R[c, c]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from modhook import Analysis, Masks, Task, UserError, Variable
+
+if TYPE_CHECKING:
+    from modhook.run import FinishedRun
+
+_NUMBER = {"table": "number"}
+
+
+class ClassRemoval(Analysis):
+    """Confusion of every stage on the first split; drops of the removed class and of the others, against the control.
+
+    The task must have `classes`, `predict`, and stages that are named after the class that they lack.
+    """
+
+    def variables(self, task: Task) -> tuple[Variable, ...]:
+        """Declare the group `class_removal`. Raises `UserError` for a task without such stages."""
+        _classes(task)
+        square = ("stage", "true", "predicted")
+        return (
+            Variable(
+                "class_removal/confusion", square, "float64", "share of the true class that is taken for the other"
+            ),
+            Variable("class_removal/difference", square, "float64", "confusion minus the control's"),
+            Variable("class_removal/drop", ("stage", "true"), "float64", "relative loss of the class' accuracy"),
+            Variable(
+                "class_removal/target_drop",
+                ("stage",),
+                "float64",
+                "relative loss of the removed class' accuracy",
+                attrs=_NUMBER,
+            ),
+            Variable(
+                "class_removal/other_drop",
+                ("stage",),
+                "float64",
+                "largest relative loss of another class' accuracy",
+                attrs=_NUMBER,
+            ),
+            Variable(
+                "class_removal/other_share",
+                ("stage",),
+                "float64",
+                "largest relative loss of another class as a share of the removed one's",
+                attrs=_NUMBER,
+            ),
+        )
+
+    def labels(self, task: Task, stages: Sequence[str]) -> dict[str, list[Any]]:
+        """Label both axes of the confusion with the classes."""
+        return {"true": _classes(task), "predicted": _classes(task)}
+
+    def compute(self, run: FinishedRun) -> dict[str, Any]:
+        """Count every stage's confusion."""
+        classes = _classes(run.task)
+        found = np.stack([confusion(run, run.masks[s], stage=s) for s in run.stages])  # (S, C, C)
+        reference = np.diagonal(found[0])  # (C,)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drop = np.where(reference > 0, 1 - np.diagonal(found, axis1=1, axis2=2) / reference, np.nan)  # (S, C)
+        target, other = (np.full(len(run.stages), np.nan) for _ in range(2))
+        for i, stage in enumerate(run.stages):
+            if stage in classes:
+                c = classes.index(stage)
+                target[i] = drop[i, c]
+                rest = np.delete(drop[i], c)
+                other[i] = np.nan if np.isnan(rest).all() else np.nanmax(rest)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = np.where(target > 0, other / target, np.nan)
+        return {
+            "class_removal/confusion": found,
+            "class_removal/difference": found - found[0],
+            "class_removal/drop": drop,
+            "class_removal/target_drop": target,
+            "class_removal/other_drop": other,
+            "class_removal/other_share": share,
+        }
+
+
+def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[Any, Any]:
+    """Return the row-normalised confusion matrix (C, C) of the first split; a class without images has NaN."""
+    task: Any = run.task
+    model, size = run.network(stage), len(_classes(task))
+    counts = np.zeros((size, size))
+    evaluated = masks.materialize(model) if masks is not None else model
+    with torch.no_grad():
+        for batch in run.batches(task.splits[0]):
+            pairs = batch["label"] * size + task.predict(evaluated, batch)  # (B,)
+            counts += torch.bincount(pairs, minlength=size * size).view(size, size).cpu().numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return counts / counts.sum(1, keepdims=True)
+
+
+def _classes(task: Any) -> list[str]:
+    classes = list(getattr(task, "classes", ()))
+    if not classes or not hasattr(task, "predict") or not set(classes) & {s.name for s in task.stages}:
+        raise UserError(
+            "the analysis 'class_removal' needs a task with stages that each lack one class, such as cifar10."
+        )
+    if task.stages[0].name != "control":
+        raise UserError("the analysis 'class_removal' compares with the control; set task.control = true.")
+    return classes

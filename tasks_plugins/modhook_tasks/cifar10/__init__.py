@@ -1,0 +1,1 @@
+"""CIFAR-10: which weights does one class need?"""
