@@ -57,6 +57,11 @@ def modhook_analyses() -> list[Spec]:
             "Loss gradients with and without masked late layers",
             f"{_HERE}.analyses.gradient_cosine:GradientCosine",
         ),
+        Spec(
+            "mask_histogram",
+            "Distribution of the control's keep-probabilities",
+            f"{_HERE}.analyses.mask_histogram:MaskHistogram",
+        ),
     ]
 
 
