@@ -70,6 +70,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Damage 5,000 mask files and 5,000 study files, and print what became of them."""
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    session.run("pytest", "tests/fuzz", "-s", *session.posargs, env={"MODHOOK_FUZZ": "5000", "OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def studies(session: nox.Session) -> None:
     """Check every study, and run the smoke variant of each; arguments after -- name studies: `-- scan tuple_fnn`."""
     session.install("-e", ".", *CONSTRAINTS)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from modhook.errors import MaskError, listing
 
 _M = TypeVar("_M", bound=nn.Module)
-FORMAT = "modhook-masks-1"
+FORMAT = "modhook-masks-2"  # 1, never released, had no checksum
 
 
 class Masks(Mapping[str, Tensor]):
@@ -109,10 +109,11 @@ class Masks(Mapping[str, Tensor]):
     # -- files
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file: one bool tensor per parameter, and the fingerprint of the network as metadata."""
+        """Write a safetensors file: a bool tensor per parameter; as metadata a checksum and the network's fingerprint."""
         from safetensors.torch import save
 
-        metadata = {"format": FORMAT, "fingerprint": json.dumps(self.fingerprint)}
+        known = json.dumps(self.fingerprint)
+        metadata = {"format": FORMAT, "fingerprint": known, "sha256": _checksum(self, known)}
         data = save({n: m.contiguous() for n, m in self.items()}, metadata)
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
@@ -146,6 +147,10 @@ class Masks(Mapping[str, Tensor]):
         if metadata.get("format") != FORMAT:
             raise MaskError(
                 f"{path} is a safetensors file but holds no modhook masks; give a file written by Masks.save."
+            )
+        if metadata.get("sha256") != _checksum(tensors, metadata.get("fingerprint", "")):
+            raise MaskError(
+                f"{path} is damaged: its masks do not match their checksum; take another copy, or learn them again."
             )
         try:
             known = _checked_fingerprint(json.loads(metadata["fingerprint"]))
@@ -221,6 +226,16 @@ class Masks(Mapping[str, Tensor]):
                     f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but the parameter has {tuple(parameters[name].shape)}; "
                     "these masks belong to another network."
                 )
+
+
+def _checksum(masks: Mapping[str, Tensor], known: str) -> str:
+    """Return the SHA-256 of a mask file's content: names, kinds, shapes and bytes of its tensors, and the fingerprint."""
+    digest = hashlib.sha256(known.encode())
+    for name in sorted(masks):
+        tensor = masks[name].contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def iou(a: Masks, b: Masks) -> float:

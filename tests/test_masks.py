@@ -151,7 +151,7 @@ def test_bad_files_are_refused(net: nn.Module, tmp_path: Path) -> None:
         Masks.load(cut)
     odd = tmp_path / "odd.safetensors"
     save_file(
-        {"w": torch.ones(2, dtype=torch.bool)}, odd, {"format": "modhook-masks-1", "fingerprint": json.dumps([1])}
+        {"w": torch.ones(2, dtype=torch.bool)}, odd, {"format": "modhook-masks-2", "fingerprint": json.dumps([1])}
     )
     with pytest.raises(MaskError, match="fingerprint of its network cannot be read"):
         Masks.load(odd)

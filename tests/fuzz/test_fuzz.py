@@ -1,0 +1,107 @@
+"""Damaged files: an error of modhook's own, or what the file meant; never another error, never a changed result.
+
+`nox -s fuzz` runs 5,000 of each kind and prints what became of them; the default suite runs a hundred.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from modhook import Masks
+from modhook.errors import MaskError, ModhookError, StudyError
+from modhook.study import Study, load
+
+STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
+COUNT = int(os.environ.get("MODHOOK_FUZZ", "100"))
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """Return `data` with bits flipped, cut off, or a piece removed, doubled or replaced by noise."""
+    broken = bytearray(data)
+    at, other = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    match rng.randrange(5):
+        case 0:
+            for _ in range(rng.choice((1, 1, 1, 2, 8))):
+                broken[rng.randrange(len(broken))] ^= 1 << rng.randrange(8)
+        case 1:
+            del broken[at:]
+        case 2:
+            del broken[at : min(other, at + 40)]
+        case 3:
+            broken[at:at] = broken[at : min(other, at + 40)]
+        case _:
+            broken[at : at + 4] = rng.randbytes(4)
+    return bytes(broken)
+
+
+def _try(
+    action: Callable[[], Any], refusal: type[ModhookError], same: Callable[[Any], bool], counts: Counter[str]
+) -> None:
+    """Count what becomes of one input; fail for another error than `refusal`, or for a result that is not `same`."""
+    try:
+        result = action()
+    except refusal:
+        counts["refused"] += 1
+        return
+    assert same(result), "a damaged file was accepted with another meaning"
+    counts["same"] += 1
+
+
+def test_masks(tmp_path: Path) -> None:
+    """A damaged mask file is refused, or gives the very same masks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    masks = Masks({n: torch.rand_like(p) > 0.5 for n, p in model.named_parameters()}, model)
+    masks.save(tmp_path / "good.safetensors")
+    good, file = (tmp_path / "good.safetensors").read_bytes(), tmp_path / "bad.safetensors"
+    counts: Counter[str] = Counter()
+    rng = random.Random(1)
+    for _ in range(COUNT):
+        file.write_bytes(damaged(good, rng))
+        _try(lambda: Masks.load(file), MaskError, lambda m: m == masks and m.fingerprint == masks.fingerprint, counts)
+    print(f"mask files: {dict(counts)}")
+    assert counts["refused"] > COUNT / 2
+
+
+def test_studies(tmp_path: Path) -> None:
+    """A damaged study file is refused with its mistakes, or is a study in order: checked again it gives the same one."""
+    file = tmp_path / "study.toml"
+    counts: Counter[str] = Counter()
+    rng = random.Random(2)
+    for i in range(COUNT):
+        file.write_bytes(damaged(STUDIES[i % len(STUDIES)].read_bytes(), rng))
+
+        def sound(study: Study) -> bool:
+            assert 1 <= study.study.seeds <= 10
+            return attrs.evolve(study) == load(file)
+
+        _try(lambda: load(file), StudyError, sound, counts)
+    print(f"study files: {dict(counts)}")
+    assert set(counts) == {"refused", "same"}
+
+
+def test_every_single_bit_of_a_mask_file(tmp_path: Path) -> None:
+    """A single flipped bit never changes masks unnoticed, wherever in the file it is: all of them are tried."""
+    masks = Masks({"weight": torch.tensor([True, False, True])})
+    file = tmp_path / "m.safetensors"
+    masks.save(file)
+    good = file.read_bytes()
+    refused = 0
+    for bit in range(8 * len(good)):
+        data = bytearray(good)
+        data[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(data)
+        try:
+            assert Masks.load(file) == masks
+        except MaskError:
+            refused += 1
+    assert refused > 7 * len(good)
