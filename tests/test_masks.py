@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -150,9 +151,15 @@ def test_bad_files_are_refused(net: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(MaskError, match="cannot be read as masks"):
         Masks.load(cut)
     odd = tmp_path / "odd.safetensors"
-    save_file(
-        {"w": torch.ones(2, dtype=torch.bool)}, odd, {"format": "modhook-masks-2", "fingerprint": json.dumps([1])}
+    tensors, metadata = (
+        {"w": torch.ones(2, dtype=torch.bool)},
+        {"format": "modhook-masks-2", "fingerprint": json.dumps([1])},
     )
+    save_file(tensors, odd, metadata)
+    with pytest.raises(MaskError, match="do not match their checksum"):
+        Masks.load(odd)
+    content = b"[1]" + json.dumps(["w", "torch.bool", [2]]).encode() + b"\x01\x01"
+    save_file(tensors, odd, metadata | {"sha256": hashlib.sha256(content).hexdigest()})
     with pytest.raises(MaskError, match="fingerprint of its network cannot be read"):
         Masks.load(odd)
     with pytest.raises(MaskError, match="cannot be written"):
