@@ -109,6 +109,22 @@ RESNET = {
     "masks.beta": 2e-5,
 }
 BETAS = (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12.5, 15, 17.5, 20, 25, 30, 40, 50, 60, 70, 80, 90, 100)
+TRANSFER = {
+    **COMMON,
+    "study.protocol": "transfer",
+    "task.name": "permuted_mnist",
+    "task.permutations": 11,
+    "model.name": "fnn",
+    "model.hidden": (800, 800, 64),
+    "model.init": "xavier",
+    "protocol.used_init": 2.0,
+    "protocol.reset": ("layer1.*",),
+    "train.steps": 30_000,
+    "masks.steps": 30_000,
+    "masks.samples": 8,
+    "masks.beta": 1.28e-3,
+    "masks.exclude": (),
+}
 PUBLISHED: dict[str, dict[str, Any]] = {
     "addmul_fnn": {**ADDMUL, "model.name": "fnn"},
     "addmul_fnn_big": {**ADDMUL, "model.name": "fnn", "model.hidden": (2000,) * 4},
@@ -150,6 +166,9 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "task.pairs": 10,
         "task.copied": (),
     },
+    "transfer": {**TRANSFER, "protocol.new_init": 2.0},
+    "transfer_prefer_old": {**TRANSFER, "protocol.new_init": 0.0},
+    "transfer_prefer_old_more": {**TRANSFER, "protocol.new_init": -1.0},
     "cifar10_gradient_cosine": {**CIFAR, **PLAIN, "task.removed": ("airplane",), "task.control": False},
 }
 SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -170,7 +189,9 @@ FREE = {"study.name", "study.description", "train.validate_every", "run.threads"
 
 def keys(table: Mapping[str, Any]) -> set[str]:
     """Return the dotted keys that a study's own sections set; a swept key counts as itself."""
-    plain = {f"{s}.{k}" for s in ("study", "task", "model", "train", "masks", "run") for k in table.get(s, {})}
+    plain = {
+        f"{s}.{k}" for s in ("study", "task", "model", "protocol", "train", "masks", "run") for k in table.get(s, {})
+    }
     options = {f"analyses.{a}.{o}" for a, chosen in table.get("analyses", {}).items() for o in chosen}
     return plain | options | set(table.get("sweep", {}))
 
