@@ -38,8 +38,8 @@ def tables(cube: xr.DataTree) -> list[Table]:
             for name, variable in chosen.items():
                 values = variable.sel(point)
                 full = f"{node.name}/{name}{title}"
-                if len(values.dims) == 3:  # seed and two of its own
-                    found.append(_matrix(full, values))
+                if len(values.dims) >= 3:  # seed and two of its own; one matrix for each label of further ones
+                    found += [_matrix(f"{full}{at}", part) for part, at in _parts(values)]
                 else:
                     lists.append((name, values))
             if lists:
@@ -71,6 +71,14 @@ def _points(variable: xr.DataArray) -> Iterator[tuple[dict[str, Any], str]]:
         point = dict(zip(keys, values, strict=True))
         text = ", ".join(f"{k} = {v}" for k, v in point.items())
         yield point, f" at {text}" if text else ""
+
+
+def _parts(values: xr.DataArray) -> Iterator[tuple[xr.DataArray, str]]:
+    """Yield every matrix (seed, row, column) of an array, and its place along the dimensions before those."""
+    keys = [str(d) for d in values.dims[1:-2]]
+    for labels in itertools.product(*(values[k].values for k in keys)):
+        at = dict(zip(keys, labels, strict=True))
+        yield values.sel(at), "".join(f", {k} {v}" for k, v in at.items())
 
 
 def _matrix(title: str, values: xr.DataArray) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +58,6 @@ class FinishedRun:
         """Return all items of a split once, prepared for measuring."""
         return in_order(self.task, self.task.test_set(split), self.study.train.eval_batch, self.device)
 
-    def score(self, masks: Masks | None, stage: str = "control") -> Scores:
-        """Return {metric: {split: mean}} of a stage's network under masks."""
-        return score(self.task, self.network(stage), masks, self.study.train.eval_batch, self.device)
+    def score(self, masks: Masks | None, stage: str = "control", splits: Sequence[str] | None = None) -> Scores:
+        """Return {metric: {split: mean}} of a stage's network under masks; all splits, unless some are given."""
+        return score(self.task, self.network(stage), masks, self.study.train.eval_batch, self.device, splits)

@@ -62,6 +62,31 @@ def modhook_analyses() -> list[Spec]:
             "Distribution of the control's keep-probabilities",
             f"{_HERE}.analyses.mask_histogram:MaskHistogram",
         ),
+        Spec(
+            "half_mask",
+            "Scores with the control's mask on the early or on the late tensors only",
+            f"{_HERE}.analyses.half_mask:HalfMask",
+        ),
+        Spec(
+            "operation_confusion",
+            "Which operation's result is written under each mask",
+            f"{_HERE}.analyses.operation_confusion:OperationConfusion",
+        ),
+        Spec(
+            "transfer_sharing",
+            "Share of weights that earlier masks use in each new mask",
+            f"{_HERE}.analyses.transfer_sharing:TransferSharing",
+        ),
+        Spec(
+            "removed_output",
+            "Output weights of each token that a mask drops",
+            f"{_HERE}.analyses.removed_output:RemovedOutput",
+        ),
+        Spec(
+            "mask_images",
+            "Pictures of every tensor: weights of one function, of several, of none",
+            f"{_HERE}.analyses.mask_images:MaskImages",
+        ),
     ]
 
 

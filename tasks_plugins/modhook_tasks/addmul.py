@@ -39,6 +39,8 @@ class AddMul(Task):
 
     Options = AddMulOptions
     options: AddMulOptions
+    operations = OPERATIONS
+    """What the column of `results` and the values of `operation` stand for."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -89,6 +91,17 @@ class AddMul(Task):
         """Return `accuracy` (B,): 1 where both digits are right."""
         right = (_digits(net, batch).argmax(-1) == batch["target"]).all(-1)  # (B,)
         return {"accuracy": right.double()}
+
+    def predict(self, net: Any, batch: dict[str, Any]) -> Tensor:
+        """Return the number that the network writes (B,), 0 to 99."""
+        ones, tens = _digits(net, batch).argmax(-1).unbind(-1)
+        return ones + 10 * tens
+
+    def results(self, batch: dict[str, Any]) -> Tensor:
+        """Return what each operation makes of the operands (B, 2), read back from the inputs."""
+        digits = batch["inputs"][:, :40].unflatten(-1, (2, 2, 10)).argmax(-1)  # (B, 2 operands, 2 digits)
+        operands = digits[..., 0] + 10 * digits[..., 1]  # (B, 2)
+        return torch.stack([result(operands, torch.full_like(operands[:, 0], op)) for op in range(2)], -1)
 
     def decode(self, batch: dict[str, Any]) -> list[str]:
         """Return the problems as text, `17 + 85 = 02`."""

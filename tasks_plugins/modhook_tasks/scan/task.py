@@ -81,6 +81,8 @@ class Scan(modhook.Task):
     Options = ScanOptions
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     options: ScanOptions
+    tokens = TARGET_TOKENS
+    """The output vocabulary: token i is row i of an output layer."""
 
     def __init__(self, options: ScanOptions) -> None:
         super().__init__(options)
