@@ -60,6 +60,7 @@ def fit_masks(
     clip: float | None = 1.0,
     warmup: int = 0,
     reg_batch: int | None = None,
+    scale_regulariser: bool = False,
     executor: str = "auto",
     memory: int | str | None = None,
     seed: int = 0,
@@ -91,6 +92,8 @@ def fit_masks(
         clip: limit of the global gradient norm of everything learned; None or 0 switches clipping off.
         warmup: steps of linear learning-rate warm-up.
         reg_batch: the B in beta / B; default: the batch's size.
+        scale_regulariser: multiply each parameter's beta by its share of the gradient: the mean norm of its logits' gradient
+            over the last 11 steps, divided by the mean over all masked parameters, at least 1e-4.
         executor: "auto", "fastest", "vmap" or "loop": how the K samples run (see `modhook.stack`).
         memory: bytes (or text such as "2 GB") that noise, masked weights and their gradients may take; K is processed in parts.
         seed, label: the noise of sample k depends on (seed, label, k) only.
@@ -127,6 +130,7 @@ def fit_masks(
         clip=clip,
         warmup=warmup,
         reg_batch=reg_batch,
+        scale_regulariser=scale_regulariser,
         executor=executor,
         memory=_bytes(memory),
         seed=seed,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modhook.errors import RunError, UserError
 from modhook.fit.groups import batch_size, cut, part
+from modhook.fit.scaling import GradientScale
 from modhook.interfaces import Sampler
 from modhook.masks import Masks
 from modhook.noise import generators
@@ -43,6 +44,7 @@ class MaskTrainer:
         clip: float | None = 1.0,
         warmup: int = 0,
         reg_batch: int | None = None,
+        scale_regulariser: bool = False,
         executor: str = "auto",
         memory: int | None = None,
         seed: int = 0,
@@ -62,6 +64,7 @@ class MaskTrainer:
         self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
         self.lr, self.warmup, self.clip, self.beta, self.reg_batch = lr, warmup, clip, beta, reg_batch
+        self.scale = GradientScale() if scale_regulariser else None
         device = next(iter(self.learned)).device
         self.generators = generators(seed, label, samples, device)
         self.executor = executor
@@ -104,13 +107,14 @@ class MaskTrainer:
         return {n: self.sampler.deterministic(logit.detach()).cpu() for n, logit in self.logits.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return logits, trained weights, optimiser and all random states."""
+        """Return logits, trained weights, optimiser, gradient norms where they scale, and all random states."""
         return {
             "logits": {n: logit.detach().clone() for n, logit in self.logits.items()},
             "weights": {n: self.weights[n].detach().clone() for n in self.trained},
             "optimizer": self.optimizer.state_dict(),
             "noise": [g.get_state() for g in self.generators],
             "torch": torch.get_rng_state(),
+            **({} if self.scale is None else {"norms": self.scale.norms}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -123,6 +127,8 @@ class MaskTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for generator, value in zip(self.generators, state["noise"], strict=True):
             generator.set_state(value)
+        if self.scale is not None:
+            self.scale.norms = state["norms"].clone()
         torch.set_rng_state(state["torch"])
 
     # -- inside
@@ -156,16 +162,20 @@ class MaskTrainer:
         return losses
 
     def _regularise(self, items: int) -> None:
-        """Mask the gradient of trained weights, and add the constant gradient beta / B to every logit."""
+        """Mask the gradient of trained weights, and add the gradient beta / B, scaled if asked for, to every logit."""
         pull = self.beta / (self.reg_batch or items)
-        for logit in self.logits.values():
+        gradients = {}
+        for name, logit in self.logits.items():
             if logit.grad is None:
                 logit.grad = torch.zeros_like(logit)
-            logit.grad.add_(pull)
+            gradients[name] = logit.grad
+        factors = self.scale.factors(gradients) if self.scale is not None else dict.fromkeys(gradients, 1.0)
+        for name, gradient in gradients.items():
+            gradient.add_(pull * factors[name])
         for name, mask in self.trained.items():
-            gradient = self.weights[name].grad
-            if gradient is not None:
-                gradient.mul_(mask)
+            weight = self.weights[name].grad
+            if weight is not None:
+                weight.mul_(mask)
 
 
 def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int) -> int:

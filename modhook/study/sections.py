@@ -69,6 +69,7 @@ class MasksSection:
     patterns over parameter names; None means the defaults (`*`, and `*bias*` taken out), which may match nothing, while
     a given pattern that matches nothing is an error. `batch` and `clip` are those of `[train]` unless given; `clip = 0`
     switches clipping off. The regulariser is `beta / reg_batch` per logit; `reg_batch` is `[train] batch` unless given.
+    `scale_regulariser` multiplies it, per parameter, by the parameter's share of the gradient norms (see `fit_masks`).
     """
 
     steps: Count
@@ -86,6 +87,7 @@ class MasksSection:
     logits_dtype: Literal["float16", "float32"] = "float16"
     validate_every: CountOrZero = 0
     reg_batch: Count | None = None
+    scale_regulariser: bool = False
 
 
 @attrs.frozen

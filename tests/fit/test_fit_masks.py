@@ -51,7 +51,14 @@ class Recurrent(nn.Module):
 
 
 def reference_fit(
-    model: nn.Module, data: list[dict[str, Tensor]], samples: int, lr: float, beta: float, clip: float, label: str
+    model: nn.Module,
+    data: list[dict[str, Tensor]],
+    samples: int,
+    lr: float,
+    beta: float,
+    clip: float,
+    label: str,
+    scaled: bool = False,
 ) -> dict[str, Tensor]:
     """The method of the paper written plainly: deepcopies, a loop over K, autograd through log and sigmoid, textbook Adam."""
     names = [n for n, _ in model.named_parameters() if "bias" not in n]
@@ -60,6 +67,7 @@ def reference_fit(
     first = {n: torch.zeros_like(logit) for n, logit in logits.items()}
     second = {n: torch.zeros_like(logit) for n, logit in logits.items()}
     noise_sources = generators(0, label, samples)
+    norms: dict[str, list[float]] = {n: [] for n in names}
     for t, batch in enumerate(data, 1):
         leaves = {n: logit.clone().requires_grad_() for n, logit in logits.items()}
         noise = {n: uniform(logit, noise_sources) for n, logit in logits.items()}
@@ -79,7 +87,14 @@ def reference_fit(
                 if isinstance(module, nn.LSTM):
                     module._flat_weights = [getattr(module, w) for w in module._flat_weights_names]
             total = total + loss(twin, part)
-        total = total / samples + beta / len(batch["y"]) * sum(leaf.sum() for leaf in leaves.values())
+        share = dict.fromkeys(names, 1.0)
+        if scaled:
+            for n, g in zip(names, torch.autograd.grad(total / samples, [*leaves.values()], retain_graph=True), strict=True):
+                norms[n].append(float((g**2).sum()) ** 0.5)
+            recent = {n: sum(norms[n][-11:]) / len(norms[n][-11:]) for n in names}
+            share = {n: max(1e-4, recent[n] * len(names) / sum(recent.values())) for n in names}
+        pull = sum(share[n] * leaf.sum() for n, leaf in leaves.items())
+        total = total / samples + beta / len(batch["y"]) * pull
         gradients = dict(zip(names, torch.autograd.grad(total, list(leaves.values())), strict=True))
         norm = torch.sqrt(sum((g**2).sum() for g in gradients.values()))
         scale = min(1.0, clip / (float(norm) + 1e-6))
@@ -106,6 +121,19 @@ def test_equals_the_plain_method_in_float64(kind: str, executor: str) -> None:
     assert set(fit.logits) == set(expected)
     for name, value in expected.items():
         torch.testing.assert_close(fit.logits[name], value, rtol=1e-9, atol=1e-9)
+
+
+def test_scaled_regulariser_equals_the_plain_method_in_float64() -> None:
+    """With the pull scaled by each tensor's running gradient norm, logits equal the plain method's, past the window of 11."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    data = batches(14, inputs=12, dtype=torch.float64)
+    options: dict[str, Any] = {"lr": 0.05, "beta": 0.1, "clip": 0.5, "label": "s"}
+    fit = modhook.fit_masks(model, data, loss, steps=14, progress=False, scale_regulariser=True, **options)
+    unscaled = reference_fit(model, data, 4, **options)
+    for name, value in reference_fit(model, data, 4, **options, scaled=True).items():
+        torch.testing.assert_close(fit.logits[name], value, rtol=1e-9, atol=1e-9)
+        assert (unscaled[name] - value).abs().max() > 1e-3
 
 
 def test_memory_limit_gives_the_same_result(net: nn.Module) -> None:

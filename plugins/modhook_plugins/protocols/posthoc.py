@@ -63,6 +63,7 @@ class Posthoc(Protocol):
                 clip=study.mask_clip,
                 warmup=masks.warmup,
                 reg_batch=study.reg_batch,
+                scale_regulariser=masks.scale_regulariser,
                 executor=masks.executor,
                 seed=context.seed,
                 label=stage.name,

@@ -97,6 +97,7 @@ class Transfer(Protocol):
                 clip=study.mask_clip,
                 warmup=masks.warmup,
                 reg_batch=study.reg_batch,
+                scale_regulariser=masks.scale_regulariser,
                 executor=masks.executor,
                 seed=context.seed,
                 label=name,
