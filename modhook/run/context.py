@@ -20,6 +20,7 @@ from modhook.interfaces import Task, Tracker
 from modhook.loop import recorded_steps
 from modhook.manager import plugins
 from modhook.masks import Masks
+from modhook.modes import in_mode
 from modhook.run.build import build_model, load_weights
 from modhook.run.data import Draw, in_order
 from modhook.run.layout import valid_steps
@@ -91,12 +92,14 @@ class RunContext:
         def validate(step: int) -> None:
             if step not in wanted:
                 return
-            was_training = measured.training
-            measured.eval()
-            record.validation[step] = self.score(masks() if masks else None, measured)
-            measured.train(was_training)
+            with in_mode(measured, "eval"):
+                record.validation[step] = self.score(masks() if masks else None, measured)
 
         return validate
+
+    def mask_mode(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which a network is in the mode of the mask stages, `[masks] mode`."""
+        return in_mode(model, self.study.masks.mode)
 
     def load_weights(self) -> None:
         """Put the run's trained weights from the cube into the network."""

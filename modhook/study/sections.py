@@ -70,6 +70,8 @@ class MasksSection:
     a given pattern that matches nothing is an error. `batch` and `clip` are those of `[train]` unless given; `clip = 0`
     switches clipping off. The regulariser is `beta / reg_batch` per logit; `reg_batch` is `[train] batch` unless given.
     `scale_regulariser` multiplies it, per parameter, by the parameter's share of the gradient norms (see `fit_masks`).
+    `mode` is the network's while masks are learned: `eval`, without dropout; `dropout`, with it, batch norm still by its
+    frozen statistics; `train`, with it, and batch norm by each group of the batch. The frozen statistics never change.
     """
 
     steps: Count
@@ -88,6 +90,7 @@ class MasksSection:
     validate_every: CountOrZero = 0
     reg_batch: Count | None = None
     scale_regulariser: bool = False
+    mode: Literal["eval", "dropout", "train"] = "eval"
 
 
 @attrs.frozen
