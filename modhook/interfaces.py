@@ -145,6 +145,8 @@ class Protocol(ABC):
     """The order of work of one run (one seed at one sweep point)."""
 
     Options: ClassVar[type] = NoOptions
+    trains: ClassVar[bool] = True
+    """Whether there is base training: then a study needs `train.steps` or `train.weights`, or else must not give them."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from modhook.cube import Cube, read_logits, read_weights, write_masks, write_weights
 from modhook.errors import RunError
 from modhook.evaluation import evaluate
-from modhook.interfaces import Task, Tracker
+from modhook.interfaces import Sampler, Task, Tracker
 from modhook.loop import recorded_steps
 from modhook.manager import plugins
 from modhook.masks import Masks
@@ -77,6 +77,11 @@ class RunContext:
     def new_model(self, label: str) -> nn.Module:
         """Return another network like this one, newly initialised from (seed, label)."""
         return build_model(self.study, self.task, plugins(), derive(self.seed, label)).to(self.device)
+
+    def sampler(self) -> Sampler:
+        """Return the sampler of the mask stages, with its options."""
+        made: Sampler = plugins().load("samplers", self.study.masks.sampler)(self.study.sampler)
+        return made
 
     def validator(
         self,

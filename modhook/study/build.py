@@ -25,6 +25,7 @@ SECTIONS: dict[str, type | None] = {
     "masks": MasksSection,
     "analyses": None,
     "protocol": None,
+    "sampler": None,
     "run": RunSection,
 }
 """The sections of one run; None where plugins say what the keys are."""
@@ -47,7 +48,7 @@ def check_sections(table: Mapping[str, Any], problems: Problems) -> None:
         if key in TABLES:
             continue
         homes = [name for name, cls in SECTIONS.items() if cls and key in keys(cls)]
-        hint = near_miss(key, TABLES) or (f"; it belongs in [{homes[0]}]" if homes else f"; valid: {listing(TABLES)}")
+        hint = f"; it belongs in [{homes[0]}]" if homes else near_miss(key, TABLES) or f"; valid: {listing(TABLES)}"
         problems.add((key,), f"unknown key{hint}", known=False)
 
 
@@ -63,20 +64,25 @@ def build(
     model = named("models", table.get("model", {}), ("model",), plugins, problems)
     train = _section(TrainSection, "train", table, problems)
     protocol = _plugin_of("protocols", StudySection, "study", "protocol", table, plugins, problems)
-    unmasked = "masks" not in table and task and protocol and not protocol().masked_stages(task[1])
-    masks = MasksSection(steps=1) if unmasked else _section(MasksSection, "masks", table, problems)  # steps: unused
+    unmasked = task and protocol and not protocol().masked_stages(task[1])
+    left_out = unmasked and "masks" not in table
+    masks = MasksSection(steps=1) if left_out else _section(MasksSection, "masks", table, problems)  # steps: unused
     analyses = _analyses(table.get("analyses", {}), plugins, problems)
     run = _section(RunSection, "run", table, problems)
-    _plugin_of("samplers", MasksSection, "masks", "sampler", table, plugins, problems)
-    if train:
-        _check_weights(train, file, problems)
-    if train and masks:
+    sampler = _plugin_of("samplers", MasksSection, "masks", "sampler", table, plugins, problems)
+    if train and protocol:
+        _check_training(train, protocol, table, file, problems)
+    if train and masks and not unmasked:
         _check_groups(train, masks, problems)
     layout = _layout(task[1], protocol, problems) if task and protocol else None
     order = make(protocol, table.get("protocol", {}), ("protocol",), problems) if protocol else None
-    if not (study and task and model and train and masks and run) or analyses is None or layout is None or order is None or problems:
+    drawn = make(sampler, table.get("sampler", {}), ("sampler",), problems) if sampler else None
+    if not (study and task and model and train and masks and run and order and drawn) or problems:
         return None
-    return Built(Study(study, task[0], model[0], train, masks, run, analyses, order[0], path=file, variant=variant), layout)
+    if analyses is None or layout is None:
+        return None
+    chosen = (task[0], model[0], train, masks, run, analyses, order[0], drawn[0])
+    return Built(Study(study, *chosen, path=file, variant=variant), layout)
 
 
 def _section(cls: type[T], name: str, table: Mapping[str, Any], problems: Problems) -> T | None:
@@ -115,8 +121,16 @@ def _analyses(table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any
     return made
 
 
-def _check_weights(train: TrainSection, file: pathlib.Path | None, problems: Problems) -> None:
-    if train.weights is None:
+def _check_training(
+    train: TrainSection, protocol: Any, table: Mapping[str, Any], file: pathlib.Path | None, problems: Problems
+) -> None:
+    """Check that there is base training, or weights instead of it, where the protocol wants it and nowhere else."""
+    if not protocol.trains:
+        for key in ("steps", "weights"):
+            if getattr(train, key):
+                name = table.get("study", {}).get("protocol")
+                problems.add(("train", key), f"the protocol {name!r} has no base training; leave it out")
+    elif train.weights is None:
         if train.steps < 1:
             problems.add(
                 ("train", "steps"),

@@ -18,7 +18,7 @@ from modhook.study.study import Label, Point, Study
 from modhook.study.tables import put
 from modhook.study.text import Path, written
 
-SWEEPABLE = ("task", "model", "train", "masks")
+SWEEPABLE = ("task", "model", "train", "masks", "sampler")
 MOST_POINTS = 10_000
 
 Builder = Callable[[Mapping[str, Any], Problems], Built | None]

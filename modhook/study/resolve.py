@@ -28,6 +28,7 @@ def resolved(study: Study) -> dict[str, Any]:
         "masks": _plain(study.masks),
         "analyses": {name: _plain(options) for name, options in sorted(study.analyses.items())},
         "protocol": _plain(study.protocol),
+        "sampler": _plain(study.sampler),
         "run": _plain(study.run),
         "sweep": {key: _plain(values) for key, values in study.sweep.items()},
     }

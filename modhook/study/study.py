@@ -46,6 +46,8 @@ class Study:
     analyses: Mapping[str, Any]
     protocol: Any = None
     """The protocol's options (`[protocol]`)."""
+    sampler: Any = None
+    """The sampler's options (`[sampler]`)."""
     sweep: Mapping[str, tuple[Any, ...]] = attrs.field(factory=dict)
     path: pathlib.Path | None = None
     variant: str | None = None

@@ -89,7 +89,9 @@ def reference_fit(
             total = total + loss(twin, part)
         share = dict.fromkeys(names, 1.0)
         if scaled:
-            for n, g in zip(names, torch.autograd.grad(total / samples, [*leaves.values()], retain_graph=True), strict=True):
+            for n, g in zip(
+                names, torch.autograd.grad(total / samples, [*leaves.values()], retain_graph=True), strict=True
+            ):
                 norms[n].append(float((g**2).sum()) ** 0.5)
             recent = {n: sum(norms[n][-11:]) / len(norms[n][-11:]) for n in names}
             share = {n: max(1e-4, recent[n] * len(names) / sum(recent.values())) for n in names}

@@ -19,7 +19,11 @@ def test_factors_by_hand() -> None:
     """The factor is the mean norm of the last 11 steps over the mean of all tensors, never below 1e-4."""
     scale = GradientScale()
     for step in range(1, 15):
-        given = {"a": torch.tensor([3.0 * step, 4.0 * step]), "b": torch.tensor([[float(step % 2)]]), "c": torch.zeros(3)}
+        given = {
+            "a": torch.tensor([3.0 * step, 4.0 * step]),
+            "b": torch.tensor([[float(step % 2)]]),
+            "c": torch.zeros(3),
+        }
         factors = scale.factors(given)
         seen = range(max(1, step - 10), step + 1)
         a, b = sum(5.0 * s for s in seen) / len(seen), sum(s % 2 for s in seen) / len(seen)

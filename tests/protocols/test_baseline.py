@@ -14,7 +14,7 @@ from modhook.manager import plugins
 from modhook.optim import learning_rate
 from modhook.run.build import build_model, build_task
 from modhook.run.data import Draw
-from modhook.study import load
+from modhook.study import load, restore
 
 STUDY = """
 [study]
@@ -91,3 +91,12 @@ def test_warmup_and_steps_by_hand() -> None:
     """Warm-up is linear from 1/n, and decay multiplies from each step on."""
     rates = [learning_rate(i, 1.0, warmup=4, decay_at=(3, 5), decay=0.1) for i in range(6)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 0.1, 0.1, 0.01])
+
+
+def test_masks_bind_no_baseline(tmp_path: Path) -> None:
+    """A batch that no number of mask samples divides is fine where no mask is learned, and the cube opens again."""
+    file = tmp_path / "base.toml"
+    file.write_text(STUDY.replace("PROTOCOL", "baseline").replace("batch = 16", "batch = 15"))
+    assert run("run", file, "--out", tmp_path) == 0
+    study = restore(open_cube(tmp_path / "base.zarr").attrs["study"])
+    assert (study.study.protocol, study.train.batch) == ("baseline", 15)

@@ -51,7 +51,7 @@ validate_every = 2
 mode = "MODE"
 [protocol]
 """
-TRAIN = {"posthoc": "steps = 4", "transfer": "steps = 1"}
+TRAIN = {"posthoc": "steps = 4", "transfer": ""}
 
 
 def run(file: Path, out: Path) -> int:

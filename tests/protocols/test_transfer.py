@@ -27,7 +27,6 @@ name = "fnn"
 hidden = [9, 7]
 init = "xavier"
 [train]
-steps = 1
 batch = 16
 validate_every = 0
 [masks]

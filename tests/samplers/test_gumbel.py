@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import modhook
+from modhook.cli import main
+from modhook.cube import logits_from, open_cube, weights_from
+from modhook.manager import plugins
 from modhook.noise import generators, uniform
+from modhook.run.build import build_model, build_task
+from modhook.run.data import Draw
+from modhook.study import load
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
+
+STUDY = """
+[study]
+name = "warm"
+[task]
+name = "addmul"
+train_size = 200
+valid_size = 20
+[model]
+name = "fnn"
+hidden = [8]
+[train]
+steps = 2
+batch = 16
+[masks]
+steps = 4
+lr = 0.8
+logits_dtype = "float32"
+[sweep]
+"sampler.temperature" = [0.25, 1.0]
+"""
 
 
 def two_uniform_path(weight: torch.Tensor, logits: torch.Tensor, noise: torch.Tensor, tau: float) -> torch.Tensor:
@@ -102,3 +132,34 @@ def test_noise_depends_on_seed_label_and_sample_only() -> None:
 def test_deterministic_mask_includes_zero() -> None:
     """Evaluation keeps l >= 0, everywhere."""
     assert Gumbel().deterministic(torch.tensor([-1e-9, 0.0, 1.0])).tolist() == [False, True, True]
+
+
+def test_a_study_gives_the_temperature(tmp_path: Path) -> None:
+    """`[sampler]` reaches the protocol's masks at every point of a sweep: each point equals `fit_masks` with that sampler."""
+    file = tmp_path / "warm.toml"
+    file.write_text(STUDY)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(file), "--out", str(tmp_path)])
+    assert stop.value.code == 0
+    cube = open_cube(tmp_path / "warm.zarr")
+    assert cube["scores"]["accuracy"].dims == ("seed", "sampler.temperature", "stage", "split")
+    study = load(file)
+    task = build_task(study, plugins())
+    model = build_model(study, task, plugins(), 1)
+    for temperature in (0.25, 1.0):
+        at = {"seed": 1, "sampler.temperature": temperature}
+        model.load_state_dict(weights_from(cube, **at))
+        fit = modhook.fit_masks(
+            model.eval(),
+            Draw(task, "control", 16, 1, torch.device("cpu")),
+            task.loss,
+            steps=4,
+            lr=0.8,
+            reg_batch=16,
+            sampler=Gumbel(GumbelOptions(temperature)),
+            seed=1,
+            label="control",
+            progress=False,
+        )
+        stored = logits_from(cube, stage="control", **at)
+        assert all(torch.equal(stored[n], logit) for n, logit in fit.logits.items())

@@ -119,7 +119,7 @@ TRANSFER = {
     "model.init": "xavier",
     "protocol.used_init": 2.0,
     "protocol.reset": ("layer1.*",),
-    "train.steps": 30_000,
+    "train.steps": 0,  # weights learn together with the masks
     "masks.steps": 30_000,
     "masks.samples": 8,
     "masks.beta": 1.28e-3,

@@ -99,7 +99,14 @@ class Mlp(Model):
         raise AssertionError("a check builds nothing")
 
 
+@attrs.frozen
+class GumbelOptions:
+    temperature: Annotated[float, Interval(gt=0)] = 1.0
+
+
 class Gumbel(Sampler):
+    Options = GumbelOptions
+
     def apply(self, weight: Any, logits: Any, generators: Any) -> Any:
         raise AssertionError("a check samples nothing")
 
@@ -113,6 +120,12 @@ class Posthoc(Protocol):
 
     def run(self, context: Any) -> None:
         raise AssertionError("a check runs nothing")
+
+
+class Together(Posthoc):
+    """Weights and masks together: no base training."""
+
+    trains = False
 
 
 @attrs.frozen
@@ -182,6 +195,7 @@ def toys() -> Plugins:
             _entry("models", "absent", "Absent"),
             _entry("samplers", "gumbel", "Gumbel"),
             _entry("protocols", "posthoc", "Posthoc"),
+            _entry("protocols", "together", "Together"),
             _entry("analyses", "sharing", "Sharing"),
         ],
         [],

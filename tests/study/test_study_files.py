@@ -93,7 +93,10 @@ def test_all_mistakes_at_once(problems: Problems) -> None:
         "masks.sampler",
     ]
     assert found[0] == "trian: unknown key (did you mean 'train'?)"
-    assert found[1] == "nonsense: unknown key; valid: study, task, model, train, masks, analyses, protocol, run, sweep, variants"
+    assert (
+        found[1]
+        == "nonsense: unknown key; valid: study, task, model, train, masks, analyses, protocol, sampler, run, sweep, variants"
+    )
 
 
 def test_message_names_file_and_count(make: Make, toys: Plugins) -> None:

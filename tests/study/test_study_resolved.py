@@ -25,6 +25,7 @@ RICH = {
     ("masks", "exclude"): '["*bias*"]',
     ("analyses", "sharing"): "{ pooled = false }",
     ("study", "seeds"): "3",
+    ("sampler", "temperature"): "0.5",
 }
 SWEPT = {**RICH, ("sweep", '"masks.beta"'): "[1e-5, 3e-5]", ("sweep", '"model.hidden"'): "[[8, 8], [4]]"}
 
@@ -32,7 +33,18 @@ SWEPT = {**RICH, ("sweep", '"masks.beta"'): "[1e-5, 3e-5]", ("sweep", '"model.hi
 def test_resolved_holds_everything_and_defaults(loaded: Loaded) -> None:
     """The table has the file's layout, with defaults filled in and only what JSON holds."""
     table = resolved(loaded(RICH))
-    assert list(table) == ["study", "task", "model", "train", "masks", "analyses", "protocol", "run", "sweep"]
+    assert list(table) == [
+        "study",
+        "task",
+        "model",
+        "train",
+        "masks",
+        "analyses",
+        "protocol",
+        "sampler",
+        "run",
+        "sweep",
+    ]
     assert table["task"]["colour"] == "blue"
     assert table["task"]["noise"] == {"scale": 0.5}
     assert table["task"]["folder"] == "data/toy"
@@ -40,6 +52,7 @@ def test_resolved_holds_everything_and_defaults(loaded: Loaded) -> None:
     assert table["train"]["clip"] is None
     assert table["train"]["betas"] == [0.9, 0.999]
     assert table["masks"]["samples"] == 4
+    assert table["sampler"] == {"temperature": 0.5}
     assert table["analyses"] == {"sharing": {"pooled": False}}
     assert json.loads(json.dumps(table, allow_nan=False)) == table
 

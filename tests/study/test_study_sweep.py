@@ -108,7 +108,10 @@ def test_what_cannot_be_swept(problems: Problems, key: str) -> None:
     (line,) = problems({("sweep", f'"{key}"'): "[1, 2]"})
     assert line.startswith("sweep.")
     assert key in line
-    assert 'cannot be swept; write a key of task, model, train, masks (task.name aside), such as "masks.beta"' in line
+    assert (
+        'cannot be swept; write a key of task, model, train, masks, sampler (task.name aside), such as "masks.beta"'
+        in line
+    )
 
 
 def test_mistakes_of_all_values_at_once(problems: Problems) -> None:
@@ -140,6 +143,17 @@ def test_points_share_the_layout_of_the_cube(problems: Problems) -> None:
     assert problems(_sweep(task__splits='[["iid"], ["hard"]]')) == (
         'sweep."task.splits"[1]: the task\'s splits are hard here and iid at the first point; one cube needs the same in all its runs',
     )
+
+
+def test_options_of_the_sampler(loaded: Loaded, problems: Problems) -> None:
+    """`[sampler]` holds the sampler's options, checked like all others, and they can be swept."""
+    assert loaded({("sampler", "temperature"): "0.5"}).sampler.temperature == 0.5
+    assert [p.study.sampler.temperature for p in points(loaded(_sweep(sampler__temperature="[0.5, 2]")))] == [0.5, 2.0]
+    assert problems({("sampler", "temprature"): "1"}) == (
+        "sampler.temprature: unknown key (did you mean 'temperature'?)",
+    )
+    (line,) = problems(_sweep(sampler__temperature="[1, 0]"))
+    assert line == 'sweep."sampler.temperature"[1]: must be greater than 0, not 0.0'
 
 
 def test_grid_that_is_too_large(problems: Problems) -> None:

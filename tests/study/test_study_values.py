@@ -172,6 +172,16 @@ def test_training_or_weights(problems: Problems, loaded: Loaded, make: Callable[
     assert loaded().weights is None
 
 
+def test_a_protocol_without_base_training(problems: Problems, loaded: Loaded) -> None:
+    """It needs no training steps, and what would not be used is not taken; the rest of [train] is."""
+    together = {("study", "protocol"): '"together"'}
+    assert loaded({**together, ("train", "steps"): None, ("train", "batch"): "8"}).mask_batch == 8
+    (line,) = problems(together)
+    assert line == "train.steps: the protocol 'together' has no base training; leave it out"
+    (line,) = problems({**together, ("train", "steps"): None, ("train", "weights"): '"w.safetensors"'})
+    assert line == "train.weights: the protocol 'together' has no base training; leave it out"
+
+
 def test_missing_keys_are_named(problems: Problems) -> None:
     """A missing section is as if it were empty: the keys it lacks are named."""
     assert problems({("masks", "steps"): None}) == ("masks.steps: missing, and it has no default",)

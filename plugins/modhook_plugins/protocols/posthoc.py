@@ -59,7 +59,7 @@ class Posthoc(Protocol):
                     beta=masks.beta,
                     init=masks.init,
                     **given,
-                    sampler=masks.sampler,
+                    sampler=context.sampler(),
                     fixed=copied,
                     clip=study.mask_clip,
                     warmup=masks.warmup,

@@ -42,6 +42,7 @@ class Transfer(Protocol):
     """
 
     Options = TransferOptions
+    trains = False
     options: TransferOptions
 
     def stages(self, task: Task) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ class Transfer(Protocol):
                     beta=masks.beta,
                     init=start if earlier else masks.init,
                     **given,
-                    sampler=masks.sampler,
+                    sampler=context.sampler(),
                     train_weights={n: ~u for n, u in used.items()},
                     clip=study.mask_clip,
                     warmup=masks.warmup,
