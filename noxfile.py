@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nox
@@ -53,6 +54,7 @@ def thirdparty(session: nox.Session) -> None:
     session.run("modhook", "check", str(DEMO / "minmax.toml"))
     session.run("modhook", "run", str(DEMO / "minmax.toml"), "--out", str(out), "--fresh", "--yes")
     session.run("python", str(DEMO / "verify.py"), str(out / "minmax.zarr"))
+    session.run("modhook", "report", str(out / "minmax.zarr"))  # its template and style come with the wheel
 
 
 @nox.session
@@ -60,6 +62,16 @@ def zoo(session: nox.Session) -> None:
     """Every torch.nn layer, tiny transformers and nasty modules, stacked against a plain loop; `-- --write` writes docs/zoo.md."""
     session.install("-e", ".[test,zoo]", *CONSTRAINTS)
     session.run("pytest", "tests/zoo", *session.posargs, env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Open reports in a real browser; needs Debian's packages chromium and chromium-driver (or both programs on the PATH)."""
+    for program in ("chromium", "chromedriver"):
+        if shutil.which(program) is None:
+            session.error(f"{program} not found; on Debian: apt-get install chromium chromium-driver")
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    session.run("pytest", "tests/report/test_browser.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

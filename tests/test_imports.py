@@ -32,7 +32,8 @@ ABOVE = {
     "train": {"study", "cube", "run", "cli"},
     "study": {"masks", "select", "stacked", "fit", "train", "evaluation", "cube", "run", "cli"},
     "cube": {"stacked", "fit", "train", "study", "run", "cli"},
-    "run": {"cli"},
+    "run": {"report", "cli"},
+    "report": {"run", "cli"},
 }
 
 
@@ -229,7 +230,7 @@ import {module}
 after = list(sys.path), list(warnings.filters), [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
 assert before == after
 assert threading.active_count() == 1
-heavy = {{"torch", "xarray", "zarr", "pandas", "matplotlib", "safetensors"}} & set(sys.modules)
+heavy = {{"torch", "xarray", "zarr", "pandas", "matplotlib", "safetensors", "jinja2", "tomlkit"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -16,6 +16,7 @@ from modhook.cli.check import check_command
 from modhook.cli.inspect import inspect_command
 from modhook.cli.list import list_command
 from modhook.cli.plot import plot_command
+from modhook.cli.report import report_command
 from modhook.cli.run import run_command
 from modhook.cli.show import show_command
 from modhook.errors import ModhookError, UserError
@@ -25,6 +26,7 @@ Start here:
   modhook run studies/quickstart.toml      a minute, ends with a table
   modhook show results/quickstart.zarr     the table again
   modhook plot results/quickstart.zarr     the figures
+  modhook report results/quickstart.zarr   all of it as one HTML file
 """
 
 
@@ -42,7 +44,7 @@ def commands(debug: bool) -> None:
     """
 
 
-for _command in (run_command, check_command, list_command, inspect_command, show_command, plot_command):
+for _command in (run_command, check_command, list_command, inspect_command, show_command, plot_command, report_command):
     commands.add_command(_command)
 
 

@@ -1,0 +1,201 @@
+"""Puts together what a report shows, as plain values; the page's look is the template's affair."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import xarray as xr
+
+from modhook import __version__
+from modhook.errors import ModhookError
+from modhook.manager import Plugins
+from modhook.report.cautions import Caution, cautions
+from modhook.report.facts import Facts, Place, known, label, mean
+from modhook.report.findings import findings, percent
+from modhook.report.pictures import pictures
+from modhook.study import PLAIN_NAME
+from modhook.study.toml import as_toml
+from modhook.tables import tables
+
+
+@attrs.frozen
+class Cell:
+    """A number in a table: its text, its spread over seeds, and its share from 0 to 20 for the shade (None: unknown)."""
+
+    text: str
+    spread: str = ""
+    shade: int | None = None
+
+
+@attrs.frozen
+class ScoreRow:
+    """A stage: what it is, the share of the weights that its mask keeps, its scores on every split."""
+
+    stage: str
+    doc: str
+    kept: Cell
+    cells: tuple[Cell, ...]
+
+
+@attrs.frozen
+class ScoreTable:
+    """The scores of one metric at one sweep point."""
+
+    title: str
+    splits: tuple[str, ...]
+    rows: tuple[ScoreRow, ...]
+
+
+def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]:
+    """Return everything that the template names."""
+    facts = Facts(cube, source)
+    study = facts.table.get("study", {})
+    drawn, failed = pictures(cube, plugins)
+    warned = cautions(facts)
+    if failed:
+        warned.append(Caution("caution", "Figures could not be drawn", tuple(f"{f.name}: {f.reason}" for f in failed)))
+    done = int((facts.status == 1).sum())
+    scores = _scores(facts, _stage_docs(facts, plugins))
+    return {
+        "name": source.name.removesuffix(".zarr"),
+        "description": str(study.get("description", "")),
+        "cube": source.name,
+        "asked": _asked(facts, plugins),
+        "progress": f"{done} of {facts.status.size} stages done",
+        "finished": done == facts.status.size,
+        "findings": findings(facts),
+        "cautions": warned,
+        "scores": scores,
+        "spread": any(cell.spread for table in scores for row in table.rows for cell in row.cells),
+        "pictures": drawn,
+        "tables": [t for t in tables(cube) if not t.title.startswith("scores/")],
+        "stages": facts.stages,
+        "analyses": facts.analyses,
+        "state": [_state(facts, point) for point in facts.points],
+        "data": _data(cube.attrs.get("data", {})),
+        "versions": dict(cube.attrs.get("versions", {})),
+        "routes": _routes(facts),
+        "again": _again(facts),
+        "modhook": __version__,
+    }
+
+
+def _asked(facts: Facts, plugins: Plugins) -> list[tuple[str, str, str]]:
+    """Return what was asked: (what, name, in words)."""
+    table, words = facts.table, []
+    for what, kind, name in (
+        ("Task", "tasks", table.get("task", {}).get("name", "")),
+        ("Network", "models", table.get("model", {}).get("name", "")),
+        ("Protocol", "protocols", table.get("study", {}).get("protocol", "")),
+        *(("Analysis", "analyses", name) for name in table.get("analyses", {})),
+    ):
+        summaries = {e.spec.name: e.spec.summary for e in plugins.entries(kind)}
+        words.append((what, str(name), summaries.get(name, "")))
+    seeds = len(facts.seeds)
+    runs = f"{seeds} seed{'s' if seeds != 1 else ''}"
+    if facts.sweep:
+        runs += f" at each of {len(facts.points)} settings of {', '.join(facts.sweep)}"
+    return [*words, ("Runs", runs, "")]
+
+
+def _stage_docs(facts: Facts, plugins: Plugins) -> dict[str, str]:
+    """Return the task's own words for its stages; nothing where its plugin is not installed here."""
+    from modhook.study import restore
+
+    try:
+        study = restore(facts.table, plugins=plugins)
+        task = plugins.load("tasks", study.task.name)(study.task.options)
+    except ModhookError:
+        return {}
+    return {"unmasked": "the trained network"} | {stage.name: stage.doc for stage in task.stages}
+
+
+def _scores(facts: Facts, docs: dict[str, str]) -> list[ScoreTable]:
+    made = []
+    for metric in facts.metrics:
+        values = facts.score(metric)
+        assert values is not None
+        for point in facts.points:
+            rows = []
+            for stage in facts.stages:
+                at = values.sel({**point, "stage": stage})
+                kept = facts.kept.sel({**point, "stage": stage}) if stage in facts.masked else None
+                cells = tuple(_cell(at.sel(split=split), 1) for split in facts.splits)
+                rows.append(
+                    ScoreRow(stage, docs.get(stage, ""), Cell("") if kept is None else _cell(kept, None), cells)
+                )
+            title = metric + (f" at {label(point)}" if point else "")
+            made.append(ScoreTable(title, tuple(facts.splits), tuple(rows)))
+    return made
+
+
+def _cell(values: xr.DataArray, digits: int | None) -> Cell:
+    finite = known(values)
+    if not finite:
+        return Cell("\N{EN DASH}")
+    average = mean(finite)
+    spread = f"± {100 * float(np.std(finite, ddof=1)):.1f}" if len(finite) > 1 else ""
+    text = percent(average, digits).removesuffix("\N{NO-BREAK SPACE}%")
+    return Cell(text, spread, min(20, max(0, round(20 * average))))
+
+
+def _state(facts: Facts, point: Place) -> tuple[str, list[tuple[str, str]]]:
+    """Return a sweep point's label, and for every stage and analysis how many seeds are done and the word for its look."""
+    total, cells = len(facts.seeds), []
+    for stage in facts.stages:
+        status = facts.status.sel({**point, "stage": stage})
+        cells.append(_progress(int((status == 1).sum()), int((status == 2).sum()), total))
+    for name in facts.analyses:
+        status = facts.read("runs", name).sel(point)
+        cells.append(_progress(int((status == 1).sum()), int((status == 2).sum()), total))
+    return label(point) or "all seeds", cells
+
+
+def _progress(done: int, failed: int, total: int) -> tuple[str, str]:
+    text = f"{done} of {total}" + (f", {failed} failed" if failed else "")
+    return text, "failed" if failed else "done" if done == total else "partly" if done else "pending"
+
+
+def _data(fingerprints: Any) -> list[tuple[str, str]]:
+    """Return (data set, fingerprint); where a sweep has several tasks, each has its number."""
+    several = len(fingerprints) > 1
+    return [
+        (f"{name} (task {number})" if several else name, str(value))
+        for number, sets in fingerprints.items()
+        for name, value in sets.items()
+    ]
+
+
+def _routes(facts: Facts) -> list[tuple[str, str]]:
+    """Return (stage, how the executor ran the network in it), every way once."""
+    found: dict[tuple[str, str], None] = {}
+    route = facts.read("runs", "route")
+    for stage in facts.stages:
+        for text in route.sel(stage=stage).values.ravel().tolist():
+            if text:
+                found[stage, str(text)] = None
+    return list(found)
+
+
+def _again(facts: Facts) -> dict[str, str]:
+    """Return the study as a file, its name, and the commands that compute and report it once more."""
+    stem, name = facts.source.name.removesuffix(".zarr"), str(facts.table.get("study", {}).get("name", ""))
+    rest = stem.removeprefix(f"{name}-")
+    # Whoever renamed the cube by hand gets the study without a variant.
+    variant = rest if stem != rest and re.fullmatch(PLAIN_NAME.pattern, rest) else None
+    text, file = as_toml(facts.table, variant), f"{stem}.toml"
+    run = f"modhook run {shlex.quote(file)}" + (f" --variant {variant}" if variant else "") + " --out again"
+    cube = f"again/{stem if variant else name}.zarr"
+    return {
+        "toml": text,
+        "file": file,
+        "link": f"data:application/toml;base64,{base64.b64encode(text.encode('utf-8', 'replace')).decode('ascii')}",
+        "commands": f"modhook check {shlex.quote(file)}\n{run}\nmodhook report {shlex.quote(cube)}",
+        "weights": str(facts.table.get("train", {}).get("weights") or ""),
+    }

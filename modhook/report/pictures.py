@@ -1,0 +1,61 @@
+"""The figures of a report: every installed figure that the cube has the variables for, as an image inside the page."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import tempfile
+from pathlib import Path
+
+import attrs
+import xarray as xr
+
+from modhook.drawing import draw, missing_variables
+from modhook.manager import Plugins
+
+_PNG_SIZE = slice(16, 24)  # width and height in the header chunk, big-endian
+
+
+@attrs.frozen
+class Picture:
+    """One figure: `source` is a data URL (SVG or PNG, whichever is smaller), `width` and `height` give its proportions."""
+
+    name: str
+    caption: str
+    source: str = attrs.field(repr=False)
+    width: int
+    height: int
+
+
+@attrs.frozen
+class Undrawn:
+    """A figure that should apply but whose plugin failed, and why."""
+
+    name: str
+    reason: str
+
+
+def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[Undrawn]]:
+    """Draw every figure that applies to this cube alone; one that fails does not keep the others out."""
+    drawn, failed = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for entry in plugins.entries("figures"):
+            name = entry.spec.name
+            try:
+                figure = entry.load()()
+                if missing_variables(figure, [cube]):
+                    continue
+                svg, png = draw(figure, [cube], Path(folder), name, ("svg", "png"))
+            except Exception as error:  # a plugin of anybody's, on a cube that may be half finished
+                failed.append(Undrawn(name, f"{type(error).__name__}: {error}"))
+                continue
+            drawn.append(_picture(name, entry.spec.summary, svg.read_bytes(), png.read_bytes()))
+    return drawn, failed
+
+
+def _picture(name: str, caption: str, svg: bytes, png: bytes) -> Picture:
+    width, height = struct.unpack(">II", png[_PNG_SIZE])
+    # As an image, an SVG runs no script and loads nothing, whatever stands in it.
+    kind, data = ("svg+xml", svg) if len(svg) <= len(png) else ("png", png)
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return Picture(name, caption, source, width, height)
