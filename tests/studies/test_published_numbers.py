@@ -34,6 +34,17 @@ COMMON = {
 ADDMUL = {**COMMON, "task.name": "addmul", "task.train_size": 1_000_000, "task.valid_size": 10_000, "masks.beta": 1e-4}
 TUPLE = {**COMMON, "task.name": "double_addition", "task.train_size": 1_000_000, "task.valid_size": 10_000}
 TUPLE_FNN = {**TUPLE, "task.mode": "fnn", "task.copied_io": False, "model.name": "fnn", "masks.beta": 4e-4}
+HALF = {"analyses.half_mask.early": (), "analyses.half_mask.random": 0}  # the first half of the tensors, rounded up
+RANDOM_HALVES = {"analyses.half_mask.early": (), "analyses.half_mask.random": 5}
+
+
+def early(*patterns: str) -> dict[str, Any]:
+    """The half-mask options for these early tensors."""
+    return {"analyses.half_mask.early": patterns, "analyses.half_mask.random": 0}
+
+
+FIRST_TWO = early("layer1.weight", "layer2.weight")
+FIRST_CONVOLUTIONS = early("conv[123].*")
 LSTM = {"model.name": "lstm", "model.hidden": 256, "model.layers": 2, "masks.beta": 1e-4}
 SCAN = {
     **COMMON,
@@ -126,12 +137,12 @@ TRANSFER = {
     "masks.exclude": (),
 }
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "addmul_fnn": {**ADDMUL, "model.name": "fnn"},
+    "addmul_fnn": {**ADDMUL, **HALF, "model.name": "fnn"},
     "addmul_fnn_big": {**ADDMUL, "model.name": "fnn", "model.hidden": (2000,) * 4},
     "addmul_fnn_huge": {**ADDMUL, "model.name": "fnn", "model.hidden": (4000,) * 4},
-    "addmul_lstm": {**ADDMUL, **LSTM, "model.steps": 3},
+    "addmul_lstm": {**ADDMUL, **LSTM, **RANDOM_HALVES, "model.steps": 3},
     "addmul_beta": {k: v for k, v in ADDMUL.items() if k != "masks.beta"} | {"model.name": "fnn"},
-    "tuple_fnn": {**TUPLE_FNN, "model.hidden": (2000,) * 4, "analyses.inverse.io": ()},
+    "tuple_fnn": {**TUPLE_FNN, **FIRST_TWO, "model.hidden": (2000,) * 4, "analyses.inverse.io": ()},
     "tuple_fnn_copied_io": {**TUPLE_FNN, "model.hidden": (2000,) * 4, "task.copied_io": True},
     "tuple_fnn_fullmask_io": {
         **TUPLE_FNN,
@@ -139,24 +150,25 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "analyses.inverse.io": ("layer1.weight", "output.weight"),
         "analyses.inverse.io_mask": "full",
     },
-    "tuple_fnn_small": {**TUPLE_FNN, "model.hidden": (800,) * 4},
-    "tuple_lstm": {**TUPLE, **LSTM, "task.tuple2_delay": 0},
+    "tuple_fnn_small": {**TUPLE_FNN, **FIRST_TWO, "model.hidden": (800,) * 4},
+    "tuple_lstm": {**TUPLE, **LSTM, **early("lstm.*_l0"), "task.tuple2_delay": 0},
     "tuple_lstm_fullmask_io": {
         **TUPLE,
         **LSTM,
         "analyses.inverse.io": ("lstm.weight_ih_l0", "output.weight"),
         "analyses.inverse.io_mask": "full",
     },
-    "scan": {**SCAN, **SCAN_LSTM, "masks.beta": 3e-5},
+    "scan": {**SCAN, **SCAN_LSTM, **RANDOM_HALVES, "masks.beta": 3e-5},
     "scan_transformer": {
         **SCAN,
         **SCAN_TRANSFORMER,
+        **early("encoder.[01].*", "decoder.[01].*", "output.weight"),
         "masks.beta": 6e-4,
         "masks.exclude": ("*embedding*", "*.linear?.bias", "output.bias"),  # layer norms are masked, their offset too
     },
     "scan_baselines": {**BASELINE, **SCAN_LSTM, "study.protocol": "baseline"},
-    "cifar10_cnn": {**CIFAR, **CIFAR_REMOVAL, "model.dropout": (0.25, 0.5)},
-    "cifar10_cnn_no_dropout": {**CIFAR, **CIFAR_REMOVAL, **PLAIN},
+    "cifar10_cnn": {**CIFAR, **CIFAR_REMOVAL, **FIRST_CONVOLUTIONS, "model.dropout": (0.25, 0.5)},
+    "cifar10_cnn_no_dropout": {**CIFAR, **CIFAR_REMOVAL, **PLAIN, **FIRST_CONVOLUTIONS},
     "cifar10_resnet": RESNET,
     "cifar10_stability": {
         **CIFAR,

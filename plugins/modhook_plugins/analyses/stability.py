@@ -1,4 +1,4 @@
-"""Mask stability (reference, section 6): the IoU of two masks of the same function."""
+"""Mask stability (reference, section 6): the IoU of two masks of the same function, and what chance would give."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modhook import Analysis, Task, UserError, Variable, iou
+from modhook_plugins.analyses import chance
 
 if TYPE_CHECKING:
     from modhook.run import FinishedRun
@@ -32,13 +33,21 @@ class Stability(Analysis):
                 "stability/chance",
                 ("function", "parameter"),
                 "float64",
-                "IoU expected of independent masks of the same sizes",
+                "IoU expected of random masks that keep as many of the tensor's weights",
             ),
             Variable(
                 "stability/chance_total",
                 ("function",),
                 "float64",
-                "IoU expected of independent masks that keep as much of each tensor",
+                "IoU expected of random masks that keep as many of each tensor's weights",
+                attrs={"table": "number"},
+            ),
+            Variable("stability/ratio", ("function", "parameter"), "float64", "measured IoU over chance"),
+            Variable(
+                "stability/ratio_total",
+                ("function",),
+                "float64",
+                "measured IoU over chance, over all masked weights",
                 attrs={"table": "number"},
             ),
         )
@@ -52,25 +61,26 @@ class Stability(Analysis):
         order = [str(x) for x in run.cube.labels("stability/iou")["parameter"]]
         pairs = [(run.masks[a], run.masks[b]) for a, b in _repeats(run.task).values()]
         # (F, P) each, NaN for tensors that this network does not have
-        rows, chance = (np.full((len(pairs), len(order)), np.nan) for _ in range(2))
-        totals = np.full(len(pairs), np.nan)
+        measured, expected = (np.full((len(pairs), len(order)), np.nan) for _ in range(2))
+        expected_total = np.full(len(pairs), np.nan)
         for f, (a, b) in enumerate(pairs):
-            both, either = (a & b).kept(per_tensor=True), (a | b).kept(per_tensor=True)
-            first, second = a.kept(per_tensor=True), b.kept(per_tensor=True)
-            # Independent masks that keep |A| and |B| of n weights share |A| |B| / n of them on average.
-            shared = {n: first[n] * second[n] / m.numel() for n, m in a.items()}
-            for name, count in either.items():
-                row, union = order.index(name), first[name] + second[name] - shared[name]
-                rows[f, row] = both[name] / count if count else np.nan
-                chance[f, row] = shared[name] / union if union else np.nan
-            union = sum(first.values()) + sum(second.values()) - sum(shared.values())
-            totals[f] = sum(shared.values()) / union if union else np.nan
-        return {
-            "stability/iou": rows,
-            "stability/iou_total": np.array([iou(a, b) for a, b in pairs]),
-            "stability/chance": chance,
-            "stability/chance_total": totals,
-        }
+            both, first, second = (m.kept(per_tensor=True) for m in (a & b, a, b))
+            laws = {n: chance.shared(m.numel(), first[n], second[n]) for n, m in a.items()}
+            for name, law in laws.items():
+                p, union = order.index(name), first[name] + second[name] - both[name]
+                measured[f, p] = both[name] / union if union else np.nan
+                expected[f, p] = law.iou(first[name], second[name])
+            expected_total[f] = chance.total(list(laws.values())).iou(a.kept(), b.kept())
+        measured_total = np.array([iou(a, b) for a, b in pairs])  # (F,)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "stability/iou": measured,
+                "stability/iou_total": measured_total,
+                "stability/chance": expected,
+                "stability/chance_total": expected_total,
+                "stability/ratio": np.where(expected > 0, measured / expected, np.nan),
+                "stability/ratio_total": np.where(expected_total > 0, measured_total / expected_total, np.nan),
+            }
 
 
 def _repeats(task: Any) -> dict[str, tuple[str, str]]:
