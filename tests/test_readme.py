@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import modhook
 
@@ -18,6 +19,7 @@ def test_library_example_runs_and_finds_the_function() -> None:
     example = next(block for block in PYTHON if "fit_masks" in block)
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     names: dict[str, object] = {}
+    torch.manual_seed(0)
     exec(example.replace("beta=1e-3)", "beta=1e-3, progress=False)"), names)
     fit = names["fit"]
     assert isinstance(fit, modhook.Fit)
