@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 import modhook
-from modhook_tasks.scan.encoding import END, SOURCE_TOKENS, TARGET_TOKENS, encode
+from modhook_tasks.scan.encoding import SOURCE_TOKENS, TARGET_TOKENS, encode
 from modhook_tasks.scan.grammar import Example, examples
 from modhook_tasks.scan.task import Scan, ScanOptions
+from modhook_tasks.sequences import END
 
 
 @pytest.fixture(scope="module")

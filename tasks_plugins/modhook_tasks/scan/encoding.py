@@ -1,4 +1,4 @@
-"""Turns SCAN examples into padded tensors and back."""
+"""Turns SCAN examples into padded tensors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from modhook_tasks.scan.grammar import ACTIONS, WORDS, Example
-
-END = 0
-"""Token that ends every sequence, in both vocabularies. It also fills the padding, which nothing reads."""
+from modhook_tasks.sequences import pad
 
 SOURCE_TOKENS = ("<end>", *WORDS)
 TARGET_TOKENS = ("<end>", *ACTIONS)
@@ -33,11 +31,5 @@ def encode(examples: Sequence[Example]) -> dict[str, Tensor]:
 
 def _pad(rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
     lengths = np.array([len(row) for row in rows])  # (N,)
-    padded = np.full((len(rows), lengths.max() + 1), END)  # (N, longest + 1)
-    padded[np.arange(padded.shape[1]) < lengths[:, None]] = list(chain.from_iterable(rows))
+    padded = pad(np.array(list(chain.from_iterable(rows))), lengths, int(lengths.max()) + 1)  # (N, longest + 1)
     return torch.from_numpy(padded), torch.from_numpy(lengths + 1)
-
-
-def text(tokens: Tensor, length: Tensor, names: Sequence[str]) -> str:
-    """Return one sequence (T,) as words, without its end mark."""
-    return " ".join(names[i] for i in tokens[: int(length) - 1].tolist())

@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import attrs
-import torch
 from annotated_types import Ge, Le
-from torch import Tensor
 
 import modhook
 from modhook.errors import near_miss
-from modhook_tasks.scan.encoding import SOURCE_TOKENS, TARGET_TOKENS, encode, text
+from modhook_tasks.scan.encoding import SOURCE_TOKENS, TARGET_TOKENS, encode
 from modhook_tasks.scan.official import read_split
 from modhook_tasks.scan.splits import SPLITS, Split, generated
+from modhook_tasks.sequences import SequenceTask, decoded
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from modhook.interfaces import Batch, Net
+    from modhook.interfaces import Batch
 
 _STAGE_DOCS = {
     "simple": "the train set of the simple split: a random four fifths of all commands",
@@ -69,14 +66,8 @@ class ScanOptions:
             raise modhook.UserError("a folder is given but source is 'generated'; set source to 'folder' to read it.")
 
 
-class Scan(modhook.Task):
-    """SCAN (Lake & Baroni 2018) with the protocol of Csordas et al. (2021), section 3.2.
-
-    A batch holds `source` (B, S), `source_length` (B,), `target` (B, T), `target_length` (B,), int64, end marks
-    included and counted, and after `prepare` the flag `teacher_forcing`. The network is called as
-    `net(source, source_length, target, teacher_forcing=bool)` and returns logits (B, T, V); without teacher forcing it
-    may use no more of `target` than its length T.
-    """
+class Scan(SequenceTask):
+    """SCAN (Lake & Baroni 2018) with the protocol of Csordas et al. (2021), section 3.2."""
 
     Options = ScanOptions
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
@@ -86,6 +77,7 @@ class Scan(modhook.Task):
 
     def __init__(self, options: ScanOptions) -> None:
         super().__init__(options)
+        self.teacher_forcing = options.teacher_forcing
         self._data: dict[tuple[str, str], Batch] = {}
 
     @property
@@ -141,41 +133,6 @@ class Scan(modhook.Task):
             names = list(dict.fromkeys(name for name, _ in self._data))
             raise modhook.UserError(f"unknown SCAN split {split!r}; this study has {', '.join(names)}.") from None
 
-    def prepare(self, batch: Batch, rng: np.random.Generator, training: bool) -> Batch:
-        """Cut the padding down to the batch's longest item and, in training, flip the batch's teacher-forcing coin."""
-        longest_source, longest_target = int(batch["source_length"].max()), int(batch["target_length"].max())
-        forced = bool(rng.random() < self.options.teacher_forcing) if training else False
-        return {
-            **batch,
-            "source": batch["source"][:, :longest_source],
-            "target": batch["target"][:, :longest_target],
-            "teacher_forcing": forced,
-        }
-
-    def loss(self, net: Net, batch: Batch) -> Tensor:
-        """Return the cross-entropy summed over the valid tokens, end marks included, divided by the number of items."""
-        target = batch["target"]  # (B, T)
-        logits = net(batch["source"], batch["source_length"], target, teacher_forcing=batch["teacher_forcing"])
-        # Not F.cross_entropy: its `ignore_index` would need a rewritten target, and a gather runs under vmap as it is.
-        likelihood = logits.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)  # (B, T)
-        loss: Tensor = -(likelihood * _valid(batch)).sum() / target.shape[0]
-        return loss
-
-    def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
-        """Return 1 for each item whose greedy output is right in every token up to and with the end mark, else 0."""
-        logits = net(batch["source"], batch["source_length"], batch["target"], teacher_forcing=False)  # (B, T, V)
-        right = (logits.argmax(-1) == batch["target"]) | ~_valid(batch)
-        return {"accuracy": right.all(-1).to(logits.dtype)}
-
     def decode(self, batch: Batch) -> list[str]:
         """Return each item as `command -> actions`."""
-        commands = map(text, batch["source"], batch["source_length"], [SOURCE_TOKENS] * len(batch["source"]))
-        actions = map(text, batch["target"], batch["target_length"], [TARGET_TOKENS] * len(batch["target"]))
-        return [f"{command} -> {acts}" for command, acts in zip(commands, actions, strict=True)]
-
-
-def _valid(batch: Batch) -> Tensor:
-    """Return which positions of `target` are no padding, (B, T)."""
-    positions = torch.arange(batch["target"].shape[-1], device=batch["target"].device)
-    valid: Tensor = positions < batch["target_length"].unsqueeze(-1)
-    return valid
+        return decoded(batch, SOURCE_TOKENS, TARGET_TOKENS, " ")
