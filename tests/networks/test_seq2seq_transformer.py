@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,11 @@ def batch(padding: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(1)
     lengths = torch.tensor([5, 1, 3, 2])
     source = torch.randint(1, 6, (4, 5), generator=rng)
-    return torch.where(torch.arange(5) < lengths[:, None], source, padding), lengths, torch.randint(0, 6, (4, 6), generator=rng)
+    return (
+        torch.where(torch.arange(5) < lengths[:, None], source, padding),
+        lengths,
+        torch.randint(0, 6, (4, 6), generator=rng),
+    )
 
 
 def test_forced_equals_the_stock_transformer() -> None:
@@ -103,11 +108,69 @@ def test_initialisation() -> None:
 
 
 def test_tied_has_one_embedding_and_scaled_output() -> None:
-    """Tied: one table of V + 1 rows serves source, target and output, which has no bias."""
+    """Tied: one table of V rows serves source, target, start symbol and output, which has no bias."""
     net = build(tied=True)
     assert [n for n, _ in net.named_parameters() if "embedding" in n or "output" in n] == ["target_embedding.weight"]
+    assert net.target_embedding.weight.shape == (6, 8)
     x = torch.randn(2, 8, dtype=torch.float64)
-    torch.testing.assert_close(net.readout(x), x @ net.target_embedding.weight[:6].T / 8**0.5)
+    torch.testing.assert_close(net.readout(x), x @ net.target_embedding.weight.T / 8**0.5)
+
+
+def test_the_paper_s_size_for_mathematics() -> None:
+    """d 512, 8 heads, 6 + 6 layers, feed-forward x4, tied: as many numbers as the formula counts, no bias in attention."""
+    options = TransformerOptions(512, heads=8, encoder_layers=6, decoder_layers=6, feedforward=4, tied=True)
+    with torch.device("meta"):
+        net = Seq2SeqTransformer(options).build({"source_vocabulary": 50, "target_vocabulary": 50})
+    d, attention, norm = 512, 4 * 512 * 512, 2 * 512
+    feedforward = d * 4 * d + 4 * d + 4 * d * d + d
+    expected = 50 * d + 6 * (attention + feedforward + 2 * norm) + 6 * (2 * attention + feedforward + 3 * norm)
+    assert sum(p.numel() for p in net.parameters()) == expected
+    assert net.encoder[0].self_attn.num_heads == net.decoder[5].multihead_attn.num_heads == 8
+
+
+def test_tied_by_formula() -> None:
+    """The whole tied network, item by item and head by head in numpy: post-norm, no final norm, scaled by 1 / sqrt(d)."""
+    net = build(tied=True)
+    for p in net.parameters():  # norms and biases that are not 1 and 0
+        p.data += 0.1 * torch.randn(p.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(p.numel()))
+    w = {n: p.detach().numpy() for n, p in net.named_parameters()}
+    table = w["target_embedding.weight"]  # (6, 8)
+
+    def attend(name: str, x: np.ndarray, y: np.ndarray, causal: bool = False) -> np.ndarray:
+        q, k, v = (z @ m.T for z, m in zip((x, y, y), np.split(w[f"{name}.in_proj_weight"], 3), strict=True))
+        heads = []
+        for h in (slice(0, 4), slice(4, 8)):
+            found = q[:, h] @ k[:, h].T / 2.0  # sqrt(4)
+            found = np.exp(np.where(np.tri(*found.shape, dtype=bool) | (not causal), found, -np.inf))
+            heads.append(found / found.sum(1, keepdims=True) @ v[:, h])
+        return np.concatenate(heads, 1) @ w[f"{name}.out_proj.weight"].T
+
+    def norm(name: str, x: np.ndarray) -> np.ndarray:
+        centred = x - x.mean(1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def forward(name: str, x: np.ndarray) -> np.ndarray:
+        hidden = np.maximum(x @ w[f"{name}.linear1.weight"].T + w[f"{name}.linear1.bias"], 0)
+        return hidden @ w[f"{name}.linear2.weight"].T + w[f"{name}.linear2.bias"]
+
+    def embed(tokens: list[int]) -> np.ndarray:
+        angles = [[t / 10_000 ** (2 * (i // 2) / 8) for i in range(8)] for t in range(len(tokens))]
+        waves = [[math.cos(a) if i % 2 else math.sin(a) for i, a in enumerate(row)] for row in angles]
+        return table[tokens] + np.array(waves)
+
+    source, lengths, target = batch()
+    logits = net(source, lengths, target)
+    for item, n in enumerate(lengths.tolist()):
+        x = embed(source[item, :n].tolist())
+        for i in (0, 1):
+            x = norm(f"encoder.{i}.norm1", x + attend(f"encoder.{i}.self_attn", x, x))
+            x = norm(f"encoder.{i}.norm2", x + forward(f"encoder.{i}", x))
+        y = embed([0, *target[item, :-1].tolist()])
+        for i in (0, 1):
+            y = norm(f"decoder.{i}.norm1", y + attend(f"decoder.{i}.self_attn", y, y, causal=True))
+            y = norm(f"decoder.{i}.norm2", y + attend(f"decoder.{i}.multihead_attn", y, x))
+            y = norm(f"decoder.{i}.norm3", y + forward(f"decoder.{i}", y))
+        np.testing.assert_allclose(logits[item].detach().numpy(), y @ table.T / math.sqrt(8), rtol=0, atol=1e-6)
 
 
 def test_refusals() -> None:

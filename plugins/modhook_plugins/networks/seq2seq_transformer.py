@@ -1,8 +1,9 @@
 """A Transformer encoder-decoder of stock layers, for sequence to sequence tasks (reference, section 4).
 
 Post-norm, no final norm on either stack, sinusoidal positions, no biases in the attention projections, embeddings N(0, 1)
-that are not scaled. It differs from the paper's network in one thing: stock attention keeps query, key and value
-projections in one matrix, so they are one tensor of a mask and not three.
+that are not scaled. It differs from the paper's network in two things: stock attention keeps query, key and value
+projections in one matrix, so they are one tensor of a mask and not three; and where the embeddings are not tied, the start
+symbol has a row of its own, which the paper's shares with the end mark (embeddings are never masked in its studies).
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ import modhook
 
 
 class TransformerEncoderDecoder(nn.Module):
-    """Reads a token sequence (B, S) and writes another (B, T); the start symbol is one more row of the target embedding."""
+    """Reads a token sequence (B, S) and writes another (B, T).
+
+    The start symbol is one more row of the target embedding; tied, it is the end mark, which is token 0.
+    """
 
     def __init__(self, source_vocabulary: int, target_vocabulary: int, options: TransformerOptions) -> None:
         super().__init__()
-        o, self.start, self.dim = options, target_vocabulary, options.dim
-        self.target_embedding = nn.Embedding(target_vocabulary + 1, o.dim)
+        o, self.start, self.dim = options, 0 if options.tied else target_vocabulary, options.dim
+        self.target_embedding = nn.Embedding(target_vocabulary + (not o.tied), o.dim)
         self.source_embedding = self.target_embedding if o.tied else nn.Embedding(source_vocabulary, o.dim)
         sizes = {"dim_feedforward": o.dim * o.feedforward, "dropout": o.dropout, "batch_first": True}
         encoder = [nn.TransformerEncoderLayer(o.dim, o.heads, **sizes) for _ in range(o.encoder_layers)]
@@ -67,7 +71,7 @@ class TransformerEncoderDecoder(nn.Module):
         """Return logits (..., V); tied, they are products with the embeddings, scaled by sqrt(1 / d)."""
         if self.output is not None:
             return self.output(read)
-        return F.linear(read, self.target_embedding.weight[: self.start]) * self.dim**-0.5
+        return F.linear(read, self.target_embedding.weight) * self.dim**-0.5
 
     def _greedy(self, memory: Tensor, padding: Tensor, token: Tensor, steps: int) -> Tensor:
         """Write token by token: each layer is computed for the newest position only, its inputs so far are kept."""
@@ -119,7 +123,7 @@ class TransformerOptions:
     """Width of the feed-forward layers in multiples of `dim`."""
     dropout: Annotated[float, Ge(0.0), Lt(1.0)] = 0.1
     tied: bool = False
-    """One embedding for source, target and output (mathematics); the vocabularies must be equal."""
+    """One embedding for source, target and output, which has no bias (mathematics); the vocabularies must be equal."""
 
 
 class Seq2SeqTransformer(modhook.Model):
