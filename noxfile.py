@@ -18,7 +18,7 @@ DEMO = Path("tests/third_party/modhook-task-demo")
 @nox.session
 def tests(session: nox.Session) -> None:
     """The test suite; arguments after -- go to pytest."""
-    session.install("-e", ".[test]", *CONSTRAINTS)
+    session.install("-e", ".[test,mathematics]", *CONSTRAINTS)
     session.run("pytest", "-n", "2", *session.posargs)
 
 
@@ -91,7 +91,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def studies(session: nox.Session) -> None:
     """Check every study, and run the smoke variant of each; arguments after -- name studies: `-- scan tuple_fnn`."""
-    session.install("-e", ".", *CONSTRAINTS)
+    session.install("-e", ".[mathematics,mnist]", *CONSTRAINTS)
     files = [Path("studies", f"{name}.toml") for name in session.posargs] or sorted(Path("studies").glob("*.toml"))
     session.run("modhook", "check", *map(str, files))
     out = str(Path(session.create_tmp()) / "results")

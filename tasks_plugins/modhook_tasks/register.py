@@ -32,6 +32,11 @@ def modhook_tasks() -> list[Spec]:
             f"{_HERE}.double_addition:DoubleAddition",
         ),
         Spec(
+            "mathematics",
+            "DeepMind mathematics: questions of one of five modules, answered character by character",
+            f"{_HERE}.mathematics.task:Mathematics",
+        ),
+        Spec(
             "permuted_mnist",
             "MNIST with shuffled pixels, one function per permutation",
             f"{_HERE}.permuted_mnist:PermutedMNIST",

@@ -1,0 +1,1 @@
+"""DeepMind mathematics: questions and answers as text, character by character."""
