@@ -53,6 +53,10 @@ class CubeError(UserError):
     """A cube that is missing, damaged, of another study, or that lacks what is asked of it."""
 
 
+class CheckpointError(UserError):
+    """A checkpoint that cannot be read, or state that a checkpoint cannot hold."""
+
+
 class DataError(UserError):
     """Data of a task that is missing, damaged or in the wrong layout."""
 

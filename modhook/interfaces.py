@@ -103,6 +103,13 @@ class Task(ABC):
     def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
         """Return `{metric: (B,) tensor}`, one number per item, for every name in `metrics`."""
 
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return what `prepare` and `loss` remember from batch to batch (nothing, as a rule), for checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional for a plugin
+        """Continue from `state_dict()`'s result."""
+
     def edit_network(self, model: nn.Module, stage: str) -> None:  # noqa: B027 - optional for a plugin
         """Change the trained network in place before this mask stage (rarely needed)."""
 
@@ -147,6 +154,9 @@ class Protocol(ABC):
     Options: ClassVar[type] = NoOptions
     trains: ClassVar[bool] = True
     """Whether there is base training: then a study needs `train.steps` or `train.weights`, or else must not give them."""
+
+    weights_per_stage: ClassVar[bool] = False
+    """Whether stages change the weights; then those of every stage are kept, not only the trained ones."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options

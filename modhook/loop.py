@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+import attrs
 import numpy as np
 import xarray as xr
 
+from modhook.checkpoint import Stateful, kept
 from modhook.errors import RunError, UserError
 from modhook.interfaces import Tracker
+from modhook.source import Source
 
 RECORDS = 200
 """About how many points a history keeps."""
 
 
-class Engine(Protocol):
-    """One thing that learns step by step, with its whole state in one dictionary."""
+class Engine(Stateful, Protocol):
+    """One thing that learns step by step; its state is everything that the next step depends on."""
 
     def step(self, number: int, batch: Any) -> Mapping[str, float] | None:
         """Do optimiser step `number` (from 0) and return what it measured; None if the batch could not be used."""
@@ -25,14 +28,6 @@ class Engine(Protocol):
 
     def measure(self) -> Mapping[str, float]:
         """Return what is measured only at recorded steps."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next step depends on."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`'s result."""
         ...
 
 
@@ -59,6 +54,14 @@ class History:
         self._window = []
         self.rows.append(row)
         return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows, and the window that is not full yet."""
+        return {"rows": self.rows, "window": [dict(values) for values in self._window]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        self.rows, self._window = list(state["rows"]), list(state["window"])
 
     def dataset(self) -> xr.Dataset:
         """Return the history as a Dataset over `step` (steps are counted from 1; each value is the mean since the step before)."""
@@ -94,45 +97,65 @@ def run_steps(
         UserError: no batch at all, or a full pass without a usable one.
         RunError: the loss is not finite.
     """
-    history = History(steps)
-    source = _endless(batches)
-    number = unusable = 0
-    while number < steps:
-        try:
-            batch = next(source)
-        except StopIteration:
-            if number == 0:
-                raise UserError(
-                    "there is no batch to learn from; give an iterable with at least one usable batch."
-                ) from None
-            tracker.message(f"the batches ended after {number} of {steps} steps; the fit ends here.")
-            break
-        values = engine.step(number, batch)
-        if values is None:
-            unusable += 1
-            if unusable == 1:
-                tracker.message("a batch that cannot be cut into equal groups is dropped, as every later one will be.")
-            continue
-        number += 1
-        if not math.isfinite(values["loss"]):
-            raise RunError(
-                f"the loss is {values['loss']} at step {number}; lower the learning rate or look at the data."
-            )
-        row = history.add(number, number == steps, values, engine.measure)
-        tracker.step(number, row or {})
-        if callback is not None:
-            callback(number)
-    return history
+    loop = _Loop(engine, Source(batches), History(steps))
+    with kept(loop, tracker.message) as after_step:
+        while loop.number < steps and not loop.ended:
+            try:
+                batch = loop.source.draw()
+            except StopIteration:
+                if loop.number == 0:
+                    raise UserError(
+                        "there is no batch to learn from; give an iterable with at least one usable batch."
+                    ) from None
+                tracker.message(f"the batches ended after {loop.number} of {steps} steps; the fit ends here.")
+                loop.ended = True
+                break
+            values = engine.step(loop.number, batch)
+            if values is None:
+                loop.unusable += 1
+                if loop.unusable == 1:
+                    tracker.message(
+                        "a batch that cannot be cut into equal groups is dropped, as every later one will be."
+                    )
+                continue
+            loop.number += 1
+            if not math.isfinite(values["loss"]):
+                raise RunError(
+                    f"the loss is {values['loss']} at step {loop.number}; lower the learning rate or look at the data."
+                )
+            row = loop.history.add(loop.number, loop.number == steps, values, engine.measure)
+            tracker.step(loop.number, row or {})
+            if callback is not None:
+                callback(loop.number)
+            after_step()
+    return loop.history
 
 
-def _endless(batches: Iterable[Any]) -> Iterator[Any]:
-    if iter(batches) is batches:
-        yield from batches
-        return
-    while True:
-        empty = True
-        for batch in batches:
-            empty = False
-            yield batch
-        if empty:
-            return
+@attrs.define
+class _Loop:
+    """Everything that the next step depends on, in one place."""
+
+    engine: Engine
+    source: Source
+    history: History
+    number: int = 0
+    unusable: int = 0
+    ended: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of engine, batches and history, and how far the loop is."""
+        return {
+            "number": self.number,
+            "unusable": self.unusable,
+            "ended": self.ended,
+            "batches": self.source.state_dict(),
+            "engine": self.engine.state_dict(),
+            "history": self.history.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        self.number, self.unusable, self.ended = state["number"], state["unusable"], state["ended"]
+        self.source.load_state_dict(state["batches"])
+        self.engine.load_state_dict(state["engine"])
+        self.history.load_state_dict(state["history"])

@@ -30,7 +30,7 @@ Start here:
 """
 
 
-STOPPED = "stopped; every finished stage is safe in the cube, and the same command continues."
+STOPPED = "stopped; finished stages and the latest checkpoint are kept, and the same command continues."
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

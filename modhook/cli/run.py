@@ -35,6 +35,12 @@ from modhook.errors import UserError
     help="Only the runs with this coordinate: --only seed=3. May be repeated.",
 )
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... instead of the study's [run] device.")
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="How often a running stage is kept, instead of the study's [run] checkpoint_every (300); 0: after every step.",
+)
 @click.option("--retry-failed", is_flag=True, help="Compute failed stages again.")
 @click.option("--fresh", is_flag=True, help="Delete the study's cube and start over; asks first.")
 @click.option("--yes", is_flag=True, help="Do not ask (needed with --fresh where there is no terminal).")
@@ -45,6 +51,7 @@ def run_command(
     out: Path,
     only: tuple[str, ...],
     device: str | None,
+    checkpoint_every: float | None,
     retry_failed: bool,
     fresh: bool,
     yes: bool,
@@ -52,8 +59,8 @@ def run_command(
     """Compute a study into its cube.
 
     STUDY is a TOML file. The cube is DIR/NAME.zarr (a variant's is DIR/NAME-VARIANT.zarr). The same command continues
-    where it was stopped: finished stages are never computed again. Raising `seeds` or adding analyses continues the same
-    cube too.
+    where it was stopped, within a stage from its latest checkpoint; finished stages are never computed again. Raising
+    `seeds` or adding analyses continues the same cube too.
     """
     from modhook.manager import plugins
     from modhook.run import run_study
@@ -66,7 +73,11 @@ def run_command(
     loaded = load(
         study,
         variant=variant,
-        overrides=[*overrides, *([f'run.device="{device}"'] if device else [])],
+        overrides=[
+            *overrides,
+            *([f'run.device="{device}"'] if device else []),
+            *([f"run.checkpoint_every={checkpoint_every}"] if checkpoint_every is not None else []),
+        ],
         plugins=installed,
     )
     path = cube_path(loaded, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from modhook.cube.creation import create
 from modhook.cube.cube import Cube, open_for_writing
 from modhook.cube.layout import Layout, layout_variables
+from modhook.cube.leftovers import remove_leftovers
 from modhook.cube.lock import writer_lock
 from modhook.cube.plan import RUN_VARIABLES, Plan
 from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
@@ -25,6 +26,7 @@ __all__ = [
     "read_logits",
     "read_masks",
     "read_weights",
+    "remove_leftovers",
     "weights_from",
     "write_masks",
     "write_weights",

@@ -107,12 +107,13 @@ class MaskTrainer:
         return {n: self.sampler.deterministic(logit.detach()).cpu() for n, logit in self.logits.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return logits, trained weights, optimiser, gradient norms where they scale, and all random states."""
+        """Return logits, trained weights, optimiser, gradient norms where they scale, settled routes, all random states."""
         return {
             "logits": {n: logit.detach().clone() for n, logit in self.logits.items()},
             "weights": {n: self.weights[n].detach().clone() for n in self.trained},
             "optimizer": self.optimizer.state_dict(),
             "noise": [g.get_state() for g in self.generators],
+            "routes": None if self.stacked is None else self.stacked.state_dict(),
             "torch": torch.get_rng_state(),
             **({} if self.scale is None else {"norms": self.scale.norms}),
         }
@@ -129,6 +130,10 @@ class MaskTrainer:
             generator.set_state(value)
         if self.scale is not None:
             self.scale.norms = state["norms"].clone()
+        if state["routes"] is not None:
+            names = tuple({**self.logits, **self._constants()})
+            self.stacked = prepare(self.model, self.loss, None, names, self.samples, self.executor)
+            self.stacked.load_state_dict(state["routes"])
         torch.set_rng_state(state["torch"])
 
     # -- inside
@@ -138,13 +143,7 @@ class MaskTrainer:
             n: self.sampler.apply(self.weights[n], logit, self.generators[start:stop])
             for n, logit in self.logits.items()
         }
-        constants = dict(self.constants)
-        for name in self.trained:
-            if name in self.fixed:
-                constants[name] = self.weights[name].masked_fill(self.fixed[name], 0)
-            elif name not in self.logits:
-                constants[name] = self.weights[name]
-        params |= {n: c.expand(stop - start, *c.shape) for n, c in constants.items()}  # (k, ...)
+        params |= {n: c.expand(stop - start, *c.shape) for n, c in self._constants().items()}  # (k, ...)
         chosen = groups if stop - start == self.samples else part(groups, start, stop)
         if self.stacked is None:
             # The first batch settles the route, before a second one is asked for.
@@ -160,6 +159,16 @@ class MaskTrainer:
                 "the loss does not depend on any masked parameter; check the patterns, or whether the loss detaches."
             )
         return losses
+
+    def _constants(self) -> dict[str, Tensor]:
+        """Return the weights that are the same under every sample but not the model's own: fixed masks, trained weights."""
+        constants = dict(self.constants)
+        for name in self.trained:
+            if name in self.fixed:
+                constants[name] = self.weights[name].masked_fill(self.fixed[name], 0)
+            elif name not in self.logits:
+                constants[name] = self.weights[name]
+        return constants
 
     def _regularise(self, items: int) -> None:
         """Mask the gradient of trained weights, and add the gradient beta / B, scaled if asked for, to every logit."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from modhook.checkpoint import Keeper
 from modhook.cube import Cube, read_logits, read_weights, write_masks, write_weights
 from modhook.errors import RunError
 from modhook.evaluation import evaluate
@@ -21,11 +21,14 @@ from modhook.loop import recorded_steps
 from modhook.manager import plugins
 from modhook.masks import Masks
 from modhook.modes import in_mode
+from modhook.randomness import seeded
 from modhook.run.build import build_model, load_weights
+from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, in_order
-from modhook.run.layout import valid_steps
+from modhook.run.layout import valid_steps, versions
 from modhook.seeding import derive
-from modhook.study import Study
+from modhook.snapshot import digest
+from modhook.study import Study, resolved
 
 Scores = dict[str, dict[str, float]]
 
@@ -43,6 +46,14 @@ class StageRecord:
     """{step: scores} measured on the way."""
     route: Mapping[str, Any] = attrs.field(factory=dict)
     keep_weights: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured on the way."""
+        return {"validation": self.validation}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        self.validation = dict(state["validation"])
 
 
 @attrs.define
@@ -106,9 +117,9 @@ class RunContext:
         """Return a context in which a network is in the mode of the mask stages, `[masks] mode`."""
         return in_mode(model, self.study.masks.mode)
 
-    def load_weights(self) -> None:
-        """Put the run's trained weights from the cube into the network."""
-        self.model.load_state_dict(read_weights(self.cube, self.layout, self.labels, None))
+    def load_weights(self, stage: str | None = None) -> None:
+        """Put the run's trained weights from the cube into the network; where they change, those after `stage`."""
+        self.model.load_state_dict(read_weights(self.cube, self.layout, self.labels, stage))
 
     def load_pretrained(self) -> None:
         """Put the study's own weights file into the network."""
@@ -123,26 +134,44 @@ class RunContext:
     def stage(self, name: str, steps: int) -> Iterator[StageRecord]:
         """Compute one stage: what the record holds at the end is written, then the stage is marked done.
 
-        Randomness outside our own generators (dropout) is seeded from (seed, stage). An exception leaves the stage
-        pending, or failed if the numbers went wrong (`RunError`).
+        Randomness outside our own generators (dropout) is seeded from (seed, stage). Step loops inside are continued from
+        the stage's checkpoint, if there is one that fits; what comes before and after them is done again. An exception
+        leaves the stage pending, or failed if the numbers went wrong (`RunError`).
         """
         record = StageRecord()
         self.tracker.stage_started(name, steps)
-        started = time.monotonic()
-        devices = [self.device] if self.device.type == "cuda" else []
+        keeper = self._keeper(name, record)
         try:
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(derive(self.seed, name, "torch"))
+            with seeded(derive(self.seed, name, "torch")), keeper.active():
                 yield record
         except RunError as error:
             self.cube.set_status(self.labels, name, "failed", reason=str(error))
             raise
         self._write(name, record)
-        self.cube.write("timing/seconds", np.float64(time.monotonic() - started), self.labels, stage=name)
+        self.cube.write("timing/seconds", np.float64(keeper.seconds), self.labels, stage=name)
         self.cube.set_status(self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads())
+        keeper.remove()
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
     # -- inside
+
+    def _keeper(self, stage: str, record: StageRecord) -> Keeper:
+        """Return the keeper of a stage's checkpoint; the network is as it is when the stage begins."""
+        study = resolved(self.study)
+        identity = {
+            # Not what may change when a cube is continued.
+            "study": {k: v for k, v in study.items() if k not in ("study", "analyses", "run", "sweep")},
+            "protocol": self.study.study.protocol,
+            "run": {k: str(v) for k, v in self.labels.items()},
+            "stage": stage,
+            "data": self.cube.attrs.get("data"),
+            "network before the stage": digest(self.model.state_dict()),
+            "versions": versions(),
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+        }
+        path = Checkpoints.of(self.cube.path).path(self.labels, stage)
+        return Keeper(path, identity, self.study.run.checkpoint_every, record, self.tracker.message)
 
     def _write(self, stage: str, record: StageRecord) -> None:
         write = self.cube.write
@@ -152,7 +181,8 @@ class RunContext:
         if record.logits is not None:
             write_masks(self.cube, self.layout, self.labels, stage, record.logits, record.masks)
         if record.keep_weights:
-            write_weights(self.cube, self.layout, self.labels, self.model.state_dict())
+            per_stage = "stage" in self.cube.labels(f"masks/{self.layout}/weights")
+            write_weights(self.cube, self.layout, self.labels, self.model.state_dict(), stage if per_stage else None)
         own = {} if stage == "unmasked" else {"stage": stage}
         prefix, steps = ("train_", self.study.train.steps) if stage == "unmasked" else ("", self.study.masks.steps)
         if record.history is not None and record.history.sizes["step"]:

@@ -26,7 +26,7 @@ def items(data: Mapping[str, Tensor], what: str) -> int:
 
 
 class Draw:
-    """Endless batches drawn with replacement (reference, section 2); its whole state is two random generators."""
+    """Endless batches drawn with replacement (reference, section 2); its whole state is two random generators and the task's."""
 
     def __init__(self, task: Task, stage: str | None, size: int, seed: int, device: torch.device) -> None:
         label = stage or "train"
@@ -45,13 +45,18 @@ class Draw:
         return self.task.prepare({n: t[chosen] for n, t in self.data.items()}, self.rng, True)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of both generators."""
-        return {"order": self.order.bit_generator.state, "prepare": self.rng.bit_generator.state}
+        """Return the state of both generators and of the task."""
+        return {
+            "order": self.order.bit_generator.state,
+            "prepare": self.rng.bit_generator.state,
+            "task": self.task.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result."""
         self.order.bit_generator.state = state["order"]
         self.rng.bit_generator.state = state["prepare"]
+        self.task.load_state_dict(state["task"])
 
 
 def in_order(task: Task, data: Mapping[str, Tensor], size: int, device: torch.device) -> Iterator[Batch]:

@@ -11,11 +11,12 @@ import attrs
 import numpy as np
 import torch
 
-from modhook.cube import Cube, create, open_for_writing, writer_lock
+from modhook.cube import Cube, create, open_for_writing, remove_leftovers, writer_lock
 from modhook.errors import CubeError, RunError, UserError, listing
 from modhook.interfaces import Task, Tracker
 from modhook.manager import Plugins
 from modhook.run.build import build_model, build_task, load_weights
+from modhook.run.checkpoints import Checkpoints
 from modhook.run.context import RunContext
 from modhook.run.data import Draw, data_fingerprint
 from modhook.run.finished import FinishedRun
@@ -59,7 +60,7 @@ def run_study(
         plugins: from `modhook.manager.plugins`.
         tracker: told about everything.
         only: coordinates that a run must have to be computed now, `{"seed": "3"}`.
-        fresh: delete an existing cube of this study first.
+        fresh: delete an existing cube of this study, and its checkpoints, first.
         retry_failed: compute failed stages again.
 
     Raises:
@@ -97,6 +98,7 @@ def _run(
             done, skipped, problems = _one(prepared, index, labels, cube, plugins, tracker, device, retry)
             computed, found = computed + done, found + skipped
             failed += problems
+        Checkpoints.of(path).tidy()
     return Outcome(path, computed, found, tuple(failed))
 
 
@@ -125,6 +127,8 @@ def _one(
             )
         for stage in failed:
             cube.set_status(labels, stage, "pending")
+    for stage in before:  # of a process that was killed between the two
+        Checkpoints.of(cube.path).remove(labels, stage)
     missing = [n for n in prepared.analyses if int(cube.read(f"runs/{n}", labels)) != 1]
     if len(before) == len(stages) and not missing:
         return 0, len(before), []
@@ -135,7 +139,7 @@ def _one(
     try:
         if len(before) < len(stages):
             prepared.protocol.run(context)
-        context.load_weights()
+        context.load_weights(stages[-1] if prepared.protocol.weights_per_stage else None)
         model.eval().requires_grad_(False)
         finished = FinishedRun(study, task, model, labels, cube, layout, masked, device)
         for name in missing:
@@ -219,11 +223,16 @@ def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube
     if fresh and path.exists():
         open_for_writing(path)  # refuses to delete what is no cube
         shutil.rmtree(path)
+    checkpoints = Checkpoints.of(path)
+    if fresh:
+        checkpoints.clear()
     data = {key: data_fingerprint(task) for key, task in _named_tasks(prepared).items()}
     if not path.exists():
         return create(path, plan(prepared, range(1, study.study.seeds + 1), data))
     cube = open_for_writing(path)
     _same_study(path, cube, study)
+    remove_leftovers(path)
+    checkpoints.tidy()
     if cube.attrs.get("data") != data:
         raise CubeError(
             f"{path} was computed from other data than those found now; use another --out, or --fresh to start over."

@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from modhook.cube import Cube, read_logits, read_masks
+from modhook.cube import Cube, read_logits, read_masks, read_weights
 from modhook.interfaces import Batch, Task
 from modhook.masks import Masks
 from modhook.run.context import Scores, score
@@ -25,7 +25,7 @@ class FinishedRun:
 
     Attributes:
         study: the study at this run's sweep point. task: its task. stages: the stages that have masks, in order.
-        model: the trained network in eval mode, on `device`; do not change it.
+        model: the trained network in eval mode, on `device`; do not change it. Where stages change the weights: after the last.
     """
 
     study: Study
@@ -47,12 +47,21 @@ class FinishedRun:
         return read_logits(self.cube, self.layout, self.labels, stage)
 
     def network(self, stage: str) -> nn.Module:
-        """Return the network that the stage's masks were learned on."""
-        if type(self.task).edit_network is Task.edit_network:
+        """Return the network that the stage's masks were learned on; do not change it."""
+        edited = type(self.task).edit_network is not Task.edit_network
+        if not edited and not self._changing:
             return self.model
         twin = copy.deepcopy(self.model)
-        self.task.edit_network(twin, stage)
+        if self._changing:
+            twin.load_state_dict(read_weights(self.cube, self.layout, self.labels, stage))
+        if edited:
+            self.task.edit_network(twin, stage)
         return twin
+
+    @cached_property
+    def _changing(self) -> bool:
+        """Whether stages changed the weights."""
+        return "stage" in self.cube.labels(f"masks/{self.layout}/weights")
 
     def batches(self, split: str) -> Iterator[Batch]:
         """Return all items of a split once, prepared for measuring."""

@@ -88,7 +88,14 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
     variables += _history(task, labels["history"])
     sizes: dict[str, dict[str, int]] = {}
     parts = [
-        layout_variables(layout.name, layout.state, layout.masked, masked, study.masks.logits_dtype)
+        layout_variables(
+            layout.name,
+            layout.state,
+            layout.masked,
+            stages if prepared.protocol.weights_per_stage else masked,
+            study.masks.logits_dtype,
+            prepared.protocol.weights_per_stage,
+        )
         for layout in prepared.distinct().values()
     ]
     for name, analysis in prepared.analyses.items():

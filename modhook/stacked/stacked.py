@@ -37,6 +37,7 @@ class Stacked:
         self._function = function
         self._names = names
         self._choices: dict[Any, Choice] = {}
+        self._known: dict[str, Choice] = {}
         self._latest = Choice("unsettled", "nothing was run yet")
 
     def __call__(self, params: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -60,6 +61,8 @@ class Stacked:
         leading_sizes(arguments.leaves, samples)
         key = self._key(values, arguments)
         choice = self._choices.get(key)
+        if choice is None and self._known:
+            choice = self._known.get(repr(key))
         if choice is None:
             choice = self._choices[key] = self._settle(tuple(values), arguments, samples)
         self._latest = choice
@@ -105,6 +108,19 @@ class Stacked:
             "error": self._latest.error,
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the routes that were settled, by kind of call."""
+        known = {**self._known, **{repr(key): choice for key, choice in self._choices.items()}}
+        return {
+            "known": {key: _saved(choice) for key, choice in known.items()},
+            "latest": _saved(self._latest),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the routes of `state_dict()`'s result; these kinds of calls are not settled again."""
+        self._known = {key: _choice(saved) for key, saved in state["known"].items()}
+        self._latest = _choice(state["latest"])
+
     def _key(self, values: Mapping[str, Tensor], arguments: Tree) -> Any:
         """Return what a canary is valid for: parameters, input structure, dtype, device, mode; not sizes."""
         kinds = tuple((name, value.dtype, value.device) for name, value in values.items())
@@ -113,6 +129,14 @@ class Stacked:
     def _settle(self, names: tuple[str, ...], arguments: Tree, samples: int) -> Choice:
         """Return the route for these arguments, (K, ...) or shared, checked now."""
         return settle(self.model, self._function, names, arguments, samples, self.executor)
+
+
+def _saved(choice: Choice) -> dict[str, Any]:
+    return attrs.asdict(choice, recurse=False) | {"written": sorted(choice.written)}
+
+
+def _choice(saved: Mapping[str, Any]) -> Choice:
+    return Choice(**{**saved, "written": frozenset(saved["written"])})
 
 
 def prepare(

@@ -95,7 +95,11 @@ class MasksSection:
 
 @attrs.frozen
 class RunSection:
-    """`[run]`: where it runs. `threads` is per worker; None means all cores."""
+    """`[run]`: where it runs. `threads` is per worker; None means all cores.
+
+    A checkpoint is written every `checkpoint_every` seconds; 0 means after every step.
+    """
 
     threads: Count | None = None
     device: Device = "cpu"
+    checkpoint_every: NotNegative = 300.0

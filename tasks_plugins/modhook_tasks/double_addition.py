@@ -123,6 +123,14 @@ class DoubleAddition(Task):
             "slot": passes.repeat_interleave(len(numbers)),  # (P * B,)
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches of base training were drawn."""
+        return {"drawn": self._drawn}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        self._drawn = state["drawn"]
+
     def _shown(self, hot: Tensor) -> Tensor:
         """Place the tuples' digits (B, 2, 40) in input slots and time."""
         mode, size = self.options.mode, len(hot)

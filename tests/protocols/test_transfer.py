@@ -74,8 +74,9 @@ def test_used_weights_never_change_and_others_do(tmp_path: Path, monkeypatch: py
             if name.endswith("weight"):
                 assert (old[name] != new[name])[~kept].all()
         assert any((used[n] & ("layer1" not in n)).any() for n in used), "nothing was used, so nothing is shown"
-    for name, tensor in weights_from(cube, seed=1).items():
-        assert torch.equal(tensor, after[-1][name])
+    for stage, weights in zip(("control", "add", "mul"), after, strict=True):
+        for name, tensor in weights_from(cube, seed=1, stage=stage).items():
+            assert torch.equal(tensor, weights[name])
 
 
 def test_scores_are_the_earlier_functions_under_their_own_masks(tmp_path: Path) -> None:

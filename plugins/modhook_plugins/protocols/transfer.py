@@ -38,12 +38,13 @@ class Transfer(Protocol):
     """Stages: the task's own. Split number i belongs to stage number i.
 
     `scores` of a stage hold every split up to its own, each under its own stage's mask and with the weights as they are now;
-    later splits are NaN. The cube keeps the weights of the last stage that is done.
+    later splits are NaN. The cube keeps the weights after every stage.
     """
 
     Options = TransferOptions
     trains = False
     options: TransferOptions
+    weights_per_stage = True
 
     def stages(self, task: Task) -> tuple[str, ...]:
         """Return the task's stages."""
@@ -54,7 +55,7 @@ class Transfer(Protocol):
         return self.stages(task)
 
     def run(self, context: RunContext) -> None:
-        """Compute every stage that is not done, from the weights of the last one that is."""
+        """Compute every stage that is not done, each from the weights of the one before."""
         names = self.stages(context.task)
         if len(names) != len(context.task.splits):
             raise modhook.UserError(
@@ -62,11 +63,12 @@ class Transfer(Protocol):
                 f"and {len(names)} stages."
             )
         context.model.eval()
-        if context.done(names[0]):
-            context.load_weights()
         for i, name in enumerate(names):
-            if not context.done(name):
-                self._stage(context, names[: i + 1])
+            if context.done(name):
+                continue
+            if i:
+                context.load_weights(names[i - 1])
+            self._stage(context, names[: i + 1])
 
     def _stage(self, context: RunContext, names: tuple[str, ...]) -> None:
         """Learn the last of `names`; the others are done."""

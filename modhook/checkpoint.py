@@ -1,0 +1,218 @@
+"""Checkpoints within a stage: what a step loop needs to continue as if it had never stopped.
+
+Whoever runs a stage activates a `Keeper`; every step loop inside finds it by itself, restores what it holds and saves from
+time to time. Protocols and plugins need not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import attrs
+
+from modhook.errors import CheckpointError, RunError
+from modhook.randomness import random_state, set_random_state
+from modhook.snapshot import read_snapshot, write_snapshot
+
+SHARE = 0.01
+"""Most of a run's time that saving may take; a checkpoint that takes long is written more rarely than asked for."""
+
+_ACTIVE: ContextVar[Keeper | None] = ContextVar("modhook_checkpoint", default=None)
+
+
+class Stateful(Protocol):
+    """Something with its whole state in one dictionary."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state: nested dicts, lists and tuples of tensors, arrays, numbers and strings."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result."""
+        ...
+
+
+@attrs.define
+class Keeper:
+    """The checkpoint of one stage of one run, in one file.
+
+    Attributes:
+        path: the file. Its folder is made when it is needed.
+        identity: what the state depends on, as JSON: study, data, versions, threads. A file with another one is not used.
+        every: seconds between two checkpoints; 0: after every step.
+        own: what the stage itself remembers, saved and restored with the rest.
+        say: told in one sentence what is continued, and why a file is not used.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+    every: float
+    own: Stateful
+    say: Callable[[str], None]
+    _calls: list[Any] = attrs.field(factory=list, init=False)
+    """State of every step loop of the stage: those that ended, then the one that was running."""
+    _index: int = attrs.field(default=0, init=False)
+    _before: float = attrs.field(default=0.0, init=False)
+    _started: float = attrs.field(factory=time.monotonic, init=False)
+    _due: float = attrs.field(default=0.0, init=False)
+    _broken: bool = attrs.field(default=False, init=False)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Restore what the file holds; within, step loops of this thread are kept by this keeper."""
+        self._restore()
+        self._due = time.monotonic() + self.every
+        token = _ACTIVE.set(self)
+        try:
+            yield
+        finally:
+            _ACTIVE.reset(token)
+
+    @property
+    def seconds(self) -> float:
+        """Time that the stage took up to now, that of earlier processes up to the checkpoint included."""
+        return self._before + time.monotonic() - self._started
+
+    def remove(self) -> None:
+        """Remove the file: the stage is done."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    # -- used by `kept`
+
+    def begin(self, part: Stateful) -> None:
+        """Restore the next step loop of the stage, if the file has it."""
+        if self._index < len(self._calls):
+            saved = self._calls[self._index]
+            try:
+                part.load_state_dict(saved["loop"])
+            except RunError:
+                self.remove()  # the next attempt starts over
+                raise
+            set_random_state(saved["random"])
+
+    def save(self, part: Stateful) -> None:
+        """Write the state of the running step loop. A disk that refuses it does not end the run."""
+        if self._broken:
+            return
+        started = time.monotonic()
+        try:
+            current = {"loop": part.state_dict(), "random": random_state()}
+            state = {
+                "identity": dict(self.identity),
+                "seconds": self.seconds,
+                "own": self.own.state_dict(),
+                "calls": [*self._calls[: self._index], current],
+            }
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_snapshot(self.path, state)
+        except CheckpointError as error:
+            self._broken = True
+            self.say(f"this stage gets no checkpoints, and would start over after an interruption: {error}")
+        except OSError as error:
+            self.say(f"the checkpoint {self.path} cannot be written ({error.strerror or error}); the run goes on.")
+        now = time.monotonic()
+        self._due = now + max(self.every, (now - started) / SHARE if self.every else 0.0)
+
+    def save_if_due(self, part: Stateful) -> None:
+        """Save when the time has come."""
+        if time.monotonic() >= self._due:
+            self.save(part)
+
+    def end(self, part: Stateful) -> None:
+        """Remember how a step loop ended, for a stage that has several."""
+        ended = {"loop": copy.deepcopy(part.state_dict()), "random": random_state()}
+        self._calls[self._index : self._index + 1] = [ended]
+        self._index += 1
+
+    # -- inside
+
+    def _restore(self) -> None:
+        if not self.path.exists():
+            return
+        try:
+            state = read_snapshot(self.path)
+            if differs := list(_differences(state["identity"], dict(self.identity))):
+                raise CheckpointError(f"the checkpoint {self.path} is of another computation: {'; '.join(differs)}.")
+        except CheckpointError as error:
+            self.say(f"{error} It is not used, and the stage starts over.")
+            return
+        self._before, self._calls = state["seconds"], state["calls"]
+        self.own.load_state_dict(state["own"])
+
+
+@contextlib.contextmanager
+def kept(part: Stateful, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Keep a step loop: `part` is restored first; call what is yielded after every step, when `part` is consistent.
+
+    Without an active keeper nothing happens. A loop within a loop is part of the outer one's step and is not kept. With a
+    keeper, Ctrl-C waits for the end of the step and saves; the second one stops at once.
+    """
+    keeper = _ACTIVE.get()
+    if keeper is None:
+        yield lambda: None
+        return
+    token = _ACTIVE.set(None)
+    try:
+        keeper.begin(part)
+        with _interrupts(say) as interrupted:
+
+            def after_step() -> None:
+                if interrupted():
+                    keeper.save(part)
+                    raise KeyboardInterrupt
+                keeper.save_if_due(part)
+
+            yield after_step
+        keeper.end(part)
+    finally:
+        _ACTIVE.reset(token)
+
+
+def active() -> bool:
+    """Whether step loops are kept here."""
+    return _ACTIVE.get() is not None
+
+
+@contextlib.contextmanager
+def _interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C was pressed; only where Python's own handling of it is in place."""
+    here = threading.current_thread() is threading.main_thread()
+    if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+    pressed = False
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            signal.default_int_handler(number, frame)
+        pressed = True
+        with contextlib.suppress(RuntimeError):  # in the middle of another line of output
+            say("stopping after this step; Ctrl-C again stops at once.")
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    """Say where two identities differ: `threads was 2 and is 1`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _differences(
+                old.get(key, "absent"), new.get(key, "absent"), f"{where}.{key}" if where else str(key)
+            )
+    elif old != new:
+        yield f"{where} was {old} and is {new}"

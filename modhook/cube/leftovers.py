@@ -1,0 +1,18 @@
+"""What killed writers leave in a store."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+# zarr writes a file beside its place and then moves it there.
+_HALF_WRITTEN = re.compile(r".+\.[0-9a-f]{32}\.partial")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove files of the store at `path` that were never finished; nobody else may be writing to it."""
+    for folder, _, files in os.walk(path):
+        for name in files:
+            if _HALF_WRITTEN.fullmatch(name):
+                Path(folder, name).unlink(missing_ok=True)
