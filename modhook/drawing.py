@@ -7,27 +7,60 @@ from pathlib import Path
 
 import xarray as xr
 
-from modhook.errors import UserError
+from modhook.errors import ModhookError, UserError
 from modhook.interfaces import Figure
 
 
 def missing_variables(figure: Figure, cubes: Sequence[xr.DataTree]) -> str:
-    """Return why a figure cannot be drawn from the first cube, or an empty string."""
-    cube = cubes[0]
-    task = cube.attrs.get("study", {}).get("task", {}).get("name")
-    if figure.tasks is not None and task not in figure.tasks:
-        return f"it is for the task {' or '.join(figure.tasks)}, and this cube's is {task}"
-    lacks = [
-        name
-        for name in figure.requires
-        if name.partition("/")[0] not in cube.children
-        or name.rpartition("/")[2] not in cube[name.rpartition("/")[0]].data_vars
-    ]
-    if lacks:
-        groups = sorted({name.partition("/")[0] for name in lacks})
-        hint = f"add the analysis that writes {', '.join(groups)} to [analyses] and run the study again"
-        return f"it needs the variable {', '.join(lacks)}; {hint}"
-    return ""
+    """Return why a figure cannot be drawn from these cubes, or an empty string; of several cubes the first that does not fit is named."""
+    for cube in cubes:
+        task = cube.attrs.get("study", {}).get("task", {}).get("name")
+        if figure.tasks is not None and task not in figure.tasks:
+            return f"it is for the task {' or '.join(figure.tasks)}, and that of {_name(cube)} is {task}"
+        lacks = [name for name in figure.requires if not _has(cube, name)]
+        if lacks:
+            return (
+                f"it needs the variable {', '.join(lacks)}, which {_name(cube)} does not have; {_remedy(cube, lacks)}"
+            )
+    return figure.lacks(cubes)
+
+
+def _has(cube: xr.DataTree, name: str) -> bool:
+    group, _, short = name.rpartition("/")
+    return group in cube.children and short in cube[group].data_vars
+
+
+def _name(cube: xr.DataTree) -> str:
+    return str(cube.encoding.get("source", "the cube"))
+
+
+def _remedy(cube: xr.DataTree, lacks: Sequence[str]) -> str:
+    """Say which analyses would write the variables."""
+    writers = _writers(cube)
+    found = list(dict.fromkeys(writers[name] for name in lacks if name in writers))
+    if len(found) == 0 or any(name not in writers for name in lacks):
+        return "no installed analysis writes it for this study"
+    return " and ".join(f"run `modhook analyse {_name(cube)} {analysis}`" for analysis in found)
+
+
+def _writers(cube: xr.DataTree) -> dict[str, str]:
+    """Return which installed analysis writes which variable for the task of a cube's study; the task's data are not loaded."""
+    from modhook.manager import plugins
+    from modhook.study import restore
+
+    installed, found = plugins(), {}
+    try:
+        study = restore(cube.attrs["study"], plugins=installed)
+        task = installed.load("tasks", study.task.name)(study.task.options)
+    except (ModhookError, KeyError):  # a plugin that is not installed here
+        return {}
+    for name in installed.names("analyses"):
+        try:
+            analysis = installed.load("analyses", name)(study.analyses.get(name))
+            found |= {variable.name: name for variable in analysis.variables(task)}
+        except ModhookError:  # it is not for this task, or its package is broken
+            continue
+    return found
 
 
 def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, formats: Sequence[str]) -> list[Path]:

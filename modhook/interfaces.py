@@ -199,9 +199,13 @@ class Figure(ABC):
     """A figure drawn from one or several cubes."""
 
     requires: ClassVar[tuple[str, ...]] = ()
-    """Variables ("group/name") that a cube must have."""
+    """Variables ("group/name") that every cube must have."""
     tasks: ClassVar[tuple[str, ...] | None] = None
     """Tasks it applies to; None for any."""
+
+    def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
+        """Return what else cubes that fulfil `requires` and `tasks` lack for it ("it needs ..."), or an empty string."""
+        return ""
 
     @abstractmethod
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:

@@ -34,7 +34,8 @@ from modhook.errors import CubeError, UserError
 def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple[str, ...], out: Path | None) -> None:
     """Draw figures from one or several cubes.
 
-    Without --figure every figure that the first cube has the variables for is drawn. Runs that are missing are left out.
+    Without --figure every figure that all cubes have the variables for is drawn; several cubes are compared in one figure.
+    Runs that are missing are left out, and said so.
     """
     import contextlib
 
@@ -52,10 +53,12 @@ def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple
             figure = installed.load("figures", name)()
             if lacks := missing_variables(figure, trees):
                 if names:
-                    raise CubeError(f"figure {name!r} cannot be drawn from {cubes[0]}: {lacks}.")
+                    raise CubeError(f"figure {name!r} cannot be drawn from {', '.join(map(str, cubes))}: {lacks}.")
                 continue
             for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):
                 click.echo(str(file))
                 drawn = True
     if not drawn:
-        raise UserError(f"no figure applies to {cubes[0]}; the figures are: {', '.join(installed.names('figures'))}.")
+        raise UserError(
+            f"no figure applies to {', '.join(map(str, cubes))}; the figures are: {', '.join(installed.names('figures'))}."
+        )

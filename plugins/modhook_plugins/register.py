@@ -93,16 +93,113 @@ def modhook_analyses() -> list[Spec]:
 @hookimpl
 def modhook_figures() -> list[Spec]:
     """What is drawn from cubes."""
+    figures = f"{_HERE}.figures"
     return [
-        Spec(
-            "scan_accuracy",
-            "SCAN: accuracy on each split, full-problem mask against the split's own",
-            f"{_HERE}.figures.scan_accuracy:ScanAccuracy",
-        ),
         Spec(
             "addmul_performance",
             "add/mul: accuracy under the full, add, mul masks and their inverses",
-            f"{_HERE}.figures.addmul_performance:AddMulPerformance",
+            f"{figures}.performance:AddMulPerformance",
+        ),
+        Spec(
+            "operation_confusion",
+            "add/mul: which operation's result is produced under each mask",
+            f"{figures}.operation_confusion:OperationConfusion",
+        ),
+        Spec(
+            "addmul_overlap",
+            "add/mul: IoU and IoMin of the two operations' masks per layer",
+            f"{figures}.overlap:AddMulOverlap",
+        ),
+        Spec("kept_weights", "Weights kept per layer and stage", f"{figures}.kept_weights:KeptWeights"),
+        Spec(
+            "sharing_size",
+            "add/mul: shared weights against network size (several cubes or a sweep)",
+            f"{figures}.sharing_size:SharingSize",
+        ),
+        Spec(
+            "beta_sensitivity",
+            "add/mul: accuracy and sharing against beta (a sweep of masks.beta)",
+            f"{figures}.beta_sensitivity:BetaSensitivity",
+        ),
+        Spec(
+            "tuple_performance",
+            "Double addition: accuracy under the full and each pair's mask and their inverses",
+            f"{figures}.performance:TuplePerformance",
+        ),
+        Spec(
+            "tuple_overlap",
+            "Double addition: IoU and IoMin of the two sums' masks per layer",
+            f"{figures}.overlap:TupleOverlap",
+        ),
+        Spec(
+            "half_mask",
+            "Accuracy lost under the early or the late half of the control's mask (several cubes)",
+            f"{figures}.half_mask:HalfMask",
+        ),
+        Spec(
+            "mask_histogram",
+            "Distribution of the control's keep-probabilities (several cubes)",
+            f"{figures}.mask_histogram:MaskHistogram",
+        ),
+        Spec(
+            "scan_accuracy",
+            "SCAN: accuracy on each split, full-problem mask against the split's own",
+            f"{figures}.scan_accuracy:ScanAccuracy",
+        ),
+        Spec(
+            "removed_output",
+            "SCAN: output weights that a split's mask drops, per token",
+            f"{figures}.removed_output:RemovedOutput",
+        ),
+        Spec(
+            "scan_baselines",
+            "SCAN: own masks against networks trained from scratch (scan and scan_baselines cubes)",
+            f"{figures}.scan_baselines:ScanBaselines",
+        ),
+        Spec(
+            "maths_hard",
+            "Mathematics: accuracy on hard questions before masking, control and easy mask (several cubes)",
+            f"{figures}.maths_hard:MathsHard",
+        ),
+        Spec(
+            "class_confusion",
+            "Class removal: confusion minus the control's, per removed class",
+            f"{figures}.class_removal:ClassConfusion",
+        ),
+        Spec(
+            "class_drops",
+            "Class removal: relative drop of each class and of the other that loses most (several cubes)",
+            f"{figures}.class_removal:ClassDrops",
+        ),
+        Spec(
+            "drop_statistics",
+            "Class removal: drops over all classes (several cubes)",
+            f"{figures}.class_removal:DropStatistics",
+        ),
+        Spec(
+            "stability",
+            "IoU of two masks of the same function, per function and per layer",
+            f"{figures}.stability:Stability",
+        ),
+        Spec(
+            "transfer_sharing",
+            "Transfer: reused weights per layer (one cube per initialisation)",
+            f"{figures}.transfer_sharing:TransferSharing",
+        ),
+        Spec(
+            "mask_images",
+            "Where in each tensor the weights of one stage, of several, of the control alone are",
+            f"{figures}.mask_images:MaskImages",
+        ),
+        Spec(
+            "gradient_cosine",
+            "Loss gradients of early layers, with late layers masked and not",
+            f"{figures}.gradient_cosine:GradientCosine",
+        ),
+        Spec(
+            "history",
+            "Loss, kept weights and gradient norm over the steps of training and mask stages",
+            f"{figures}.history:History",
         ),
     ]
 

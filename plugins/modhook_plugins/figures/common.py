@@ -1,8 +1,10 @@
-"""What modhook's figures share: style, means over seeds, grouped bars."""
+"""What modhook's figures share: style, means over seeds, panels, bars, lines, gaps and the note under a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -12,6 +14,18 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from modhook_plugins.figures.networks import Network
+
+COLUMN, PAGE = 3.5, 7.0
+"""Widths of one and of two columns, in inches."""
+GREY = "0.35"
+SMALL = 5.5
+# Colour never stands alone: bars have hatches and an order, lines have markers and dashes.
+HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo")
+MARKERS = "osD^vPX*"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (6, 2)), (0, (3, 1, 1, 1)))
 
 
 def styled() -> Any:
@@ -20,6 +34,15 @@ def styled() -> Any:
         str(files("modhook_plugins.figures") / "modhook.mplstyle"), use_default_template=False
     )
     return mpl.rc_context(style)
+
+
+def colour(i: int) -> str:
+    """Return the colour number `i` of the style's cycle, in a styled context."""
+    cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    return f"#{cycle[i % len(cycle)]}".replace("##", "#")
+
+
+# -- numbers
 
 
 @attrs.frozen
@@ -32,90 +55,310 @@ class Spread:
 
 
 def spread(values: xr.DataArray) -> Spread:
-    """Summarise one number per seed; seeds without it (NaN) are left out."""
+    """Summarise one number per seed (or per seed and pooled sweep point); those without it (NaN) are left out."""
     data = np.asarray(values.values, dtype=float).ravel()
     data = data[np.isfinite(data)]
     mean = float(data.mean()) if len(data) else np.nan
     return Spread(mean, float(data.std(ddof=1)) if len(data) > 1 else np.nan, len(data))
 
 
+def spreads(values: xr.DataArray, dim: str) -> tuple[Spread, ...]:
+    """Summarise over everything but `dim`: one spread per label of it."""
+    return tuple(spread(values.isel({dim: i})) for i in range(values.sizes[dim]))
+
+
 @attrs.frozen
 class Series:
-    """Bars of one colour, one per group."""
+    """What is drawn in one colour: one spread per group or per point of the axis."""
 
     label: str
     values: tuple[Spread, ...]
 
+    @property
+    def means(self) -> np.ndarray[Any, Any]:
+        """The means (n,), NaN where there is none."""
+        return np.array([s.mean for s in self.values], dtype=float)
 
-def grouped_bars(axes: Axes, groups: Sequence[str], series: Sequence[Series], ylabel: str = "accuracy [%]") -> None:
-    """Draw bars of shares in percent: one group per label, one colour per series, bars of deviation where there are seeds for it.
+    @property
+    def deviations(self) -> np.ndarray[Any, Any]:
+        """The standard deviations (n,), 0 where there is none."""
+        return np.array([s.deviation if s.count > 1 else 0.0 for s in self.values], dtype=float)
 
-    A value that is missing leaves its place empty, with the word "none".
+
+# -- the frame
+
+
+def panels(
+    labels: Sequence[str], title: str, height: float = 2.3, columns: int = 2, wide: bool = False
+) -> tuple[MatplotlibFigure, list[Axes]]:
+    """Return a figure with one titled panel per label: one column wide for one panel, two for several."""
+    many = len(labels) > 1
+    columns = columns if many else 1
+    rows = -(-len(labels) // columns)
+    width = PAGE if wide or (many and columns > 1) else COLUMN
+    figure = MatplotlibFigure(figsize=(width, height * rows + 0.3))
+    axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for unused in axes[len(labels) :]:
+        unused.set_axis_off()
+    for one, label in zip(axes, labels, strict=False):
+        one.set_title(label if many else f"{title}\n{label}" if label else title)
+    if many:
+        figure.suptitle(title, fontsize=mpl.rcParams["axes.titlesize"] + 1)
+    return figure, axes[: len(labels)]
+
+
+def say_seeds(
+    figure: MatplotlibFigure, shown: Iterable[Spread], total: int, *notes: str, bars: str = "bars", unit: str = "seeds"
+) -> None:
+    """Write under the figure how many seeds it shows, and further notes."""
+    counts = [s.count for s in shown if s.count]
+    most, fewest = max(counts, default=0), min(counts, default=0)
+    range_ = f"{most}" if fewest == most else f"{fewest} to {most}"
+    text = (
+        f"mean of {range_} of {total} {unit}, {bars}: standard deviation"
+        if most > 1
+        else f"{most} of {total} {unit}: no spread"
+        if most
+        else "no run has finished yet"
+    )
+    write_note(figure, "; ".join([text, *filter(None, notes)]))
+
+
+def write_note(figure: MatplotlibFigure, text: str) -> None:
+    """Write a line under everything else; files are cut to what is drawn, so that it may lie below the figure's edge."""
+    below = 0.06  # inches
+    for legend in figure.legends:
+        labels = [t.get_text() for t in legend.get_texts()]
+        below += 0.1 + 0.165 * -(-len(labels) // _columns(figure, labels))
+    figure.text(0.5, -below / figure.get_figheight(), text, ha="center", va="top", fontsize=6, color=GREY, gid="note")
+
+
+def seeds(shown: Sequence[Network], pooled: int = 1) -> int:
+    """Return the largest number of seeds of the networks, times the sweep points that are pooled."""
+    return max((n.seeds for n in shown), default=0) * pooled
+
+
+def legend_below(axes: Axes, columns: int = 3, offset: float = -0.2) -> None:
+    """Put the legend under the panel."""
+    axes.legend(
+        loc="upper center", bbox_to_anchor=(0.5, offset), ncols=columns, columnspacing=1, handlelength=1.6, borderpad=0
+    )
+
+
+def shared_legend(figure: MatplotlibFigure, axes: Axes) -> None:
+    """Put one legend for all panels under them."""
+    legend_under(figure, *axes.get_legend_handles_labels())
+
+
+def legend_under(figure: MatplotlibFigure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend below the figure's edge, where the note is too, with as many columns as fit."""
+    if labels:
+        figure.legend(
+            handles,
+            labels,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            bbox_transform=figure.transFigure,
+            ncols=_columns(figure, labels),
+            columnspacing=1.2,
+            handlelength=1.6,
+            borderaxespad=0.3,
+        )
+
+
+def _columns(figure: MatplotlibFigure, labels: Sequence[str]) -> int:
+    fit = int(72 * figure.get_figwidth() / (4.2 * max(map(len, labels)) + 30))
+    return max(1, min(fit, len(labels)))
+
+
+def group_ticks(axes: Axes, labels: Sequence[str]) -> None:
+    """Label groups at 0, 1, ...: wrapped where they would touch, turned where they still would, and thinned out at last."""
+    slot = panel_points(axes) / max(1, len(labels))
+    if _touch(labels, slot):
+        labels = [re.sub(r" (\D\S*)$", r"\n\1", label) for label in labels]
+    turned = _touch(labels, slot)
+    if turned:
+        labels = [label.replace("\n", " ") for label in labels]
+    places = list(range(0, len(labels), max(1, round(8 / slot)) if turned else 1))
+    axes.set_xticks(places, [labels[i] for i in places])
+    if turned:
+        upright = slot < 14
+        for tick in axes.get_xticklabels():
+            tick.set(
+                rotation=90 if upright else 40,
+                ha="center" if upright else "right",
+                rotation_mode="default" if upright else "anchor",
+            )
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.5, len(labels) - 0.5)
+
+
+def _touch(labels: Sequence[str], slot: float) -> bool:
+    """Return whether labels side by side in slots of this many points would touch."""
+    widths = [4.1 * max(map(len, label.split("\n"))) for label in labels]
+    return any((a + b) / 2 + 3 > slot for a, b in itertools.pairwise(widths))
+
+
+def panel_points(axes: Axes) -> float:
+    """Return about how wide a panel's inside is, in points."""
+    spec, figure = axes.get_subplotspec(), axes.get_figure(root=True)
+    assert figure is not None
+    return 72 * (figure.get_figwidth() / (spec.get_geometry()[1] if spec else 1) - 0.5)
+
+
+def log_axis(axes: Axes, which: str) -> None:
+    """Make an axis logarithmic if its values span a factor of 10; ticks are plain numbers, 200 or 5k."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_data_interval()
+    if not 0 < low < high or high < 10 * low:
+        axis.set_major_formatter(EngFormatter(sep=""))
+        return
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    if high < 1e3 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def gap(axes: Axes, text: str) -> None:
+    """Say in an empty panel why it is empty."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=7, color=GREY, wrap=True)
+
+
+# -- what is drawn
+
+
+def grouped_bars(
+    axes: Axes,
+    groups: Sequence[str],
+    series: Sequence[Series],
+    ylabel: str = "accuracy [%]",
+    scale: float = 100,
+    number: Callable[[float], str] | None = None,
+    top: float | None = 100,
+    chance: Sequence[Series] = (),
+) -> None:
+    """Draw bars of means, one group per label, one colour and hatch per series, with bars of deviation where there are seeds for it.
+
+    `scale` multiplies what is drawn: shares are shown in percent. `number` writes a mean beside its bar where there is room.
+    `chance` holds, per series, means that are drawn as a black mark. A value that is missing leaves its place empty, with the
+    word "none".
     """
-    width = 0.82 / len(series)
+    number = number or (lambda mean: f"{mean:.0f}")
+    width = 0.82 / max(1, len(series))
+    group_ticks(axes, groups)
+    room = panel_points(axes) * width / max(1, len(groups))  # points per bar
+    highest = 0.0
     for i, one in enumerate(series):
         x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
-        means = np.array([100 * s.mean for s in one.values])
-        errors = np.array([100 * s.deviation if s.count > 1 else 0.0 for s in one.values])
-        bars = axes.bar(
+        means, errors = scale * one.means, scale * one.deviations
+        axes.bar(
             x,
             np.nan_to_num(means),
             width * 0.92,
             label=one.label,
             yerr=errors if errors.any() else None,
-            error_kw={"elinewidth": 0.8},
+            hatch=HATCHES[i % len(HATCHES)],
+            color=colour(i),
+            edgecolor="white",
+            linewidth=0,
+            error_kw={"elinewidth": 0.8, "ecolor": "0.15"},
         )
-        for bar, mean in zip(bars, means, strict=True):
+        highest = max([highest, *(means + errors)[np.isfinite(means)]])
+        for at, mean, error in zip(x, means, errors, strict=True):
             if np.isnan(mean):
-                axes.annotate(
-                    "none",
-                    (bar.get_x() + bar.get_width() / 2, 1),
-                    ha="center",
-                    va="bottom",
-                    fontsize=5.5,
-                    rotation=90,
-                    color="0.4",
-                )
-            else:
-                axes.annotate(
-                    f"{mean:.0f}",
-                    (bar.get_x() + bar.get_width() / 2, mean),
-                    xytext=(0, 1.5),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom",
-                    fontsize=5.5,
-                )
-    axes.set_xticks(range(len(groups)), groups)
-    axes.set_ylim(0, 112)
-    axes.set_yticks(range(0, 101, 20))
+                _write_at(axes, at, 0, "none", 90, GREY)
+            elif room >= 6:
+                written = number(mean)
+                _write_at(axes, at, mean + error, written, 0 if room >= 3.3 * len(written) else 90, "black")
+    for i, one in enumerate(chance):
+        x = np.arange(len(groups)) + (i - (len(chance) - 1) / 2) * width
+        half = 0.42 * width
+        axes.hlines(
+            scale * one.means, x - half, x + half, color="black", linewidth=1.4, zorder=3, label="_" if i else "chance"
+        )
+        highest = max([highest, *(scale * one.means)[np.isfinite(one.means)]])
+    if top is not None:
+        axes.set_ylim(0, max(1.13 * top, 1.1 * highest))
+        axes.set_yticks(np.linspace(0, top, 6))
+    else:
+        axes.set_ylim(0, 1.15 * highest if highest else 1)
     axes.set_ylabel(ylabel)
-    axes.tick_params(axis="x", length=0)
 
 
-def say_seeds(figure: MatplotlibFigure, series: Sequence[Series], total: int) -> None:
-    """Write under the figure how many seeds it shows."""
-    counts = [s.count for one in series for s in one.values]
-    most = max(counts, default=0)
-    text = (
-        f"mean of {most} of {total} seeds, bars: standard deviation"
-        if most > 1
-        else f"{most} of {total} seeds: no spread"
-        if most
-        else "no run has finished yet"
+def _write_at(axes: Axes, x: float, y: float, written: str, rotation: int, ink: str) -> None:
+    axes.annotate(
+        written, (x, y), xytext=(0, 1.5), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL,
+        rotation=rotation, color=ink,
+    )  # fmt: skip
+
+
+def lines(
+    axes: Axes, x: Sequence[float], series: Sequence[Series], scale: float = 1, first: int = 0, join: bool = True
+) -> None:
+    """Draw means over `x` with bars of deviation, one colour, marker and dash per series; a series without values says so.
+
+    `first` is the number of the first colour; without `join` only the markers are drawn.
+    """
+    empty = []
+    for i, one in enumerate(series, first):
+        if np.isnan(one.means).all():
+            empty.append(one.label)
+            continue
+        errors = scale * one.deviations
+        axes.errorbar(
+            np.asarray(x, dtype=float),
+            scale * one.means,
+            yerr=np.where(np.isnan(one.means), 0, errors) if errors.any() else None,
+            label=one.label,
+            color=colour(i),
+            marker=MARKERS[i % len(MARKERS)],
+            markersize=3.2,
+            linestyle=DASHES[i % len(DASHES)] if join else "none",
+            elinewidth=0.8,
+        )
+    if empty:
+        axes.text(
+            0.02, 0.02, f"none yet: {', '.join(empty)}", transform=axes.transAxes, fontsize=SMALL, color=GREY
+        )  # fmt: skip
+
+
+def label_ends(axes: Axes, x: Sequence[float], series: Sequence[Series], scale: float = 1, first: int = 0) -> None:
+    """Write each line's label right of its last value, pushed apart where they would touch; the axes' limits must be final."""
+    low, high = axes.get_ylim()
+    log = axes.get_yscale() == "log"
+    place: Callable[[Any], Any] = np.log if log else lambda v: v
+    ends = []
+    for i, one in enumerate(series, first):
+        known = np.flatnonzero(np.isfinite(one.means))
+        if len(known):
+            ends.append((place(scale * one.means[known[-1]]), float(x[known[-1]]), i, one.label))
+    spec = axes.get_subplotspec()
+    rows = spec.get_geometry()[0] if spec else 1
+    points = 72 * 0.72 * axes.figure.get_figheight() / rows  # type: ignore[union-attr]
+    least = 7.5 * (place(high) - place(low)) / points
+    above = -np.inf
+    for y, at, i, label in sorted(ends):
+        above = max(y, above + least)
+        axes.annotate(
+            label, (at, np.exp(above) if log else above), xytext=(5, 0), textcoords="offset points", va="center",
+            fontsize=6.5, color=colour(i), annotation_clip=False,
+        )  # fmt: skip
+
+
+def heat(
+    axes: Axes, shares: np.ndarray[Any, Any], rows: Sequence[str], columns: Sequence[str], limit: float, diverging: bool
+) -> Any:
+    """Draw a matrix (rows, columns) in percent; return the image. NaN stays grey."""
+    image = axes.imshow(
+        100 * shares,
+        cmap=mpl.colormaps["PuOr_r" if diverging else "Blues"].with_extremes(bad="0.85"),
+        vmin=-100 * limit if diverging else 0,
+        vmax=100 * limit,
+        aspect="equal",
     )
-    figure.supxlabel(text, fontsize=6, color="0.35")
-
-
-def study_name(cube: xr.DataTree) -> str:
-    """Return the name of a cube's study."""
-    return str(cube.attrs.get("study", {}).get("study", {}).get("name", ""))
-
-
-def sweep_points(array: xr.DataArray) -> list[dict[str, Any]]:
-    """Return every combination of the sweep coordinates, or one empty point."""
-    keys = [str(d) for d in array.dims if "." in str(d)]
-    points: list[dict[str, Any]] = [{}]
-    for key in keys:
-        points = [p | {key: v} for p in points for v in array[key].values]
-    return points
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    return image

@@ -8,41 +8,66 @@ import xarray as xr
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from modhook import Figure
-from modhook_plugins.figures.common import Series, grouped_bars, say_seeds, spread, styled, sweep_points
+from modhook_plugins.figures.common import (
+    Series,
+    Spread,
+    grouped_bars,
+    panels,
+    say_seeds,
+    seeds,
+    shared_legend,
+    spread,
+    styled,
+)
+from modhook_plugins.figures.networks import networks
 
 
 class ScanAccuracy(Figure):
-    """Per split: the network before masking, under the control's mask, under the split's own."""
+    """Per split: before masking, under the control's mask, under the split's own. Cubes: SCAN with masks, one panel per network."""
 
     requires = ("scores/accuracy",)
     tasks = ("scan",)
 
+    def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
+        """Networks that were trained without masks have nothing to show here."""
+        return (
+            "" if all(masked(c) for c in cubes) else "it needs cubes with masks (the figure scan_baselines takes both)"
+        )
+
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
-        """Draw one panel per sweep point of the first cube."""
-        accuracy = cubes[0]["scores"]["accuracy"]
-        splits = [str(s) for s in accuracy["split"].values]
-        stages = {str(s) for s in accuracy["stage"].values}
-        points = sweep_points(accuracy)
+        """Draw one panel per network."""
+        found, note = networks(cubes)
+        shown: list[Spread] = []
         with styled():
-            figure = MatplotlibFigure(figsize=(3.5, 2.4 * len(points)))
-            shown: list[Series] = []
-            for axes, point in zip(figure.subplots(len(points), squeeze=False)[:, 0], points, strict=True):
-                at = accuracy.sel(point)
-
-                def of(stage: str, split: str, at: xr.DataArray = at) -> xr.DataArray:
-                    # The control is trained on the simple split: it is that split's own mask.
-                    return at.sel(stage=stage if stage in stages else "control", split=split)
-
+            figure, every = panels([n.label for n in found], "SCAN: accuracy on each split's test set")
+            for axes, network in zip(every, found, strict=True):
+                accuracy = network.values("scores/accuracy")
+                splits = [str(s) for s in accuracy["split"].values]
+                stages = {
+                    "before masking": ["unmasked"] * len(splits),
+                    "full-problem mask": ["control"] * len(splits),
+                    "the split's own mask": [own_stage(accuracy, s) for s in splits],
+                }
                 series = [
-                    Series("before masking", tuple(spread(of("unmasked", s)) for s in splits)),
-                    Series("full-problem mask", tuple(spread(of("control", s)) for s in splits)),
-                    Series("the split's own mask", tuple(spread(of(s, s)) for s in splits)),
+                    Series(
+                        label,
+                        tuple(spread(accuracy.sel(stage=a, split=s)) for a, s in zip(of, splits, strict=True)),
+                    )
+                    for label, of in stages.items()
                 ]
                 grouped_bars(axes, [s.replace("_", " ") for s in splits], series)
-                axes.set_title(
-                    ", ".join(f"{k} = {v}" for k, v in point.items()) or "SCAN: accuracy on each split's test set"
-                )
-                axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, columnspacing=1, handlelength=1.2)
-                shown += series
-            say_seeds(figure, shown, accuracy.sizes["seed"])
+                axes.set_xlabel("test set of the split")
+                shown += [s for one in series for s in one.values]
+            shared_legend(figure, every[0])
+            say_seeds(figure, shown, seeds(found), note)
         return figure
+
+
+def masked(cube: xr.DataTree) -> bool:
+    """Return whether a cube's study learned masks."""
+    return "control" in {str(s) for s in cube["scores"]["stage"].values}
+
+
+def own_stage(accuracy: xr.DataArray, split: str) -> str:
+    """Return the stage that is trained on a split: the control is, on the split of base training."""
+    return split if split in {str(s) for s in accuracy["stage"].values} else "control"

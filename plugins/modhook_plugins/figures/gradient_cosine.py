@@ -1,0 +1,67 @@
+"""Gradient cosine (reference, section 6): do early layers still see the same gradient when late layers are masked?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from modhook import Figure
+from modhook_plugins.figures.common import (
+    Series,
+    Spread,
+    gap,
+    label_ends,
+    lines,
+    panels,
+    say_seeds,
+    seeds,
+    spreads,
+    styled,
+)
+from modhook_plugins.figures.networks import layer_labels, networks
+
+_MOST = 7
+
+
+class GradientCosine(Figure):
+    """Cosine of the loss gradients with and without masked layers, in total and per layer. Cubes: any with the analysis
+    gradient_cosine; one panel per network and stage.
+    """
+
+    requires = ("gradient_cosine/cosine", "gradient_cosine/cosine_total")
+
+    def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
+        """Draw lines over how far down the mask is applied, one per weight matrix and one for all weights."""
+        found, note = networks(cubes)
+        places = [(n, str(s)) for n in found for s in n.cube["gradient_cosine"]["stage"].values][:8]
+        shown: list[Spread] = []
+        with styled():
+            labels = [f"{n.label}, mask without {s}" if s != "control" else f"{n.label}, control" for n, s in places]
+            figure, every = panels(labels, "Cosine of loss gradients, whole network against masked", 2.6)
+            for axes, (network, stage) in zip(every, places, strict=True):
+                total = network.values("gradient_cosine/cosine_total").sel(stage=stage)
+                each = network.values("gradient_cosine/cosine").sel(stage=stage)
+                weights = [p for p in each["parameter"].values if not str(p).endswith("bias")][:_MOST]
+                series = [Series("all weights", spreads(total, "masked"))] + [
+                    Series(label, spreads(each.sel(parameter=p), "masked"))
+                    for p, label in zip(weights, layer_labels(weights), strict=True)
+                ]
+                levels = [str(v) for v in total["masked"].values]
+                x = [float(i) for i in range(len(levels))]
+                axes.set_xticks(
+                    x, [level if not i else f"+ {level}" for i, level in enumerate(levels)], rotation=30, ha="right"
+                )
+                axes.set_ylim(min([0.0, *(1.1 * s.mean for one in series for s in one.values if s.count)]), 1.05)
+                axes.set_xlim(-0.2, len(levels) - 0.8)
+                for i, one in enumerate(series):  # side by side, so that their bars do not hide each other
+                    lines(axes, [v + 0.05 * (i - (len(series) - 1) / 2) for v in x], [one], first=i)
+                label_ends(axes, x, series)
+                if not any(s.count for one in series for s in one.values):
+                    gap(axes, "no run has finished yet")
+                axes.set_xlabel("masked layers, from the output down")
+                axes.set_ylabel("cosine (-1 to 1)")
+                shown += [s for one in series for s in one.values]
+            say_seeds(figure, shown, seeds(found), note)
+        return figure

@@ -1,0 +1,94 @@
+"""Overlap of two functions' masks, layer by layer (reference, section 7), beside what chance would give."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import ClassVar
+
+import xarray as xr
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from modhook import Figure
+from modhook_plugins.figures.common import (
+    Series,
+    Spread,
+    grouped_bars,
+    panels,
+    say_seeds,
+    seeds,
+    shared_legend,
+    spreads,
+    styled,
+)
+from modhook_plugins.figures.networks import layer_labels, networks
+
+
+class _Overlap(Figure):
+    """IoU and IoMin of one pair of stages."""
+
+    requires = ("overlap/iou", "overlap/iomin")
+    pair: ClassVar[tuple[str, str]]
+    title: ClassVar[str]
+    pool: ClassVar[Collection[str]] = ()
+
+    def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
+        """Draw one panel per network; the black marks are what independent masks of the same densities would give."""
+        found, note = networks(cubes, self.pool)
+        shown: list[Spread] = []
+        notes = [note]
+        pooled = 1
+        with styled():
+            figure, every = panels([n.label for n in found], self.title)
+            for axes, network in zip(every, found, strict=True):
+                values = {
+                    name: network.values(f"overlap/{name}").sel(stage=self.pair[0], other=self.pair[1])
+                    for name in ("iou", "iomin", "iou_chance", "iomin_chance")
+                    if network.has(f"overlap/{name}")
+                }
+                # Tensors that this network does not have are NaN in every run; those of a run still to come are not known to be.
+                names = values["iou"]["parameter"].values
+                there = [
+                    i
+                    for i in range(len(names))
+                    if bool(values["iou"].isnull().all()) or not bool(values["iou"][..., i].isnull().all())
+                ]
+                values = {name: v.isel(parameter=there) for name, v in values.items()}
+                series = [
+                    Series(label, spreads(values[name], "parameter"))
+                    for label, name in (("IoU", "iou"), ("IoMin", "iomin"))
+                ]
+                chance = [
+                    Series("chance", spreads(values[f"{name}_chance"], "parameter"))
+                    for name in ("iou", "iomin")
+                    if f"{name}_chance" in values
+                ]
+                if not chance:
+                    notes.append("chance: run `modhook analyse CUBE sharing`")
+                grouped_bars(
+                    axes, layer_labels(names[there]), series, "overlap (0 to 1)", 1, lambda v: f"{v:.2f}", 1.0, chance
+                )
+                pooled = max(pooled, values["iou"][..., 0].size // network.seeds)
+                shown += [s for one in series for s in one.values]
+            shared_legend(figure, every[0])
+            unit = "seeds and modes" if pooled > 1 else "seeds"
+            say_seeds(figure, shown, seeds(found, pooled), *dict.fromkeys(notes), unit=unit)
+        return figure
+
+
+class AddMulOverlap(_Overlap):
+    """IoU and IoMin of the masks for addition and multiplication, per layer. Cubes: add/mul, one panel per network."""
+
+    tasks = ("addmul",)
+    pair = ("add", "mul")
+    title = "add/mul: overlap of the two operations' masks"
+
+
+class TupleOverlap(_Overlap):
+    """IoU and IoMin of the masks for the two sums, per layer. Cubes: double addition, one panel per network; the modes of an LSTM
+    are pooled.
+    """
+
+    tasks = ("double_addition",)
+    pair = ("tuple1", "tuple2")
+    title = "Double addition: overlap of the two sums' masks"
+    pool = ("task.mode",)

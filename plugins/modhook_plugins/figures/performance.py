@@ -1,0 +1,95 @@
+"""Accuracy under each mask and its inverse (reference, section 7), for add/mul and for double addition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure as MatplotlibFigure
+
+from modhook import Figure
+from modhook_plugins.figures.common import (
+    Series,
+    Spread,
+    grouped_bars,
+    panels,
+    say_seeds,
+    seeds,
+    shared_legend,
+    spread,
+    styled,
+)
+from modhook_plugins.figures.networks import Network, networks, setting
+
+# (group, variable, stage)
+Places = Sequence[tuple[str, str, str]]
+
+
+class AddMulPerformance(Figure):
+    """Groups full, add, not add, mul, not mul; one bar for each operation's problems. Cubes: add/mul, one panel per network."""
+
+    requires = ("scores/accuracy", "inverse/accuracy")
+    tasks = ("addmul",)
+
+    def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
+        """Draw one panel per network: cubes of the FNN and of the LSTM stand side by side."""
+        places = (
+            ("full", "scores", "control"),
+            ("add", "scores", "add"),
+            ("not add", "inverse", "add"),
+            ("mul", "scores", "mul"),
+            ("not mul", "inverse", "mul"),
+        )
+        series = (("add problems", "add"), ("mul problems", "mul"))
+        return _draw(cubes, "add/mul: accuracy under each mask", places, series)
+
+
+class TuplePerformance(Figure):
+    """Groups full, pair 1, not pair 1, pair 2, not pair 2; one bar for each pair's sum. Cubes: double addition, with and without
+    full input and output layers in the inverse test; one panel per network.
+    """
+
+    requires = ("scores/accuracy", "inverse/accuracy")
+    tasks = ("double_addition",)
+
+    def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
+        """Draw one panel per network."""
+        places = (
+            ("full", "scores", "control"),
+            ("pair 1", "scores", "tuple1"),
+            ("not pair 1", "inverse", "tuple1"),
+            ("pair 2", "scores", "tuple2"),
+            ("not pair 2", "inverse", "tuple2"),
+        )
+        series = (("sum of pair 1", "tuple1"), ("sum of pair 2", "tuple2"))
+        return _draw(cubes, "Double addition: accuracy under each mask", places, series)
+
+
+def _draw(
+    cubes: Sequence[xr.DataTree], title: str, places: Places, series: Sequence[tuple[str, str]]
+) -> MatplotlibFigure:
+    """Draw the accuracy of every place on every series' split."""
+    found, note = networks(cubes)
+    shown: list[Spread] = []
+    with styled():
+        figure, every = panels([_label(n) for n in found], title)
+        for axes, network in zip(every, found, strict=True):
+            values = {g: network.values(f"{g}/accuracy") for g in ("scores", "inverse")}
+            bars = [
+                Series(label, tuple(spread(values[g].sel(stage=stage, split=split)) for _, g, stage in places))
+                for label, split in series
+            ]
+            grouped_bars(axes, [name for name, *_ in places], bars)
+            axes.set_xlabel("weights kept")
+            shown += [s for one in bars for s in one.values]
+        shared_legend(figure, every[0])
+        say_seeds(figure, shown, seeds(found), note)
+    return figure
+
+
+def _label(network: Network) -> str:
+    """Return the network's label, and what its inverse test does to input and output layers."""
+    if not setting(network.cube, "analyses.inverse.io"):
+        return network.label
+    kept = "all weights" if setting(network.cube, "analyses.inverse.io_mask") == "full" else "the control's mask"
+    return f"{network.label}\ninverse: input and output layers keep {kept}"
