@@ -38,8 +38,8 @@ def _remedy(cube: xr.DataTree, lacks: Sequence[str]) -> str:
     """Say which analyses would write the variables."""
     writers = _writers(cube)
     found = list(dict.fromkeys(writers[name] for name in lacks if name in writers))
-    if len(found) == 0 or any(name not in writers for name in lacks):
-        return "no installed analysis writes it for this study"
+    if any(name not in writers for name in lacks):
+        return "no installed analysis writes that for this study"
     return " and ".join(f"run `modhook analyse {_name(cube)} {analysis}`" for analysis in found)
 
 
@@ -48,10 +48,13 @@ def _writers(cube: xr.DataTree) -> dict[str, str]:
     from modhook.manager import plugins
     from modhook.study import restore
 
-    installed, found = plugins(), {}
+    installed = plugins()
+    found: dict[str, str] = {}
     try:
         study = restore(cube.attrs["study"], plugins=installed)
         task = installed.load("tasks", study.task.name)(study.task.options)
+        if not installed.load("protocols", study.study.protocol)(study.protocol).masked_stages(task):
+            return {}  # analyses need masks
     except (ModhookError, KeyError):  # a plugin that is not installed here
         return {}
     for name in installed.names("analyses"):
