@@ -51,7 +51,7 @@ def split(images: Images) -> tuple[Images, Images]:
     return images.where(training), images.where(~training)
 
 
-def synthetic(count: int, channels: int, size: int, classes: int = 10, seed: int = 1) -> Images:
+def generated(count: int, channels: int, size: int, classes: int = 10, seed: int = 1) -> Images:
     """Return made-up images for smoke tests: a coarse pattern per class, and noise. They show nothing about anything."""
     random = np.random.RandomState(seed)
     patterns = random.randint(0, 256, (classes, channels, 4, 4)).repeat(-(-size // 4), 2).repeat(-(-size // 4), 3)

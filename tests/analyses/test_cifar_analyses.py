@@ -19,7 +19,7 @@ STUDY = """
 name = "s"
 [task]
 name = "TASK"
-source = "synthetic"
+source = "generated"
 MORE
 [model]
 name = "cnn"
@@ -62,11 +62,12 @@ def test_class_removal(tmp_path: Path) -> None:
     """Confusion counted image by image; drops by the formulas of the paper; a removed class' row is its own."""
     cube_at = _run(tmp_path, "cifar10", 'removed = ["cat", "ship"]', "class_removal = {}\ngradient_cosine = "
                    '{ order = ["output", "conv2", "conv1"] }')  # fmt: skip
-    task = Cifar10(Cifar10Options(source="synthetic", removed=("cat", "ship")))
+    task = Cifar10(Cifar10Options(source="generated", removed=("cat", "ship")))
     task.load()
     batch = task.prepare(task.test_set("valid"), np.random.default_rng(0), False)
     labels = batch["label"].tolist()
     with open_cube(cube_at) as cube:
+        assert cube.attrs["study"]["task"]["source"] == "generated"  # nobody takes made-up images for real ones
         found = cube["class_removal"].sel(seed=1)
         weights = weights_from(cube, seed=1)
         shares = {}
@@ -111,7 +112,7 @@ def test_class_removal(tmp_path: Path) -> None:
 def test_stability(tmp_path: Path) -> None:
     """IoU of the two masks of a pair, weight by weight; the two see other data and noise, and differ."""
     cube_at = _run(tmp_path, "cifar10_stability", "pairs = 1", "stability = {}")
-    task = Cifar10Stability(StabilityOptions(source="synthetic", pairs=1))
+    task = Cifar10Stability(StabilityOptions(source="generated", pairs=1))
     (name,) = task.sets
     with open_cube(cube_at) as cube:
         a, b = (masks_from(cube, seed=1, stage=f"{name} {i}") for i in (1, 2))

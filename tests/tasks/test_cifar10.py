@@ -15,7 +15,7 @@ from modhook_tasks.cifar10.stability import Cifar10Stability, StabilityOptions
 
 def test_each_stage_lacks_its_class() -> None:
     """The control sees all classes; ten stages see nine each, and copy the control's output mask."""
-    task = Cifar10(Cifar10Options(source="synthetic"))
+    task = Cifar10(Cifar10Options(source="generated"))
     assert [s.name for s in task.stages] == ["control", *CLASSES]
     assert {s.copied for s in task.stages[1:]} == {("output.*",)}
     whole = task.train_set("control")["label"]
@@ -26,13 +26,13 @@ def test_each_stage_lacks_its_class() -> None:
 
 def test_stability_learns_each_function_twice() -> None:
     """Ten different ordered pairs, two stages each, of only those classes; copying is off unless asked for."""
-    task = Cifar10Stability(StabilityOptions(source="synthetic"))
+    task = Cifar10Stability(StabilityOptions(source="generated"))
     assert len(task.repeats) == 10
     assert [s.name for s in task.stages] == [n for both in task.repeats.values() for n in both]
     assert not any(s.copied for s in task.stages)
     for name, (first, _) in task.repeats.items():
         assert {CLASSES[i] for i in task.train_set(first)["label"].tolist()} == set(name.split("-"))
-    other = Cifar10Stability(StabilityOptions(source="synthetic", sets="leave_one_out", copied=("output.*",)))
+    other = Cifar10Stability(StabilityOptions(source="generated", sets="leave_one_out", copied=("output.*",)))
     assert [s.copied for s in other.stages] == [()] + [("output.*",)] * 19
 
 
@@ -54,7 +54,7 @@ def test_augmentation_is_crop_and_flip() -> None:
 
 def test_bad_options_are_refused() -> None:
     """A class that does not exist, one named twice, nothing to do."""
-    with pytest.raises(UserError, match="unknown class 'cta'"):
+    with pytest.raises(UserError, match=r"removed: unknown class 'cta' \(did you mean 'cat'\?\); CIFAR-10 has airplane"):
         Cifar10Options(removed=("cta",))
     with pytest.raises(UserError, match="names a class twice"):
         Cifar10Options(removed=("cat", "cat"))

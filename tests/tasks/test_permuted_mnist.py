@@ -16,7 +16,7 @@ from modhook_tasks.permuted_mnist import PermutedMNIST, PermutedMNISTOptions, pe
 @pytest.fixture(scope="module")
 def task() -> PermutedMNIST:
     """Return the task with made-up images and three permutations."""
-    task = PermutedMNIST(PermutedMNISTOptions(permutations=3, source="synthetic"))
+    task = PermutedMNIST(PermutedMNISTOptions(permutations=3, source="generated"))
     task.load()
     return task
 

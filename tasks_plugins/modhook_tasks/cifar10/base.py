@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from modhook import UserError
 from modhook.errors import near_miss
 from modhook_tasks.data import cifar
-from modhook_tasks.images import Images, ImageTask, split, synthetic
+from modhook_tasks.images import Images, ImageTask, generated, split
 from modhook_tasks.permuted_mnist import check_folder
 
 CLASSES = cifar.CLASSES
@@ -37,8 +37,8 @@ def known_classes(_: Any, attribute: attrs.Attribute[Any], value: tuple[str, ...
 class CifarOptions:
     """Options of all CIFAR-10 tasks."""
 
-    source: Literal["official", "folder", "synthetic"] = "official"
-    """`official`: downloaded once; `folder`: the official binary files in `folder`; `synthetic`: made-up images, for smoke
+    source: Literal["official", "folder", "generated"] = "official"
+    """`official`: downloaded once; `folder`: the official binary files in `folder`; `generated`: made-up images, for smoke
     tests only."""
     folder: str | None = None
     """The folder (or archive) with the official binary version."""
@@ -110,8 +110,8 @@ class Cifar10Base(ImageTask):
         return self._parts[part]
 
     def _read(self, files: Sequence[str]) -> Images:
-        if self.options.source == "synthetic":
-            return synthetic(200 * len(files), 3, 32)
+        if self.options.source == "generated":
+            return generated(200 * len(files), 3, 32)
         if self.options.source == "folder":
             return cifar.from_folder(Path(self.options.folder).expanduser(), files)
         return cifar.official(files)
