@@ -338,4 +338,5 @@ def test_every_file_and_variant_is_in_order(name: str) -> None:
     assert [c.problems for c in results.values()] == [()] * len(results)
     assert results["smoke"].study is not None
     assert results["smoke"].study.study.seeds == 1
+    assert getattr(results["smoke"].study.task.options, "source", None) != "official", "a smoke needs no download"
     assert name == "quickstart" or "quick" in results
