@@ -18,7 +18,7 @@ from modhook.manager import Plugins
 from modhook.run.build import build_model, build_task, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.context import RunContext
-from modhook.run.data import Draw, data_fingerprint
+from modhook.run.data import Draw, data_fingerprint, items
 from modhook.run.finished import FinishedRun
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.study import Study, difference, points, resolved
@@ -182,8 +182,10 @@ def _tasks(study: Study, plugins: Plugins) -> list[Task]:
 
 
 def _check_batches(prepared: Prepared) -> None:
-    """Every stage must have data, before anything is computed."""
+    """Every stage and every split must have data, before anything is computed."""
     for task in {id(t): t for t in prepared.tasks}.values():
+        for split in task.splits:
+            items(task.test_set(split), f"the data of split {split}")
         for stage in (None, *(s.name for s in task.stages)):
             Draw(task, stage, 1, 0, torch.device("cpu"))
 

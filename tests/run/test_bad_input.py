@@ -41,6 +41,14 @@ MISTAKES: dict[str, tuple[tuple[str, str], list[str]]] = {
         ["train.weights", "none.safetensors"],
     ),
     "no such callable": (('name = "fnn"\nhidden = [12, 8]', 'name = "math:nope"'), ["model.name", "nope"]),
+    "split that does not exist": (
+        ('name = "addmul"\ntrain_size = 400\nvalid_size = 60', 'name = "scan"\nsplits = ["simple", "turn_lefd"]'),
+        ["unknown SCAN split 'turn_lefd' (did you mean 'turn_left'?)", "valid splits: simple, jump, length"],
+    ),
+    "class that does not exist": (
+        ('name = "addmul"\ntrain_size = 400\nvalid_size = 60', 'name = "cifar10"\nremoved = ["hourse"]'),
+        ["removed: unknown class 'hourse' (did you mean 'horse'?)", "CIFAR-10 has airplane"],
+    ),
     "malformed": (("[model]", "[model"), ["line 11", "not valid TOML"]),
     "wrong inverse option": (("inverse = {}", 'inverse = { io_mask = "none" }'), ["io_mask", "'control' or 'full'"]),
 }
@@ -74,6 +82,14 @@ def test_every_mistake_at_once(tiny: Path, modhook_run: Run) -> None:
     assert code == 2
     for word in ("masks.stepps", "masks.samples", "admul"):
         assert word in err
+
+
+def test_a_stage_or_split_without_data(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """Data that a later stage or split needs and that are not there are said before anything is trained."""
+    for wrong, said in (("task.valid_size=1", "the data of split "), ("task.train_size=1", "the training data of ")):
+        code, _, err = modhook_run("run", tiny, "--out", tmp_path / "out", "--set", wrong)
+        assert (code, said in err, "unmasked:" in err) == (2, True, False), err
+        assert not (tmp_path / "out").exists()
 
 
 def test_missing_study(tmp_path: Path, modhook_run: Run) -> None:
