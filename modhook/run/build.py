@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle  # for the name of its error; nothing is unpickled
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # the opcode that names code
+            raise WeightsError(
+                f"{path} holds Python objects besides tensors, which are code that loading would run, so it is refused; "
+                "save the weights alone with torch.save(model.state_dict(), ...), or as safetensors."
+            ) from error
         raise WeightsError(
             f"{path} cannot be read as weights ({type(error).__name__}); "
             "give a safetensors file or a torch file that holds a plain state dict."
