@@ -91,6 +91,13 @@ class Task(ABC):
     def test_set(self, split: str) -> Batch:
         """Return the data of one split. Tensors (N, ...)."""
 
+    def validation_set(self, split: str, stage: str | None) -> Batch | None:
+        """Return what is measured on the way in a stage, or in base training (`None`): by default the whole split.
+
+        A stage that learns on changed inputs may give the same change here; None if the split says nothing about it.
+        """
+        return self.test_set(split)
+
     def prepare(self, batch: Batch, rng: np.random.Generator, training: bool) -> Batch:
         """Finish a batch: trim padding, flip coins, augment. `rng` is the run's own and is saved with it."""
         return batch

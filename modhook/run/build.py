@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle  # for the name of its error; nothing is unpickled
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # the opcode that names code
+        if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):  # the opcode that names code
             raise WeightsError(
                 f"{path} holds Python objects besides tensors, which are code that loading would run, so it is refused; "
                 "save the weights alone with torch.save(model.state_dict(), ...), or as safetensors."

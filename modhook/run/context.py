@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -16,7 +16,7 @@ from modhook.checkpoint import Keeper
 from modhook.cube import Cube, read_logits, read_weights, write_masks, write_weights
 from modhook.errors import RunError
 from modhook.evaluation import evaluate
-from modhook.interfaces import Sampler, Task, Tracker
+from modhook.interfaces import Batch, Sampler, Task, Tracker
 from modhook.loop import recorded_steps
 from modhook.manager import plugins
 from modhook.masks import Masks
@@ -24,8 +24,8 @@ from modhook.modes import in_mode
 from modhook.randomness import seeded
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
-from modhook.run.data import Draw, in_order
-from modhook.run.layout import valid_steps, versions
+from modhook.run.data import Draw, in_order, train_subset
+from modhook.run.layout import SUBSET, valid_steps, versions
 from modhook.seeding import derive
 from modhook.snapshot import digest
 from modhook.study import Study, resolved
@@ -37,13 +37,14 @@ Scores = dict[str, dict[str, float]]
 class StageRecord:
     """What a stage leaves behind; a protocol fills it, and it is written when the stage ends."""
 
+    stage: str
     scores: Scores = attrs.field(factory=dict)
     """{metric: {split: value}}"""
     masks: Masks | None = None
     logits: Mapping[str, Tensor] | None = None
     history: xr.Dataset | None = None
     validation: dict[int, Scores] = attrs.field(factory=dict)
-    """{step: scores} measured on the way."""
+    """{step: scores} measured on the way, on every split and on `SUBSET`, a part of the training set."""
     route: Mapping[str, Any] = attrs.field(factory=dict)
     keep_weights: bool = False
 
@@ -104,12 +105,21 @@ class RunContext:
     ) -> Callable[[int], None]:
         """Return a callback that measures every `every` steps (0: never) into `record.validation`; the network's mode is kept."""
         wanted, measured = set(valid_steps(steps, every)), model or self.model
+        subset = train_subset(self.task) if wanted else {}
+        stage = None if record.stage == "unmasked" else record.stage
+
+        def sets() -> Iterator[tuple[str, Batch | None]]:
+            yield from ((split, self.task.validation_set(split, stage)) for split in self.task.splits)
+            yield SUBSET, subset
 
         def validate(step: int) -> None:
             if step not in wanted:
                 return
+            now = masks() if masks else None
             with in_mode(measured, "eval"):
-                record.validation[step] = self.score(masks() if masks else None, measured)
+                record.validation[step] = measure(
+                    self.task, measured, now, sets(), self.study.train.eval_batch, self.device
+                )
 
         return validate
 
@@ -138,7 +148,7 @@ class RunContext:
         the stage's checkpoint, if there is one that fits; what comes before and after them is done again. An exception
         leaves the stage pending, or failed if the numbers went wrong (`RunError`).
         """
-        record = StageRecord()
+        record = StageRecord(name)
         self.tracker.stage_started(name, steps)
         keeper = self._keeper(name, record)
         try:
@@ -195,16 +205,11 @@ class RunContext:
         rows = valid_steps(steps, every)
         if record.validation and rows:
             for metric in self.task.metrics:
-                values = np.array(
-                    [
-                        [
-                            record.validation[r][metric][s] if r in record.validation else np.nan
-                            for s in self.task.splits
-                        ]
-                        for r in rows
-                    ]
-                )
+                found = [record.validation[r][metric] if r in record.validation else {} for r in rows]
+                values = np.array([[scores.get(s, np.nan) for s in self.task.splits] for scores in found])
                 self._write_steps(f"history/{prefix}valid_{metric}", f"{prefix}valid_step", rows, values, own)
+                values = np.array([scores.get(SUBSET, np.nan) for scores in found])
+                self._write_steps(f"history/{prefix}subset_{metric}", f"{prefix}valid_step", rows, values, own)
 
     def _write_steps(
         self, name: str, dim: str, rows: list[int], values: np.ndarray[Any, Any], own: dict[str, str]
@@ -225,11 +230,25 @@ def score(
     splits: Sequence[str] | None = None,
 ) -> Scores:
     """Return {metric: {split: mean}} of the network, under masks if given; all splits, unless some are given."""
+    wanted = task.splits if splits is None else splits
+    return measure(task, model, masks, ((split, task.test_set(split)) for split in wanted), size, device)
+
+
+def measure(
+    task: Task,
+    model: nn.Module,
+    masks: Masks | None,
+    sets: Iterable[tuple[str, Batch | None]],
+    size: int,
+    device: torch.device,
+) -> Scores:
+    """Return {metric: {name: mean}} of the network on named data sets, under masks if given; NaN where there is no set."""
     found: Scores = {metric: {} for metric in task.metrics}
-    for split in task.splits if splits is None else splits:
-        means = evaluate(model, masks, in_order(task, task.test_set(split), size, device), task.score)
+    for name, data in sets:
+        batches = None if data is None else in_order(task, data, size, device)
+        means = None if batches is None else evaluate(model, masks, batches, task.score)
         for metric in task.metrics:
-            found[metric][split] = means[metric]
+            found[metric][name] = float("nan") if means is None else means[metric]
     return found
 
 

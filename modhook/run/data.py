@@ -15,6 +15,10 @@ from modhook.interfaces import Batch, Task
 from modhook.seeding import derive
 
 
+SUBSET_SEED = 0xB0C1FA53
+SUBSET_SIZE = 1_000
+
+
 def items(data: Mapping[str, Tensor], what: str) -> int:
     """Return the number of items. Raises `DataError` if there are none or the tensors disagree."""
     sizes = {len(t) for t in data.values()}
@@ -66,6 +70,19 @@ def in_order(task: Task, data: Mapping[str, Tensor], size: int, device: torch.de
     for start in range(0, count, size):
         part = to_device({n: t[start : start + size] for n, t in data.items()}, device)
         yield task.prepare(part, rng, False)
+
+
+def train_subset(task: Task) -> Batch:
+    """Return a fixed random subset of the base training set, for measuring: as large as the split `iid`, or else 1,000 items.
+
+    Chosen by `RandomState(0xB0C1FA53)` without replacement (reference, section 2), in the training set's order.
+    """
+    data = task.train_set(None)
+    count = items(data, "the training data of train")
+    size = items(task.test_set("iid"), "the data of split iid") if "iid" in task.splits else SUBSET_SIZE
+    chosen = np.random.RandomState(SUBSET_SEED).choice(count, min(size, count), replace=False)
+    index = torch.from_numpy(np.sort(chosen))  # (n,)
+    return {name: tensor[index] for name, tensor in data.items()}
 
 
 def to_device(data: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -19,6 +19,10 @@ from modhook.study import Point, Study, points, resolved
 from modhook.variables import Variable
 
 
+SUBSET = "part of the training set"
+"""Names the training items that are measured on the way, beside the splits; `train_subset` gives them."""
+
+
 @attrs.frozen
 class Layout:
     """Names and shapes of one network's parameters, and which of them are masked."""
@@ -193,6 +197,22 @@ def _history(task: Task, labels: dict[str, list[Any]]) -> list[Variable]:
                 ("train_valid_step", "split"),
                 "float64",
                 f"{metric} measured during base training",
+            )
+        )
+        found.append(
+            Variable(
+                f"history/subset_{metric}",
+                ("stage", "valid_step"),
+                "float64",
+                f"{metric} during the mask stage on a fixed random subset of the base training set",
+            )
+        )
+        found.append(
+            Variable(
+                f"history/train_subset_{metric}",
+                ("train_valid_step",),
+                "float64",
+                f"{metric} during base training on a fixed random subset of the training set",
             )
         )
     empty = [d for d in ("step", "train_step", "valid_step", "train_valid_step") if not labels[d]]

@@ -100,6 +100,13 @@ class DoubleAddition(Task):
         """Return `numbers` (N, 2, 2); all tuples are shown, one or both counted."""
         return _marked(self._valid, [True, True], [split in ("iid", t) for t in TUPLES])
 
+    def validation_set(self, split: str, stage: str | None) -> dict[str, Tensor] | None:
+        """Return, in a stage of one tuple, that tuple alone: the other's input is zero and its sum does not count."""
+        if stage not in TUPLES:
+            return self.test_set(split)
+        alone = [t == stage for t in TUPLES]
+        return _marked(self._valid, alone, alone) if split in ("iid", stage) else None
+
     def prepare(self, batch: dict[str, Any], rng: np.random.Generator, training: bool) -> dict[str, Any]:
         """Return `inputs`, `target` (B, 2, 2 digits) and `counted` (B, 2).
 

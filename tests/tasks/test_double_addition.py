@@ -175,3 +175,22 @@ def test_a_study_draws_masks_for_both_passes(tmp_path: Path, monkeypatch: pytest
         main(["run", str(study), "--variant", "smoke", "--out", str(tmp_path)])
     assert stop.value.code == 0
     assert drawn == {"control": (8, 16), "tuple1": (4, 16), "tuple2": (4, 16)}
+
+
+def test_validation_of_a_stage_hides_the_other_tuple() -> None:
+    """In a stage of one tuple the other's inputs are all zero and its sum counts for nothing; elsewhere nothing changes."""
+    task = DoubleAddition(DoubleAdditionOptions(mode="together", train_size=20, valid_size=30))
+    for stage, other in (("tuple1", 1), ("tuple2", 0)):
+        for split in ("iid", stage):
+            batch = task.prepare(task.validation_set(split, stage), np.random.default_rng(0), False)
+            per_tuple = batch["inputs"].unflatten(-1, (2, 40))  # (B, 6, 2, 40)
+            assert not per_tuple[:, :, other].any()
+            assert per_tuple[:, :, 1 - other].sum((1, 2)).tolist() == [24.0] * 30  # 4 digits in 6 steps
+            assert not batch["counted"][:, other].any()
+            assert batch["counted"][:, 1 - other].all()
+        assert task.validation_set(f"tuple{other + 1}", stage) is None
+    for stage in (None, "control"):
+        for split in task.splits:
+            plain, shown = task.test_set(split), task.validation_set(split, stage)
+            assert shown is not None
+            assert all(torch.equal(plain[n], shown[n]) for n in plain)
