@@ -14,7 +14,6 @@ from modhook.errors import DataError
 from modhook.interfaces import Batch, Task
 from modhook.seeding import derive
 
-
 SUBSET_SEED = 0xB0C1FA53
 SUBSET_SIZE = 1_000
 

@@ -18,7 +18,6 @@ from modhook.select import select
 from modhook.study import Point, Study, points, resolved
 from modhook.variables import Variable
 
-
 SUBSET = "part of the training set"
 """Names the training items that are measured on the way, beside the splits; `train_subset` gives them."""
 

@@ -143,8 +143,8 @@ class DoubleAddition(Task):
         mode, size = self.options.mode, len(hot)
         if mode == "together":
             return hot.flatten(1).unsqueeze(1).expand(-1, 2 * STEPS, -1)
-        own = hot if self.inputs == 40 else torch.cat(
-            [F.pad(hot[:, :1], (0, 40)), F.pad(hot[:, 1:], (40, 0))], 1
+        own = (
+            hot if self.inputs == 40 else torch.cat([F.pad(hot[:, :1], (0, 40)), F.pad(hot[:, 1:], (40, 0))], 1)
         )  # (B, 2, inputs): each tuple in its own slot, or both in one
         return own if mode == "fnn" else own.unsqueeze(2).expand(-1, -1, STEPS, -1).reshape(size, 2 * STEPS, -1)
 
