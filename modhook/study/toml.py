@@ -21,7 +21,7 @@ def as_toml(table: Mapping[str, Any], variant: str | None = None) -> str:
     """
     import tomlkit
 
-    kept = {key: value for key, value in table.items() if value or key not in ("protocol", "analyses", "sweep")}
+    kept = {key: value for key, value in table.items() if value or key not in ("protocol", "sampler", "analyses", "sweep")}
     plain = _without_none(kept, ())
     if variant is not None:
         plain["variants"] = {variant: {}}
