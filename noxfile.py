@@ -65,6 +65,17 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Run the notebooks and the README's blocks, and check the pages in docs/; `-- --write` writes docs/variables.md first."""
+    session.install("-e", ".[test,docs]", *CONSTRAINTS)
+    if "--write" in session.posargs:
+        session.run("python", "tests/docs/variables_page.py", "--write")
+    session.run("pytest", "tests/docs", "tests/test_readme.py", env={"OMP_NUM_THREADS": "1"})
+    notebooks = map(str, sorted(Path("studies/notebooks").glob("*.ipynb")))
+    session.run("python", "tests/docs/execute_notebooks.py", *notebooks, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def browser(session: nox.Session) -> None:
     """Open reports in a real browser; needs Debian's packages chromium and chromium-driver (or both programs on the PATH)."""
     for program in ("chromium", "chromedriver"):

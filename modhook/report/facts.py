@@ -70,6 +70,9 @@ class Facts:
         """The stages that leave a mask, in order."""
         layouts = self.cube["masks"].children.values() if "masks" in self.cube.children else ()
         found = {str(s) for layout in layouts for s in array(layout, "stage").values}
+        if "history" in self.cube.children and "stage" in self.cube["history"].coords:
+            # A layout may also have stages whose weights are kept but that learn no mask; the history has none.
+            found &= {str(s) for s in self.read("history", "stage").values}
         return [s for s in self.stages if s in found]
 
     @property
@@ -125,6 +128,15 @@ class Facts:
             if len(masks) == len(self.functions) > 1:
                 values[at] = np.mean([_iou(a, b) for a, b in itertools.combinations(masks, 2)])
         return xr.DataArray(values, {d: self.status[d].values for d in dims}, dims)
+
+    @cached_property
+    def chance(self) -> xr.DataArray | None:
+        """Mean IoU that random masks of the functions' sizes would have (seed, sweep...); None without that analysis."""
+        if "overlap" not in self.cube.children or "iou_chance_total" not in self.cube["overlap"].data_vars:
+            return None
+        every = self.read("overlap", "iou_chance_total")
+        pairs = [every.sel(stage=a, other=b) for a, b in itertools.combinations(self.functions, 2)]
+        return xr.concat(pairs, "pair").mean("pair") if pairs else None
 
     def read(self, group: str, name: str) -> xr.DataArray:
         """Return a variable or coordinate of a group of the cube, in memory."""

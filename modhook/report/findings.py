@@ -48,8 +48,11 @@ def findings(facts: Facts) -> list[Finding]:
     if known(facts.overlap):
         both, pair = len(facts.functions) == 2, listed(facts.functions)
         who: list[Any] = ["The masks of ", (pair, True)] if both else ["Any two functions' masks"]
-        what = f" of the weights that {'either keeps' if both else 'either keeps, on average'} (IoU)."
-        found.append(_finding(*who, " share ", (_range(facts.overlap), True), what))
+        what = f" of the weights that {'either keeps' if both else 'either keeps, on average'} (IoU)"
+        random: list[Any] = []
+        if facts.chance is not None and known(facts.chance):
+            random = ["; random masks of the same sizes would share ", (_range(facts.chance), True)]
+        found.append(_finding(*who, " share ", (_range(facts.overlap), True), what, *random, "."))
     found += _control(facts, scores)
     if len(facts.points) > 1:
         found.append(_finding(f"Ranges run over {len(facts.points)} settings of {listed(facts.sweep)}."))

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from modhook.cube import RUN_VARIABLES, layout_variables
 from modhook.errors import UserError
 from modhook.interfaces import Task
-from modhook.manager import Plugins, plugins
+from modhook.manager import KINDS, Plugins, plugins
 from modhook.run.layout import plan, prepare
 from modhook.study import restore
 from modhook.variables import Variable
@@ -29,7 +30,7 @@ WORDS = {
     "timing": "What depends on the clock; everything else agrees bit for bit between two runs of a study.",
     "history": "What was recorded while the network and the masks were trained.",
     "masks": "Masks, logits and weights, one group `masks/<layout>` per distinct set of parameter shapes; "
-    "`modhook.masks_from` reads them.",
+    "`modhook.masks_from` reads them. Weights have a dimension `stage` where the protocol changes them from stage to stage.",
 }
 HEAD = """# Variables of a cube
 
@@ -45,7 +46,8 @@ other metrics than `accuracy` has a variable of each metric's name wherever `acc
 def page() -> str:
     """Return the page."""
     installed = plugins()
-    own = Plugins([e for kind in ("tasks", "models", "analyses", "samplers", "protocols") for e in installed.entries(kind) if e.distribution == "modhook"], ())
+    every = [e for kind in KINDS for e in installed.entries(kind)]
+    own = Plugins([e for e in every if e.distribution == "modhook"], ())
     tasks: dict[str, Task] = {}
     for entry in own.entries("tasks"):
         cls = entry.load()
@@ -53,16 +55,16 @@ def page() -> str:
     parts = [HEAD, "## In every cube\n"]
     study = restore(EVERYTHING, plugins=own)
     made = plan(prepare(study, own, [tasks["addmul"]]), [1], {})
-    from modhook.cube import RUN_VARIABLES
-
-    core = [*made.variables, *RUN_VARIABLES]
+    # A network with an integer buffer has all variables of a layout.
+    state = {"weight": ((2,), "float32"), "seen": ((), "int64")}
+    layout = layout_variables("layout0", state, ["weight"], ["control"], study.masks.logits_dtype)
+    core = [*(v for v in made.variables if not v.name.startswith("masks/")), *RUN_VARIABLES, *layout.variables]
     for group, words in WORDS.items():
         here = [v for v in core if v.group.split("/")[0] == group]
         parts.append(f"### `{group}`\n\n{words}\n\n{_table(here)}")
     parts.append("## From the analyses\n")
-    for entry in own.entries("analyses"):
-        parts.append(_analysis(entry.spec.name, entry.spec.summary, entry.load(), tasks))
-    return "\n".join(parts)
+    analyses = [_analysis(e.spec.name, e.spec.summary, e.load(), tasks) for e in own.entries("analyses")]
+    return "\n".join([*parts, *analyses])
 
 
 def _analysis(name: str, summary: str, cls: type, tasks: dict[str, Task]) -> str:
@@ -77,7 +79,8 @@ def _analysis(name: str, summary: str, cls: type, tasks: dict[str, Task]) -> str
         fitting.append(task_name)
         for variable in declared:
             found.setdefault(variable.name, variable)
-    limits = "" if len(fitting) == len(tasks) else f" For the tasks {', '.join(f'`{t}`' for t in fitting)}."
+    names = ", ".join(f"`{t}`" for t in fitting)
+    limits = "" if len(fitting) == len(tasks) else f" For the task{'s' if len(fitting) > 1 else ''} {names}."
     return f"### `{name}`\n\n{summary}.{limits}\n\n{_table(found.values())}"
 
 
