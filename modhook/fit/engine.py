@@ -15,6 +15,7 @@ from modhook.interfaces import Sampler
 from modhook.masks import Masks
 from modhook.noise import generators
 from modhook.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from modhook.ranks import add_up, agree, share
 from modhook.stacked import Stacked, prepare
 from modhook.workspace import Workspace
 
@@ -70,13 +71,14 @@ class MaskTrainer:
         self.executor = executor
         self.workspace = Workspace()
         self.stacked: Stacked | None = None
+        self._started = False
         self.chunk = samples if memory is None else _chunk(samples, self.logits, memory)
 
     def step(self, number: int, batch: Any) -> dict[str, float] | None:
         """One optimiser step; None if the batch cannot be cut into K equal groups (an error if it is the first)."""
         items = batch_size(batch)
         if items % self.samples:
-            if self.stacked is not None:
+            if self._started:
                 return None
             raise UserError(
                 f"a batch of {items} items cannot be cut into {self.samples} equal groups, one per mask sample; "
@@ -85,13 +87,14 @@ class MaskTrainer:
         groups = cut(batch, self.samples)
         set_learning_rate(self.optimizer, learning_rate(number, self.lr, warmup=self.warmup))
         self.optimizer.zero_grad()
-        loss = 0.0
-        for start in range(0, self.samples, self.chunk):
-            stop = min(start + self.chunk, self.samples)
-            with self.workspace.active():
-                losses = self._losses(groups, start, stop)  # (k,)
-                (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
-            loss += float(losses.detach().sum()) / self.samples
+        loss, error = 0.0, None
+        try:
+            loss = self._backward(groups)
+        except Exception as failure:
+            error = failure
+        agree(error, self.learned[0].device)
+        loss = add_up(self.learned, loss)
+        self._started = True
         self._regularise(items)
         norm = clip_gradients(self.learned, self.clip)
         self.optimizer.step()
@@ -137,6 +140,17 @@ class MaskTrainer:
         torch.set_rng_state(state["torch"])
 
     # -- inside
+
+    def _backward(self, groups: Any) -> float:
+        """Add the gradients of this rank's samples, and return their part of the mean loss."""
+        loss, mine = 0.0, share(self.samples)
+        for start in range(mine.start, mine.stop, self.chunk):
+            stop = min(start + self.chunk, mine.stop)
+            with self.workspace.active():
+                losses = self._losses(groups, start, stop)  # (k,)
+                (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
+            loss += float(losses.detach().sum()) / self.samples
+        return loss
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
         params = {
