@@ -225,6 +225,9 @@ class Tracker:
     def study_started(self, name: str, runs: int) -> None:
         """A study of `runs` runs begins."""
 
+    def study_progress(self, done: int, failed: int, running: int, runs: int) -> None:
+        """Of `runs` runs that workers compute, this many are done, have failed and are under way."""
+
     def run_started(self, label: str) -> None:
         """One run (`seed=3, masks.beta=1e-4`) begins."""
 

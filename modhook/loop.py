@@ -95,7 +95,7 @@ def run_steps(
 
     Raises:
         UserError: no batch at all, or a full pass without a usable one.
-        RunError: the loss is not finite.
+        RunError: the loss or the gradient norm is not finite.
     """
     loop = _Loop(engine, Source(batches), History(steps))
     with kept(loop, tracker.message) as after_step:
@@ -119,16 +119,21 @@ def run_steps(
                     )
                 continue
             loop.number += 1
-            if not math.isfinite(values["loss"]):
-                raise RunError(
-                    f"the loss is {values['loss']} at step {loop.number}; lower the learning rate or look at the data."
-                )
+            _require_finite(values, loop.number)
             row = loop.history.add(loop.number, loop.number == steps, values, engine.measure)
             tracker.step(loop.number, row or {})
             if callback is not None:
                 callback(loop.number)
             after_step()
     return loop.history
+
+
+def _require_finite(values: Mapping[str, float], step: int) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):  # of the gradient norm too: the next weights would not be finite
+            raise RunError(
+                f"the {name.replace('_', ' ')} is {value} at step {step}; lower the learning rate or look at the data."
+            )
 
 
 @attrs.define

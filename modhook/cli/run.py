@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from modhook.errors import UserError
+
+if TYPE_CHECKING:
+    from modhook.run.one import Spread
 
 
 @click.command("run")
@@ -34,6 +38,10 @@ from modhook.errors import UserError
     multiple=True,
     help="Only the runs with this coordinate: --only seed=3. May be repeated.",
 )
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Compute runs on N workers of this machine.")
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="Compute runs on the workers of a dask scheduler: tcp://host:8786."
+)
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... instead of the study's [run] device.")
 @click.option(
     "--checkpoint-every",
@@ -41,7 +49,7 @@ from modhook.errors import UserError
     metavar="SECONDS",
     help="How often a running stage is kept, instead of the study's [run] checkpoint_every (300); 0: after every step.",
 )
-@click.option("--retry-failed", is_flag=True, help="Compute failed stages again.")
+@click.option("--retry-failed", is_flag=True, help="Compute failed stages and analyses again.")
 @click.option("--fresh", is_flag=True, help="Delete the study's cube and start over; asks first.")
 @click.option("--yes", is_flag=True, help="Do not ask (needed with --fresh where there is no terminal).")
 def run_command(
@@ -50,6 +58,8 @@ def run_command(
     overrides: tuple[str, ...],
     out: Path,
     only: tuple[str, ...],
+    workers: int | None,
+    scheduler: str | None,
     device: str | None,
     checkpoint_every: float | None,
     retry_failed: bool,
@@ -62,6 +72,8 @@ def run_command(
     where it was stopped, within a stage from its latest checkpoint; finished stages are never computed again. Raising
     `seeds` or adding analyses continues the same cube too.
     """
+    if workers and scheduler:
+        raise UserError("give --workers N for workers of this machine, or --scheduler ADDRESS for others; not both.")
     from modhook.manager import plugins
     from modhook.run import run_study
     from modhook.run.drive import cube_path
@@ -87,7 +99,16 @@ def run_command(
         click.confirm(f"Delete {path} and start over?", abort=True)
     chosen = dict(_pair(text) for text in only)
     tracker = installed.load("trackers", "progress")()
-    outcome = run_study(loaded, out, installed, tracker, only=chosen, fresh=fresh, retry_failed=retry_failed)
+    outcome = run_study(
+        loaded,
+        out,
+        installed,
+        tracker,
+        only=chosen,
+        fresh=fresh,
+        retry_failed=retry_failed,
+        spread=_spread(workers, scheduler),
+    )
 
     from modhook.cube import open_cube
     from modhook.tables import print_tables
@@ -99,6 +120,16 @@ def run_command(
     for line in outcome.failed:
         click.echo(f"Failed: {line}", err=True)
     return 1 if outcome.failed else 0
+
+
+def _spread(workers: int | None, scheduler: str | None) -> Spread:
+    from modhook.run.one import in_turn
+
+    if not workers and not scheduler:
+        return in_turn
+    from modhook.launch.cluster import OnWorkers
+
+    return OnWorkers(workers, scheduler)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from modhook.cube.leftovers import remove_leftovers
 from modhook.cube.lock import writer_lock
 from modhook.cube.plan import RUN_VARIABLES, Plan
 from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
+from modhook.cube.run_locks import claim, computing
 from modhook.cube.tensors import read_logits, read_masks, read_weights, write_masks, write_weights
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Cube",
     "Layout",
     "Plan",
+    "claim",
+    "computing",
     "create",
     "done",
     "layout_variables",

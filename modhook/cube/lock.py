@@ -14,11 +14,11 @@ from modhook.errors import CubeError
 
 
 @contextlib.contextmanager
-def writer_lock(path: str | Path) -> Iterator[None]:
+def writer_lock(path: str | Path, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock of the cube at `path`; taking it again within the same thread is allowed.
 
-    The folder above `path` is created. Raises `CubeError` at once if another process holds the lock, or if the folder
-    cannot be written.
+    The folder above `path` is created. Raises `CubeError` if another process holds the lock, also after `patience` seconds,
+    or if the folder cannot be written.
     """
     path = local(path)
     holder = path.with_name(path.name + ".lock.pid")
@@ -26,7 +26,7 @@ def writer_lock(path: str | Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Older versions of filelock empty a locked file that somebody else waits for: the holder's number has its own.
         lock = FileLock(str(path) + ".lock", timeout=0, is_singleton=True)
-        lock.acquire()
+        lock.acquire(timeout=patience)
     except Timeout:
         raise CubeError(
             f"{path} is being written by another modhook run (process {_holder(holder)}); wait for it or use another --out."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modhook.checkpoint import Keeper
 from modhook.cube import Cube, read_logits, read_weights, write_masks, write_weights
-from modhook.errors import RunError
+from modhook.errors import RunError, UserError
 from modhook.evaluation import evaluate
 from modhook.interfaces import Batch, Sampler, Task, Tracker
 from modhook.loop import recorded_steps
@@ -25,6 +25,7 @@ from modhook.randomness import seeded
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, in_order, train_subset
+from modhook.run.failure import reason_of, require_finite, stops_the_study
 from modhook.run.layout import SUBSET, valid_steps, versions
 from modhook.seeding import derive
 from modhook.snapshot import digest
@@ -145,8 +146,10 @@ class RunContext:
         """Compute one stage: what the record holds at the end is written, then the stage is marked done.
 
         Randomness outside our own generators (dropout) is seeded from (seed, stage). Step loops inside are continued from
-        the stage's checkpoint, if there is one that fits; what comes before and after them is done again. An exception
-        leaves the stage pending, or failed if the numbers went wrong (`RunError`).
+        the stage's checkpoint, if there is one that fits; what comes before and after them is done again.
+
+        Any error marks the stage failed, with the reason, and raises `RunError`; a user's mistake (`UserError`), a full disk
+        and Ctrl-C leave it pending. Logits and weights that are not finite are such an error.
         """
         record = StageRecord(name)
         self.tracker.stage_started(name, steps)
@@ -154,9 +157,16 @@ class RunContext:
         try:
             with seeded(derive(self.seed, name, "torch")), keeper.active():
                 yield record
-        except RunError as error:
-            self.cube.set_status(self.labels, name, "failed", reason=str(error))
+            require_finite(record.logits or {}, f"the logits of stage {name!r} for")
+            if record.keep_weights:
+                require_finite(self.model.state_dict(), f"the weights after stage {name!r} in")
+        except UserError:
             raise
+        except Exception as error:
+            if stops_the_study(error):
+                raise
+            self.cube.set_status(self.labels, name, "failed", reason=reason_of(error))
+            raise RunError(reason_of(error)) from error
         self._write(name, record)
         self.cube.write("timing/seconds", np.float64(keeper.seconds), self.labels, stage=name)
         self.cube.set_status(self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads())

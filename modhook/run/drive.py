@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
-import numpy as np
 import torch
 
-from modhook.cube import Cube, create, open_for_writing, remove_leftovers, writer_lock
-from modhook.errors import CubeError, RunError, UserError, listing
+from modhook.cube import Cube, claim, computing, create, open_for_writing, remove_leftovers, writer_lock
+from modhook.errors import CubeError, UserError, listing
 from modhook.interfaces import Task, Tracker
 from modhook.manager import Plugins
 from modhook.run.build import build_model, build_task, load_weights
 from modhook.run.checkpoints import Checkpoints
-from modhook.run.context import RunContext
 from modhook.run.data import Draw, data_fingerprint, items
-from modhook.run.finished import FinishedRun
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
+from modhook.run.one import PATIENCE, Run, Spread, Work, in_turn
 from modhook.study import Study, difference, points, resolved
+
+LAYOUT_PATIENCE = 600.0
+"""Seconds that a run with --only waits while others lay out or grow the cube."""
 
 
 @attrs.frozen
@@ -51,6 +52,7 @@ def run_study(
     only: Mapping[str, str] | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    spread: Spread = in_turn,
 ) -> Outcome:
     """Compute everything of a study that its cube does not hold yet.
 
@@ -61,7 +63,8 @@ def run_study(
         tracker: told about everything.
         only: coordinates that a run must have to be computed now, `{"seed": "3"}`.
         fresh: delete an existing cube of this study, and its checkpoints, first.
-        retry_failed: compute failed stages again.
+        retry_failed: compute failed stages and analyses again.
+        spread: computes the runs: one after the other here, or on workers (`modhook.launch`).
 
     Raises:
         UserError: a mistake in the study, another study in the way, data or weights missing; nothing was written.
@@ -71,14 +74,21 @@ def run_study(
     if threads:
         torch.set_num_threads(threads)
     try:
-        return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed)
+        return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, spread)
     finally:
         tracker.close()
         torch.set_num_threads(before)
 
 
 def _run(
-    study: Study, out: Path, plugins: Plugins, tracker: Tracker, only: dict[str, str], fresh: bool, retry: bool
+    study: Study,
+    out: Path,
+    plugins: Plugins,
+    tracker: Tracker,
+    only: dict[str, str],
+    fresh: bool,
+    retry: bool,
+    spread: Spread,
 ) -> Outcome:
     device = _device(study.run.device)
     path = cube_path(study, out)
@@ -88,81 +98,24 @@ def _run(
     _check_batches(prepared)
     _check_weights(prepared, plugins)
     _writable(out)
-    with writer_lock(path):
-        cube = _open(path, prepared, fresh, tracker)
-        runs = list(_runs(prepared, cube, only))
+    runs = list(_runs(prepared, only))
+    # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
+    with contextlib.ExitStack() as held:
+        with writer_lock(path, patience=LAYOUT_PATIENCE if only else 0.0):
+            held.enter_context(claim(path, None if fresh else [run.text for run in runs]))
+            if fresh:
+                with computing(path, None, PATIENCE):
+                    pass
+            cube = _open(path, prepared, fresh, tracker)
         tracker.study_started(study.study.name, len(runs))
-        computed = found = 0
-        failed: list[str] = []
-        for index, labels in runs:
-            done, skipped, problems = _one(prepared, index, labels, cube, plugins, tracker, device, retry)
-            computed, found = computed + done, found + skipped
-            failed += problems
-        Checkpoints.of(path).tidy()
-    return Outcome(path, computed, found, tuple(failed))
-
-
-def _one(
-    prepared: Prepared,
-    index: int,
-    labels: dict[str, Any],
-    cube: Cube,
-    plugins: Plugins,
-    tracker: Tracker,
-    device: torch.device,
-    retry: bool,
-) -> tuple[int, int, list[str]]:
-    """Compute what is missing of one run; return stages computed, stages found, and problems."""
-    study, task, layout = prepared.points[index].study, prepared.tasks[index], prepared.layouts[index].name
-    stages = prepared.protocol.stages(task)
-    masked = prepared.protocol.masked_stages(task)
-    before = {s for s in stages if cube.status(labels, s) == "done"}
-    text = ", ".join(f"{k}={v}" for k, v in labels.items())
-    if failed := [s for s in stages if cube.status(labels, s) == "failed"]:
-        if not retry:
-            return (
-                0,
-                len(before),
-                [f"{text}, {s}: failed before ({cube.reason(labels, s)}); --retry-failed tries again" for s in failed],
-            )
-        for stage in failed:
-            cube.set_status(labels, stage, "pending")
-    for stage in before:  # of a process that was killed between the two
-        Checkpoints.of(cube.path).remove(labels, stage)
-    missing = [n for n in prepared.analyses if int(cube.read(f"runs/{n}", labels)) != 1]
-    if len(before) == len(stages) and not missing:
-        return 0, len(before), []
-    tracker.run_started(text)
-    problems: list[str] = []
-    model = build_model(study, task, plugins, labels["seed"]).to(device)
-    context = RunContext(study, task, model, labels["seed"], labels, cube, layout, tracker, device)
-    try:
-        if len(before) < len(stages):
-            prepared.protocol.run(context)
-        context.load_weights(stages[-1] if prepared.protocol.weights_per_stage else None)
-        model.eval().requires_grad_(False)
-        finished = FinishedRun(study, task, model, labels, cube, layout, masked, device)
-        for name in missing:
-            _analyse(prepared, name, finished, tracker)
-    except RunError as error:
-        problems.append(f"{text}: {error}")
-    tracker.run_finished(text)
-    done = sum(cube.status(labels, s) == "done" for s in stages)
-    return done - len(before), len(before), problems
-
-
-def _analyse(prepared: Prepared, name: str, run: FinishedRun, tracker: Tracker) -> None:
-    analysis = prepared.analyses[name]
-    tracker.message(f"analysis {name}")
-    declared = {v.name for v in analysis.variables(run.task)}
-    values = analysis.compute(run)
-    if set(values) != declared:
-        raise RunError(
-            f"analysis {name!r} declared {listing(sorted(declared))} but computed {listing(sorted(values))}; its plugin needs a repair."
-        )
-    for variable, value in values.items():
-        run.cube.write(variable, np.asarray(value), run.labels)
-    run.cube.write(f"runs/{name}", np.uint8(1), run.labels)
+        work = Work(prepared, cube, plugins, tracker, device, retry)
+        finished = list(spread(work, runs))
+        _tidy(path)
+    computed, mistakes = sum(one.computed for one in finished), [one.mistake for one in finished if one.mistake]
+    if mistakes and not computed:
+        raise UserError(mistakes[0])
+    failed = tuple(line for one in finished for line in one.failed)
+    return Outcome(path, computed, sum(one.found for one in finished), (*failed, *mistakes))
 
 
 def _tasks(study: Study, plugins: Plugins) -> list[Task]:
@@ -225,16 +178,14 @@ def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube
     if fresh and path.exists():
         open_for_writing(path)  # refuses to delete what is no cube
         shutil.rmtree(path)
-    checkpoints = Checkpoints.of(path)
     if fresh:
-        checkpoints.clear()
+        Checkpoints.of(path).clear()
     data = {key: data_fingerprint(task) for key, task in _named_tasks(prepared).items()}
     if not path.exists():
         return create(path, plan(prepared, range(1, study.study.seeds + 1), data))
     cube = open_for_writing(path)
     _same_study(path, cube, study)
-    remove_leftovers(path)
-    checkpoints.tidy()
+    _tidy(path)
     if cube.attrs.get("data") != data:
         raise CubeError(
             f"{path} was computed from other data than those found now; use another --out, or --fresh to start over."
@@ -244,12 +195,19 @@ def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube
         tracker.message(f"the cube grows to {study.study.seeds} seeds")
     for name, analysis in prepared.analyses.items():
         declared, labels = analysis_plan(prepared, name, analysis)
-        if f"runs/{name}" not in cube.variables:
+        if f"runs/{name}_reason" not in cube.variables:
             cube.add_variables(declared, labels)
             tracker.message(f"the cube gets the analysis {name}")
     if cube.attrs["study"] != resolved(study):
         cube.set_attrs(study=resolved(study))
     return cube
+
+
+def _tidy(path: Path) -> None:
+    """Remove what killed processes left half-written; not while others compute, whose files look the same."""
+    with contextlib.suppress(CubeError), computing(path, None):
+        remove_leftovers(path)
+        Checkpoints.of(path).tidy()
 
 
 def _named_tasks(prepared: Prepared) -> dict[str, Task]:
@@ -265,8 +223,8 @@ def _same_study(path: Path, cube: Cube, study: Study) -> None:
         )
 
 
-def _runs(prepared: Prepared, cube: Cube, only: dict[str, str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (sweep point, coordinates) of every run that is asked for, seeds outermost."""
+def _runs(prepared: Prepared, only: dict[str, str]) -> Iterator[Run]:
+    """Yield every run that is asked for, seeds outermost."""
     keys = ["seed", *prepared.study.sweep]
     if unknown := [k for k in only if k not in keys]:
         raise UserError(f"--only {unknown[0]}=... is no dimension of this study; it has: {listing(keys)}.")
@@ -276,8 +234,10 @@ def _runs(prepared: Prepared, cube: Cube, only: dict[str, str]) -> Iterator[tupl
             labels = {"seed": seed, **point.labels}
             if all(str(labels[k]) == v for k, v in only.items()):
                 chosen = True
-                yield index, labels
+                yield Run(index, labels)
     if not chosen:
+        values = {k: list(dict.fromkeys(p.labels[k] for p in prepared.points)) for k in prepared.study.sweep}
         raise UserError(
-            f"--only {' '.join(f'{k}={v}' for k, v in only.items())} matches no run; the coordinates are {dict(cube.run_dims)}."
+            f"--only {' '.join(f'{k}={v}' for k, v in only.items())} matches no run; the coordinates are "
+            f"{ {'seed': list(range(1, prepared.study.study.seeds + 1)), **values} }."
         )

@@ -124,7 +124,7 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
 def analysis_plan(
     prepared: Prepared, name: str, analysis: Analysis
 ) -> tuple[list[Variable], dict[str, dict[str, list[Any]]]]:
-    """Return an analysis' variables, with one that says where it is done, and the labels of its groups."""
+    """Return an analysis' variables, with those that say where it is done or why not, and the labels of its groups."""
     task = prepared.tasks[0]
     masked = prepared.protocol.masked_stages(task)
     declared = list(analysis.variables(task))
@@ -138,7 +138,8 @@ def analysis_plan(
     for variable in declared:
         groups.setdefault(variable.group, {}).update({d: known[d] for d in variable.dims if d in known})
     done = Variable(f"runs/{name}", (), "uint8", f"whether the analysis {name} is done: 0 pending, 1 done, 2 failed")
-    return [*declared, done], groups
+    why = Variable(f"runs/{name}_reason", (), "str", f"why the analysis {name} failed; empty if it did not")
+    return [*declared, done, why], groups
 
 
 def _steps(prepared: Prepared) -> dict[str, list[int]]:

@@ -50,6 +50,11 @@ class Progress(Tracker):
         """Say how many runs there are."""
         self._runs = runs
 
+    def study_progress(self, done: int, failed: int, running: int, runs: int) -> None:
+        """Say how far the runs on workers are."""
+        bad = f", {failed} failed" if failed else ""
+        self.message(f"{done} of {runs} runs done{bad}, {running} running")
+
     def run_started(self, label: str) -> None:
         """Count the run."""
         self._run += 1

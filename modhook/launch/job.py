@@ -1,0 +1,135 @@
+"""What a worker is sent, and how it computes one run of it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+
+from modhook.cube import open_for_writing
+from modhook.errors import ModhookError, RunError, UserError
+from modhook.interfaces import Tracker
+from modhook.manager import plugins
+from modhook.run.build import build_task
+from modhook.run.data import data_fingerprint
+from modhook.run.layout import prepare, versions
+from modhook.run.one import Done, Run, Work, compute_run
+from modhook.study import Study, points
+
+# Runs set torch's global random state: two of them never share a process at the same time.
+_ONE = threading.Lock()
+
+
+@attrs.frozen(eq=False)
+class Job:
+    """A study as it travels to workers: everything but its data, which each worker loads itself.
+
+    Attributes:
+        path: of the cube, as every worker must see it.
+        versions: of the sender; a worker with others would not compute the same numbers.
+        threads: of each worker.
+    """
+
+    study: Study
+    path: str
+    versions: Mapping[str, str]
+    threads: int
+    retry: bool
+    token: str
+    """Names this job: a worker loads the data of a job once."""
+
+
+@attrs.frozen
+class Refused:
+    """A worker's answer where it cannot compute: what the user has to mend, or what the storage said."""
+
+    text: str
+    mistake: bool
+
+
+def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refused:
+    """Compute one run in this process. `say(kind, text)` is told about its progress."""
+    with _ONE:
+        before = torch.get_num_threads()
+        torch.set_num_threads(job.threads)
+        tracker = Relay(say)
+        try:
+            return compute_run(_work(job, tracker), run)
+        except ModhookError as error:
+            return Refused(str(error), isinstance(error, UserError))
+        except OSError as error:
+            return Refused(f"{job.path} cannot be written: {error.strerror or error}", False)
+        finally:
+            torch.set_num_threads(before)
+
+
+class Relay(Tracker):
+    """Tells a distant reader what a person wants to know of one run: begin, finished stages, messages."""
+
+    def __init__(self, say: Callable[[str, str], None]) -> None:
+        self._say, self._run = say, ""
+
+    def run_started(self, label: str) -> None:
+        """Tell it."""
+        self._run = label
+        self._say("started", label)
+
+    def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
+        """Tell the accuracies."""
+        shown = ", ".join(
+            f"{n.partition('/')[2]} {100 * v:.1f} %" for n, v in scores.items() if n.startswith("accuracy/")
+        )
+        self._say("message", f"  {self._run}, {stage}: {shown or 'done'}")
+
+    def message(self, text: str) -> None:
+        """Pass it on."""
+        self._say("message", f"  {self._run}: {text.strip()}")
+
+
+def _work(job: Job, tracker: Tracker) -> Work:
+    return attrs.evolve(_loaded(job.token, _Holder(job)), tracker=tracker)
+
+
+class _Holder:
+    """A job that is equal to any other, so that a cache looks at its token only."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Holder)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(token: str, holder: _Holder) -> Work:
+    """Return a job with its data, loaded and compared with what the cube was laid out for."""
+    job = holder.job
+    if differing := [n for n, v in versions().items() if job.versions.get(n) != v]:
+        there = ", ".join(f"{n} {versions()[n]} (here: {job.versions.get(n)})" for n in differing)
+        raise UserError(f"a worker has {there}; results would differ, so install the same versions on every worker.")
+    installed = plugins()
+    known: dict[str, Any] = {}
+    tasks = []
+    for point in points(job.study):
+        key = repr(point.study.task)
+        if key not in known:
+            known[key] = build_task(point.study, installed)
+        tasks.append(known[key])
+    cube = open_for_writing(job.path)
+    if cube.attrs["data"] != {str(i): data_fingerprint(task) for i, task in enumerate(known.values())}:
+        raise UserError("a worker found other data than this machine; give every worker the same files.")
+    device = torch.device(job.study.run.device)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"a worker cannot use device {str(device)!r}: {str(error).splitlines()[0]}.") from error
+    return Work(
+        prepare(job.study, installed, tasks), cube, installed, tracker=Tracker(), device=device, retry=job.retry
+    )

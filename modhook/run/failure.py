@@ -1,0 +1,54 @@
+"""What went wrong in a run, in one sentence for the cube, and what counts as numbers that went wrong."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modhook.errors import ModhookError, RunError
+
+_NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory")
+_NO_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why a run failed: modhook's own sentence, or type, message and place of any other error."""
+    if isinstance(error, ModhookError):
+        return _plain(str(error))
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else ""
+    if out_of_memory(error):
+        return _plain(
+            f"out of memory ({first or type(error).__name__}); use a smaller batch, fewer masks.samples or a device with more."
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return _plain(f"{type(error).__name__}: {first}{where}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether memory was short: Python's, the CPU allocator's or a GPU's."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def stops_the_study(error: BaseException) -> bool:
+    """Return whether an error would hit every other run too: the store is full or cannot be written."""
+    return isinstance(error, OSError) and (isinstance(error, ModhookError) or error.errno in _NO_STORE)
+
+
+def require_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise `RunError` if a tensor holds a number that is not finite: what learned it has diverged."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise RunError(f"{what} {name!r} are not finite: the training has diverged; lower the learning rate.")
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

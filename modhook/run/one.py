@@ -1,0 +1,196 @@
+"""One run of a study (one seed at one sweep point): everything of it that the cube does not hold yet."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from modhook.cube import Cube, computing
+from modhook.errors import RunError, UserError, listing
+from modhook.interfaces import Tracker
+from modhook.manager import Plugins
+from modhook.run.build import build_model
+from modhook.run.checkpoints import Checkpoints
+from modhook.run.context import RunContext
+from modhook.run.failure import reason_of, stops_the_study
+from modhook.run.finished import FinishedRun
+from modhook.run.layout import Prepared
+
+PATIENCE = 60.0
+"""Seconds that a run waits for another process that computes it: a worker that lost its connection ends sooner."""
+
+
+@attrs.frozen
+class Work:
+    """What every run of a study needs."""
+
+    prepared: Prepared
+    cube: Cube
+    plugins: Plugins
+    tracker: Tracker
+    device: torch.device
+    retry: bool = False
+    """Whether what failed before is computed again."""
+
+
+@attrs.frozen
+class Run:
+    """One run: its sweep point's number, and its coordinates in the cube."""
+
+    index: int
+    labels: Mapping[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The coordinates for people, and the run's name for locks: `seed=3, masks.beta=1e-05`."""
+        return ", ".join(f"{k}={v}" for k, v in self.labels.items())
+
+
+@attrs.frozen
+class Done:
+    """What became of one run."""
+
+    run: Run
+    computed: int = 0
+    """Stages computed now."""
+    found: int = 0
+    """Stages that were in the cube already."""
+    failed: tuple[str, ...] = ()
+    """One line per failed stage or analysis: run, stage and reason."""
+    mistake: str = ""
+    """What the user has to mend, where that is why the run was left; nothing is marked failed then."""
+
+
+Spread = Callable[[Work, Sequence[Run]], Iterable[Done]]
+"""A way to compute runs: `in_turn`, or over workers (`modhook.launch`)."""
+
+
+def in_turn(work: Work, runs: Sequence[Run]) -> Iterator[Done]:
+    """Compute runs one after the other in this process."""
+    for run in runs:
+        yield compute_run(work, run)
+
+
+def missing(work: Work, run: Run) -> bool:
+    """Return whether anything of a run is to be computed."""
+    stages, analyses = _states(work, run)
+    left = {*stages.values(), *analyses.values()} - {"done"}
+    return bool(left) and (work.retry or "failed" not in stages.values()) and (work.retry or left != {"failed"})
+
+
+def compute_run(work: Work, run: Run) -> Done:
+    """Compute what is missing of one run. What goes wrong in it is recorded in the cube and returned, not raised.
+
+    Raises `OSError` where the cube cannot be written any more.
+    """
+    if not missing(work, run):
+        stages, _ = _states(work, run)
+        found = sum(s == "done" for s in stages.values())
+        return Done(run, 0, found, tuple(failures(work, run, "failed before ({}); --retry-failed tries again")))
+    mistake = ""
+    work.tracker.run_started(run.text)
+    try:
+        with computing(work.cube.path, run.text, PATIENCE):
+            before = _clear(work, run)
+            try:
+                _compute(work, run)
+            except UserError as error:
+                mistake = f"{run.text}: {error}"
+            except Exception as error:
+                if stops_the_study(error):
+                    raise
+                mark_failed(work.cube, run, _states(work, run)[0], reason_of(error))
+    finally:
+        if work.device.type == "cuda":  # what a failed run left must not starve the next one
+            torch.cuda.empty_cache()
+    work.tracker.run_finished(run.text)
+    after = sum(s == "done" for s in _states(work, run)[0].values())
+    return Done(run, after - before, before, tuple(failures(work, run, "{}")), mistake)
+
+
+def failures(work: Work, run: Run, text: str) -> Iterator[str]:
+    """Yield one line per failed stage and analysis of a run, with its reason in the place of `{}`."""
+    stages, analyses = _states(work, run)
+    for stage in (s for s, state in stages.items() if state == "failed"):
+        yield f"{run.text}, {stage}: {text.format(work.cube.reason(run.labels, stage))}"
+    for name in (n for n, state in analyses.items() if state == "failed"):
+        reason = str(work.cube.read(f"runs/{name}_reason", run.labels).item())
+        yield f"{run.text}, analysis {name}: {text.format(reason)}"
+
+
+def mark_failed(cube: Cube, run: Run, stages: Mapping[str, str], reason: str) -> None:
+    """Mark the first stage that is not done as failed, unless a stage says already why the run failed."""
+    if "failed" not in stages.values():
+        for stage in [s for s, state in stages.items() if state != "done"][:1]:
+            cube.set_status(run.labels, stage, "failed", reason=reason)
+
+
+def _states(work: Work, run: Run) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the state of every stage and of every analysis."""
+    task, states = work.prepared.tasks[run.index], ("pending", "done", "failed")
+    stages = {s: str(work.cube.status(run.labels, s)) for s in work.prepared.protocol.stages(task)}
+    return stages, {n: states[int(work.cube.read(f"runs/{n}", run.labels))] for n in work.prepared.analyses}
+
+
+def _clear(work: Work, run: Run) -> int:
+    """Make failed stages pending again where that is asked for, and remove old checkpoints; return how many stages are done."""
+    stages, _ = _states(work, run)
+    for stage in (s for s, state in stages.items() if state == "failed" and work.retry):
+        work.cube.set_status(run.labels, stage, "pending")
+    done = [s for s, state in stages.items() if state == "done"]
+    for stage in done:  # of a process that was killed between the two
+        Checkpoints.of(work.cube.path).remove(run.labels, stage)
+    return len(done)
+
+
+def _compute(work: Work, run: Run) -> None:
+    prepared, cube, labels = work.prepared, work.cube, dict(run.labels)
+    study, task, layout = prepared.points[run.index].study, prepared.tasks[run.index], prepared.layouts[run.index].name
+    model = build_model(study, task, work.plugins, labels["seed"]).to(work.device)
+    context = RunContext(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device)
+    stages, analyses = _states(work, run)
+    if set(stages.values()) != {"done"}:
+        prepared.protocol.run(context)
+    wanted = [n for n, state in analyses.items() if state == "pending" or (state == "failed" and work.retry)]
+    if not wanted:
+        return
+    context.load_weights(list(stages)[-1] if prepared.protocol.weights_per_stage else None)
+    model.eval().requires_grad_(False)
+    finished = FinishedRun(study, task, model, labels, cube, layout, prepared.protocol.masked_stages(task), work.device)
+    for name in wanted:
+        with _recorded(cube, name, labels):
+            _analyse(prepared, name, finished, work.tracker)
+
+
+@contextlib.contextmanager
+def _recorded(cube: Cube, name: str, labels: Mapping[str, Any]) -> Iterator[None]:
+    """Write into the cube whether an analysis is done, or why it failed; the others go on."""
+    reason, state = "", 1
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if stops_the_study(error):
+            raise
+        reason, state = reason_of(error), 2
+    cube.write(f"runs/{name}_reason", reason, labels)
+    cube.write(f"runs/{name}", np.uint8(state), labels)
+
+
+def _analyse(prepared: Prepared, name: str, run: FinishedRun, tracker: Tracker) -> None:
+    analysis = prepared.analyses[name]
+    tracker.message(f"analysis {name}")
+    declared = {v.name for v in analysis.variables(run.task)}
+    values = analysis.compute(run)
+    if set(values) != declared:
+        raise RunError(
+            f"analysis {name!r} declared {listing(sorted(declared))} but computed {listing(sorted(values))}; its plugin needs a repair."
+        )
+    for variable, value in values.items():
+        run.cube.write(variable, np.asarray(value), run.labels)
