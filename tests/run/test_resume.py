@@ -94,7 +94,7 @@ class Stop:
             self.steps.append((tracker._stage, number))
             if (tracker._stage, number) == self.at:
                 self.at = None
-                raise MemoryError("stopped by the test")
+                raise KeyboardInterrupt
             step(tracker, number, values)
 
         patch.setattr(Progress, "step", stopping)
@@ -139,7 +139,7 @@ def test_stopped_within_stages_and_continued(
     assert code == 0, err
     for stage in stages:
         stop.at = (stage, 4)
-        assert modhook_run("run", file, "--out", tmp_path / "cut", "--checkpoint-every", 0)[0] == 1
+        assert modhook_run("run", file, "--out", tmp_path / "cut", "--checkpoint-every", 0)[0] == 130
         assert len(list((tmp_path / "cut/tiny.zarr.checkpoints").iterdir())) == 1
         stop.steps.clear()
     code, _, err = modhook_run("run", file, "--out", tmp_path / "cut", "--checkpoint-every", 0)
@@ -167,14 +167,14 @@ def test_stopped_while_results_are_written(
             calls += 1
             function(*args, **kwargs)
             if calls == 2:
-                raise MemoryError("stopped by the test")
+                raise KeyboardInterrupt
 
         return stopped
 
     with monkeypatch.context() as patch:
         place = context if after == "write_weights" else Cube
         patch.setattr(place, after, stopping(getattr(place, after)))
-        assert modhook_run("run", file, "--out", tmp_path / "cut")[0] == 1
+        assert modhook_run("run", file, "--out", tmp_path / "cut")[0] == 130
     code, _, err = modhook_run("run", file, "--out", tmp_path / "cut")
     assert code == 0, err
     assert contents(tmp_path / "cut/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
@@ -183,7 +183,7 @@ def test_stopped_while_results_are_written(
 def stopped_in_training(file: Path, out: Path, modhook_run: Run, stop: Stop) -> Path:
     """Stop the first seed's base training after three steps; return its checkpoint."""
     stop.at = ("unmasked", 4)
-    assert modhook_run("run", file, "--out", out, "--checkpoint-every", 0)[0] == 1
+    assert modhook_run("run", file, "--out", out, "--checkpoint-every", 0)[0] == 130
     stop.steps.clear()
     (checkpoint,) = (out / "tiny.zarr.checkpoints").iterdir()
     return checkpoint
