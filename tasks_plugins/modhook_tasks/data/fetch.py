@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import attrs
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.progress import DownloadColumn
 
 from modhook.errors import DataError
+from modhook_tasks.data.progress import progress
 
 ATTEMPTS = 3
 PAUSE = 1.0
@@ -113,9 +113,7 @@ def _append(url: str, part: Path) -> None:
         rest = answer.status_code == requests.codes.partial_content
         size = answer.headers.get("Content-Length")
         total = int(size) + (have if rest else 0) if size else None
-        console = Console(stderr=True)
-        columns = (part.stem, BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        with part.open("ab" if rest else "wb") as file, Progress(*columns, console=console, transient=True) as bar:
+        with part.open("ab" if rest else "wb") as file, progress(f"downloading {part.stem}", DownloadColumn()) as bar:
             task = bar.add_task("", total=total, completed=have if rest else 0)
             for piece in answer.iter_content(1 << 16):
                 file.write(piece)

@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.progress import DownloadColumn
 
 from modhook.errors import DataError
+from modhook_tasks.data.progress import progress
 from modhook_tasks.mathematics.contents import Characters, Contents, lacks
 from modhook_tasks.mathematics.modules import SETS
 
@@ -27,13 +27,12 @@ def read(path: Path, files: Mapping[str, str], characters: str | None) -> Conten
     wanted = {name: found for found, name in files.items()}
     texts: dict[str, bytes] = {}
     seen = Characters()
-    columns = (f"reading {path.name}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
     try:
         with (
             path.open("rb") as raw,
             gzip.GzipFile(fileobj=raw) as stream,
             tarfile.open(fileobj=stream, mode="r|") as archive,
-            Progress(*columns, console=Console(stderr=True), transient=True) as bar,
+            progress(f"reading {path.name}", DownloadColumn()) as bar,
         ):
             task = bar.add_task("", total=path.stat().st_size)
             for member in archive:

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn
 
 from modhook.errors import DataError
 from modhook.seeding import derive
+from modhook_tasks.data.progress import progress
 from modhook_tasks.mathematics.modules import TRAIN, Module
 from modhook_tasks.mathematics.patched import PACKAGE, installed
 
@@ -47,10 +47,12 @@ def generate(
         )
     jobs = [job for found in files for job in _jobs(module, found, sizes[0] if found in TRAIN else sizes[1])]
     texts = dict.fromkeys(files, "")
-    columns = (f"generating {module.name}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        for job, text in zip(jobs, bar.track(_answers(jobs, workers), total=len(jobs)), strict=True):
+    total = sum(job["count"] for job in jobs)
+    with progress(f"generating {total:,} questions of {module.name}", MofNCompleteColumn()) as bar:
+        task = bar.add_task("", total=total)
+        for job, text in zip(jobs, _answers(jobs, workers), strict=True):
             texts[job["set"]] += text
+            bar.advance(task, job["count"])
     for found, name in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(texts[found], encoding="ascii")
