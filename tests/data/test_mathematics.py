@@ -62,7 +62,7 @@ def load(place: Path) -> Index:
 
 def left(cache: Path) -> list[str]:
     """Return what is in the cache but its lock."""
-    return sorted(p.name for p in cache.iterdir() if p.name != ".lock") if cache.is_dir() else []
+    return sorted(p.name for p in cache.iterdir() if p.suffix != ".lock") if cache.is_dir() else []
 
 
 def test_archive_and_folder_are_the_same(files, tmp_path: Path) -> None:
