@@ -74,22 +74,44 @@ class TransformerEncoderDecoder(nn.Module):
         return F.linear(read, self.target_embedding.weight) * self.dim**-0.5
 
     def _greedy(self, memory: Tensor, padding: Tensor, token: Tensor, steps: int) -> Tensor:
-        """Write token by token: each layer is computed for the newest position only, its inputs so far are kept."""
-        inputs: list[list[Tensor]] = [[] for _ in self.decoder]
+        """Write token by token: only the newest position is computed, the keys and values of all others are kept."""
+        written: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.decoder]
+        crossed = [_keys_values(layer.multihead_attn, memory) for layer in self.decoder]
+        seen = ~padding[:, None, None]  # (B, 1, 1, S)
         logits = []
         for t in range(steps):
             x = self.embed(self.target_embedding, token, t)  # (B, 1, d)
-            for layer, seen in zip(self.decoder, inputs, strict=True):
-                seen.append(x)
-                so_far = torch.cat(seen, 1)  # (B, t + 1, d)
-                x = layer.norm1(x + layer.dropout1(layer.self_attn(x, so_far, so_far, need_weights=False)[0]))
-                crossed = layer.multihead_attn(x, memory, memory, key_padding_mask=padding, need_weights=False)[0]
-                x = layer.norm2(x + layer.dropout2(crossed))
+            for layer, so_far, cross in zip(self.decoder, written, crossed, strict=True):
+                so_far.append(_keys_values(layer.self_attn, x))
+                # (B, heads, t + 1, d / heads)
+                keys, values = (torch.cat(each, 2) for each in zip(*so_far, strict=True))
+                x = layer.norm1(x + layer.dropout1(_attend(layer.self_attn, x, keys, values)))
+                x = layer.norm2(x + layer.dropout2(_attend(layer.multihead_attn, x, *cross, seen)))
                 x = layer.norm3(x + layer.dropout3(layer.linear2(layer.dropout(F.relu(layer.linear1(x))))))
             step = self.readout(x)  # (B, 1, V)
             token = step.argmax(-1)  # (B, 1)
             logits.append(step)
         return torch.cat(logits, dim=1)
+
+
+def _keys_values(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what stock attention makes of its keys and values (B, T, d): (B, heads, T, d / heads) each."""
+    _, keys, values = attention.in_proj_weight.chunk(3)
+    return _by_head(attention, F.linear(x, keys)), _by_head(attention, F.linear(x, values))
+
+
+def _attend(
+    attention: nn.MultiheadAttention, x: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None = None
+) -> Tensor:
+    """Return stock attention's output for queries (B, T, d), where its keys and values are there already."""
+    query = _by_head(attention, F.linear(x, attention.in_proj_weight.chunk(3)[0]))
+    dropout = attention.dropout if attention.training else 0.0
+    found = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen, dropout_p=dropout)
+    return attention.out_proj(found.transpose(1, 2).flatten(2))
+
+
+def _by_head(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, heads, T, d / heads)
 
 
 def positions(first: int, count: int, dim: int, device: torch.device) -> Tensor:
