@@ -7,6 +7,7 @@ is fixed: the package draws from `random` and `numpy.random`, and the order of s
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import sys
@@ -23,7 +24,7 @@ LONGEST_QUESTION, LONGEST_ANSWER = 160, 30
 def sampler(found: str, area: str, name: str) -> Callable[[], Any]:
     """Return what draws one problem of a module: the three thirds of the entropy range are easy, medium and hard."""
     import_fixed()
-    modules = __import__(f"mathematics_dataset.modules.{area}", fromlist=["train"])
+    modules = importlib.import_module(f"mathematics_dataset.modules.{area}")
     if found not in TRAIN:
         made = modules.test() if found == "interpolate" else modules.test_extra()
     else:
