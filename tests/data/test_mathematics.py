@@ -27,11 +27,11 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def files() -> dict[str, bytes]:
-    """Text files by their path in the official folder: the module's, another's with other characters, and a note."""
+    """Text files by their path in the official folder: the module's, another's with other characters, what is no question."""
     made = {f"{name}/algebra__other.txt": b"Is @ ~?\nyes\n" for name in SETS}
     for number, path in enumerate(MODULE.files.values()):
         made[path] = "".join(f"Sort {number}, {i}.\n{i}, {number}\n" for i in range(20)).encode()
-    return made | {"train-readme.txt": b"`not a question file`\n"}
+    return made | {"train-readme.txt": b"`not a question file`\n", "train-easy/._sort.txt": b"\0\5\26\7"}
 
 
 def lay_out(place: Path, files: dict[str, bytes]) -> Path:

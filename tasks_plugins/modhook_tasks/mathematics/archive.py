@@ -39,7 +39,7 @@ def read(path: Path, files: Mapping[str, str], characters: str | None) -> Conten
                 _inside(member, path)
                 bar.update(task, completed=raw.tell())
                 name = "/".join(PurePosixPath(member.name).parts[-2:])
-                if not member.isfile() or not name.endswith(".txt") or not name.startswith(SETS):
+                if not member.isfile() or not name.endswith(".txt") or not name.startswith(SETS) or "/." in name:
                     continue
                 if characters is not None and name not in wanted:
                     continue

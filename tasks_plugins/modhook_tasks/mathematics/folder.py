@@ -18,8 +18,8 @@ def find(place: Path) -> Path:
 
 
 def every_file(folder: Path) -> list[Path]:
-    """Return all text files of the five sets, sorted."""
-    return sorted(path for found in SETS for path in (folder / found).glob("*.txt"))
+    """Return all text files of the five sets, sorted; hidden files, which some systems add, are none of them."""
+    return sorted(path for found in SETS for path in (folder / found).glob("[!.]*.txt"))
 
 
 def read(folder: Path, files: Mapping[str, str], characters: str | None) -> Contents:
