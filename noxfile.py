@@ -108,3 +108,10 @@ def studies(session: nox.Session) -> None:
     out = str(Path(session.create_tmp()) / "results")
     for file in files:
         session.run("modhook", "run", str(file), "--variant", "smoke", "--out", out, "--fresh", "--yes", silent=True)
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill real runs with SIGKILL at more than fifty random moments, and compare every byte of their cubes; half an hour."""
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    session.run("pytest", "tests/kills", "-s", *session.posargs, env={"OMP_NUM_THREADS": "1"})

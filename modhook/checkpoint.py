@@ -99,6 +99,7 @@ class Keeper:
                 self.remove()  # the next attempt starts over
                 raise
             set_random_state(saved["random"])
+            self.say("continues from its checkpoint")
 
     def save(self, part: Stateful) -> None:
         """Write the state of the running step loop. A disk that refuses it does not end the run."""

@@ -134,7 +134,7 @@ def _packed(value: Any, tensors: _Tensors, where: str) -> Any:
         return {
             "dict": [[_packed(k, tensors, where), _packed(v, tensors, f"{where}[{k!r}]")] for k, v in value.items()]
         }
-    raise CheckpointError(f"{where} is a {type(value).__name__}, which a checkpoint cannot hold.")
+    raise CheckpointError(f"{where} is of type {type(value).__name__}, which a checkpoint cannot hold.")
 
 
 def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:

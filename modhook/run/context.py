@@ -129,7 +129,7 @@ class RunContext:
         return in_mode(model, self.study.masks.mode)
 
     def load_weights(self, stage: str | None = None) -> None:
-        """Put the run's trained weights from the cube into the network; where they change, those after `stage`."""
+        """Put the run's trained weights from the cube into the network; where stages change them, those after `stage`."""
         self.model.load_state_dict(read_weights(self.cube, self.layout, self.labels, stage))
 
     def load_pretrained(self) -> None:

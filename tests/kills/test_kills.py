@@ -1,0 +1,163 @@
+"""Real runs, killed with SIGKILL at random moments and continued, end in the bit-identical cube. `nox -s kills`."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from kill_harness import PHASES, Victim, differences, leftovers, uninterrupted
+
+SWEEP = """
+[study]
+name = "killed"
+seeds = 2
+[task]
+name = "addmul"
+train_size = 400
+valid_size = 60
+[model]
+name = "fnn"
+hidden = [12, 8]
+[train]
+steps = 12
+batch = 16
+validate_every = 5
+[masks]
+steps = 12
+samples = 2
+lr = 0.8
+validate_every = 5
+[analyses]
+sharing = {}
+inverse = {}
+[sweep]
+"masks.beta" = [1e-4, 1e-2]
+[run]
+threads = 1
+"""
+TRANSFER = """
+[study]
+name = "killed"
+protocol = "transfer"
+[task]
+name = "addmul"
+train_size = 400
+valid_size = 60
+[model]
+name = "fnn"
+hidden = [9, 7]
+init = "xavier"
+[train]
+batch = 16
+validate_every = 0
+[masks]
+steps = 14
+samples = 4
+lr = 0.8
+exclude = []
+[protocol]
+new_init = -1.0
+[analyses]
+sharing = {}
+[run]
+threads = 1
+"""
+SCAN = """
+[study]
+name = "killed"
+[task]
+name = "scan"
+splits = ["turn_left"]
+teacher_forcing = 0.5
+[model]
+name = "seq2seq_lstm"
+embedding = 4
+hidden = 5
+[train]
+steps = 14
+batch = 8
+clip = 5.0
+validate_every = 0
+eval_batch = 4000
+[masks]
+steps = 14
+samples = 2
+lr = 0.8
+exclude = ["*embedding*", "*bias*"]
+[analyses]
+sharing = {}
+[run]
+threads = 1
+"""
+DELAYED = """
+[study]
+name = "killed"
+[task]
+name = "double_addition"
+train_size = 400
+valid_size = 60
+tuple2_delay = 7
+[model]
+name = "lstm"
+hidden = 6
+[train]
+steps = 14
+batch = 16
+[masks]
+steps = 8
+samples = 2
+lr = 0.8
+[run]
+threads = 1
+"""
+# Kills per study, and seconds between checkpoints: after every step, and so that steps are lost.
+STUDIES = {
+    "sweep": (SWEEP, 24, 0.0),
+    "transfer": (TRANSFER, 16, 0.0),
+    "scan": (SCAN, 10, 0.2),
+    "delayed": (DELAYED, 8, 0.1),
+}
+SHARE = float(os.environ.get("MODHOOK_KILLS", "1"))
+"""Multiplies the number of kills."""
+hits: dict[str, Counter[str]] = {}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_killed_and_continued(name: str, tmp_path: Path) -> None:
+    """However often and wherever it is killed, a study ends in the cube of a run that was not, byte for byte."""
+    text, kills, every = STUDIES[name]
+    file = tmp_path / "killed.toml"
+    file.write_text(text)
+    uninterrupted(file, tmp_path / "whole", every)
+    rng = random.Random(f"{name} {os.environ.get('MODHOOK_KILLS_SEED', '0')}")
+    killed: Counter[str] = Counter()
+    rounds = 0
+    while sum(killed.values()) < max(2, kills * SHARE):
+        rounds += 1
+        victim = Victim(file, tmp_path / f"round{rounds}", every, 0.02, rng, killed)
+        targets = ["cube creation"] * (rounds % 2)
+        while len(targets) < max(2, kills * SHARE):
+            targets.append(rng.choice(PHASES[2:] if targets else PHASES))
+        # Not more kills than asked for, and then to the end.
+        left = max(0, max(2, round(kills * SHARE)) - sum(killed.values()))
+        ended = any(victim.run(t) == 0 for t in targets[:left])
+        assert ended or victim.run(None) == 0
+        assert differences(victim.out / "killed.zarr", tmp_path / "whole/killed.zarr") == []
+        assert leftovers(victim.out) == []
+    hits[name] = killed
+    print(f"\n{name}: {sum(killed.values())} kills in {rounds} rounds: " + _said(killed))
+
+
+def test_kills_landed_everywhere() -> None:
+    """The kills above hit every phase of a run's life, also the middle of a checkpoint's and of a cube's writing."""
+    total = sum(hits.values(), Counter())
+    print(f"\nall: {sum(total.values())} kills: " + _said(total))
+    assert set(PHASES) - set(total) == set()
+    assert sum(total.values()) >= 50 * SHARE
+
+
+def _said(killed: Counter[str]) -> str:
+    return ", ".join(f"{killed[p]} {p}" for p in PHASES)
