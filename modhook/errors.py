@@ -65,6 +65,13 @@ class RunError(ModhookError, RuntimeError):
     """A run that was started correctly and failed."""
 
 
+class StorageError(ModhookError, OSError):
+    """The place of a cube cannot be read or written any more: no space, no permission, connection cut.
+
+    It stops a whole study, where a `RunError` fails one run; what was finished before is safe.
+    """
+
+
 def near_miss(word: str, valid: Iterable[str]) -> str:
     """Return ` (did you mean 'steps'?)` for the closest valid word, or an empty string."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from modhook.cli.where import WherePath
 from modhook.errors import CubeError, UserError
+
+if TYPE_CHECKING:
+    from modhook.cube import Where
 
 
 @click.command("plot")
-@click.argument("cubes", metavar="CUBE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("cubes", metavar="CUBE...", nargs=-1, required=True, type=WherePath())
 @click.option(
     "--figure",
     "names",
@@ -29,9 +34,9 @@ from modhook.errors import CubeError, UserError
     "--out",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Folder for the files; default CUBE without .zarr plus -figures.",
+    help="Folder for the files; default CUBE without .zarr plus -figures, in the current folder for a URL.",
 )
-def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple[str, ...], out: Path | None) -> None:
+def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tuple[str, ...], out: Path | None) -> None:
     """Draw figures from one or several cubes.
 
     Without --figure every figure that all cubes have the variables for is drawn; several cubes are compared in one figure.
@@ -39,12 +44,12 @@ def plot_command(cubes: tuple[Path, ...], names: tuple[str, ...], formats: tuple
     """
     import contextlib
 
-    from modhook.cube import open_cube
+    from modhook.cube import beside, open_cube
     from modhook.drawing import draw, missing_variables
     from modhook.manager import plugins
 
     installed = plugins()
-    folder = out or cubes[0].with_name(cubes[0].name.removesuffix(".zarr") + "-figures")
+    folder = out or beside(cubes[0], "-figures")
     with contextlib.ExitStack() as stack:
         trees = [stack.enter_context(open_cube(path)) for path in cubes]
         wanted = list(names) or installed.names("figures")

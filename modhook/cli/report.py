@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from modhook.cli.where import WherePath
+
+if TYPE_CHECKING:
+    from modhook.cube import Where
+
 
 @click.command("report")
-@click.argument("cube", type=click.Path(path_type=Path))
+@click.argument("cube", type=WherePath())
 @click.option(
     "--out",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The HTML file; default CUBE without .zarr plus -report.html.",
+    help="The HTML file; default CUBE without .zarr plus -report.html, in the current folder for a URL.",
 )
-def report_command(cube: Path, out: Path | None) -> None:
+def report_command(cube: Where, out: Path | None) -> None:
     """Write what a cube holds as one HTML file, which needs nothing else to be read.
 
     Findings, warnings, scores, every figure that applies, tables, state of the runs, and how to compute it again. A

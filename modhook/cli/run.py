@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modhook.cli.where import WherePath
 from modhook.errors import UserError
 
 if TYPE_CHECKING:
+    from modhook.cube import Where
     from modhook.run.one import Spread
 
 
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=WherePath(),
     default=Path("results"),
     show_default=True,
-    help="Folder for the cube.",
+    help="Folder for the cube; a URL such as s3://bucket/folder works as well.",
 )
 @click.option(
     "--only",
@@ -56,7 +58,7 @@ def run_command(
     study: Path,
     variant: str | None,
     overrides: tuple[str, ...],
-    out: Path,
+    out: Where,
     only: tuple[str, ...],
     workers: int | None,
     scheduler: str | None,
@@ -74,6 +76,7 @@ def run_command(
     """
     if workers and scheduler:
         raise UserError("give --workers N for workers of this machine, or --scheduler ADDRESS for others; not both.")
+    from modhook.cube import place_of
     from modhook.manager import plugins
     from modhook.run import run_study
     from modhook.run.drive import cube_path
@@ -93,7 +96,7 @@ def run_command(
         plugins=installed,
     )
     path = cube_path(loaded, out)
-    if fresh and path.exists() and not yes:
+    if fresh and place_of(path).exists() and not yes:
         if not sys.stdin.isatty():
             raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
         click.confirm(f"Delete {path} and start over?", abort=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from modhook.cli.where import WherePath
+
+if TYPE_CHECKING:
+    from modhook.cube import Where
+
 
 @click.command("show")
-@click.argument("cube", type=click.Path(path_type=Path))
-def show_command(cube: Path) -> None:
+@click.argument("cube", type=WherePath())
+def show_command(cube: Where) -> None:
     """Print a cube's tables: scores, inverse scores, overlap, as mean and standard deviation over seeds.
 
     A half-finished cube shows what it has.

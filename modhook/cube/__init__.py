@@ -4,32 +4,41 @@ from __future__ import annotations
 
 from modhook.cube.creation import create
 from modhook.cube.cube import Cube, open_for_writing
+from modhook.cube.grow import seal
 from modhook.cube.layout import Layout, layout_variables
 from modhook.cube.leftovers import remove_leftovers
 from modhook.cube.lock import writer_lock
+from modhook.cube.place import Place, Where
 from modhook.cube.plan import RUN_VARIABLES, Plan
 from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
 from modhook.cube.run_locks import claim, computing
 from modhook.cube.tensors import read_logits, read_masks, read_weights, write_masks, write_weights
+from modhook.cube.where import beside, is_url, place_of
 
 __all__ = [
     "RUN_VARIABLES",
     "Cube",
     "Layout",
+    "Place",
     "Plan",
+    "Where",
+    "beside",
     "claim",
     "computing",
     "create",
     "done",
+    "is_url",
     "layout_variables",
     "logits_from",
     "masks_from",
     "open_cube",
     "open_for_writing",
+    "place_of",
     "read_logits",
     "read_masks",
     "read_weights",
     "remove_leftovers",
+    "seal",
     "weights_from",
     "write_masks",
     "write_weights",

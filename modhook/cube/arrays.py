@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from modhook.cube.labels import Label, label_array
+from modhook.cube.metadata import Draft
 from modhook.cube.resolve import Slot
 from modhook.variables import Variable
 
@@ -92,10 +92,11 @@ def dim_names(array: zarr.Array[Any]) -> tuple[str, ...]:
     return tuple(n for n in names if n is not None)
 
 
-def consolidate(store: Store) -> zarr.Group:
+def consolidate(store: Draft) -> None:
     """Write all metadata into the root's one file; replacing that file is the moment at which changes become visible."""
     with _format_3_can_consolidate():
-        return zarr.consolidate_metadata(store, zarr_format=3)
+        zarr.consolidate_metadata(store, zarr_format=3)
+    store.commit()
 
 
 @contextlib.contextmanager

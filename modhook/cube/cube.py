@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -14,10 +13,12 @@ from numpy.typing import NDArray
 from modhook.cube import grow
 from modhook.cube.arrays import CONFIG, dim_names
 from modhook.cube.labels import Label, position
+from modhook.cube.place import Where
 from modhook.cube.plan import STATUSES
-from modhook.cube.store import local, open_root, open_store
+from modhook.cube.store import open_root, open_store
 from modhook.cube.values import fitted
-from modhook.errors import CubeError, listing, near_miss
+from modhook.cube.where import place_of
+from modhook.errors import CubeError, ModhookError, listing, near_miss
 from modhook.variables import Variable
 
 Status = Literal["pending", "done", "failed"]
@@ -27,19 +28,22 @@ _ALWAYS = ("runs", "timing")
 
 
 class Cube:
-    """A cube on disk. `create` and `open_for_writing` return one; it holds no lock and no open file.
+    """A cube in its store. `create` and `open_for_writing` return one; it holds no lock and no open file.
 
     Processes may write different runs, or different stages of one run, at the same time. A run is named by its labels,
     `{"seed": 3, "masks.beta": 1e-5}`.
     """
 
-    def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
-        self.path = local(path)
+    def __init__(self, path: Where, *, read_only: bool = False) -> None:
+        self._place = place_of(path)
+        self.path: Where = self._place.path
+        """Where it lies: an absolute path, or a URL."""
         self._read_only = read_only
         self._load()
 
     def _load(self) -> None:
-        self._root = open_root(open_store(self.path, read_only=self._read_only), self.path)
+        self._store = open_store(self._place, read_only=self._read_only)
+        self._root = open_root(self._store, self._place, writable=not self._read_only)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._labels: dict[str, tuple[Label, ...]] = {}
         self.attrs: dict[str, Any] = dict(self._root.attrs.asdict())
@@ -105,7 +109,7 @@ class Cube:
             for i, n, c in zip(where, array.shape, array.chunks, strict=True)
         ]
         keys = [array.metadata.encode_chunk_key(tuple(int(i) for i in at)) for at in itertools.product(*grid)]
-        return all((self.path / name / key).exists() for key in keys)
+        return all(self._store.has(f"{name}/{key}") for key in keys)
 
     # -- state of the runs
 
@@ -145,7 +149,7 @@ class Cube:
         groups that are there need not be given again. Raises `CubeError`, also if a variable is there with other
         dimensions, type or labels.
         """
-        grow.add_variables(self.path, tuple(variables), labels or {}, sizes or {})
+        grow.add_variables(self._place, tuple(variables), labels or {}, sizes or {})
         self._load()
 
     def grow_seeds(self, n: int) -> None:
@@ -153,12 +157,12 @@ class Cube:
 
         Raises `CubeError` for fewer seeds than there are.
         """
-        grow.grow_seeds(self.path, n)
+        grow.grow_seeds(self._place, n)
         self._load()
 
     def set_attrs(self, **attrs: Any) -> None:
         """Replace attributes of the root, under the writer's lock. Raises `CubeError` for what is not plain JSON."""
-        grow.set_attrs(self.path, attrs)
+        grow.set_attrs(self._place, attrs)
         self._load()
 
     # -- what there is
@@ -245,7 +249,7 @@ class Cube:
     def _values(self, array: zarr.Array[Any], where: tuple[Any, ...]) -> NDArray[Any]:
         try:
             values = np.asarray(array[where])
-        except CubeError:
+        except ModhookError:
             raise
         except Exception as error:  # whatever zarr stumbles over in damaged metadata
             raise CubeError(f"{self.path} is damaged: {array.path} cannot be read ({error}).") from error
@@ -258,6 +262,6 @@ class Cube:
         return ", ".join(f"{d}={v}" for d, v in {**run, **labels}.items()) or "the study"
 
 
-def open_for_writing(path: str | Path) -> Cube:
-    """Open a cube for writing. Raises `CubeError` for a missing path, a folder that is no cube, or a damaged one."""
+def open_for_writing(path: Where) -> Cube:
+    """Open a cube for writing, at a path or a URL. Raises `CubeError` for one that is missing, damaged, or no cube."""
     return Cube(path)

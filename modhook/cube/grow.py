@@ -7,78 +7,136 @@ brought back in line first.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from modhook.cube.arrays import CONFIG, chunks_of, consolidate, dim_names, dtype_of
 from modhook.cube.labels import Label, label_array, labels_of
 from modhook.cube.lay_out import lay_out
 from modhook.cube.lock import writer_lock
+from modhook.cube.metadata import Draft, nodes_of
+from modhook.cube.place import Place, Where
 from modhook.cube.resolve import Slot, ancestors, checked_attrs, resolve
-from modhook.cube.store import open_root, open_store
+from modhook.cube.store import CheckedStore, open_root, open_store
 from modhook.cube.values import fitted
+from modhook.cube.where import place_of
 from modhook.errors import CubeError, listing
 from modhook.variables import Variable
 
 
 def add_variables(
-    path: Path,
+    place: Place,
     variables: Sequence[Variable],
     labels: Mapping[str, Mapping[str, Sequence[Any]]],
     sizes: Mapping[str, Mapping[str, int]],
 ) -> None:
     """See `Cube.add_variables`."""
-    with writer_lock(path):
-        store = open_store(path, read_only=False)
-        committed = open_root(store, path)
+    with writer_lock(place.path):
+        store = open_store(place, read_only=False)
+        committed = open_root(store, place, writable=True)
         run_dims = {d: _labels(committed, d) for d in _run_dim_names(committed)}
         touched = {a for g in {*labels, *sizes, *(v.group for v in variables)} for a in ancestors(g)}
         old_labels, old_sizes = _dimensions(committed, touched, run_dims)
-        resolved = resolve(variables, _united(labels, old_labels, path), _united(sizes, old_sizes, path), run_dims)
+        resolved = resolve(variables, _united(labels, old_labels, place), _united(sizes, old_sizes, place), run_dims)
         nodes = dict(committed.members(max_depth=None))
         known = frozenset(name for name, node in nodes.items() if isinstance(node, zarr.Array))
         groups = nodes.keys() - known
         if clash := (touched & known) | {v.name for v in variables if v.name in groups}:
-            raise CubeError(f"{path} cannot have {clash.pop()!r} both as a variable and as a group; rename one.")
+            raise CubeError(f"{place} cannot have {clash.pop()!r} both as a variable and as a group; rename one.")
         for slot in resolved.slots:
             if slot.variable.name in known:
-                _check_same(committed, slot, path)
-        root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+                _check_same(committed, slot, place)
+        _check_nodes(store)
+        draft = Draft(store)
+        root = zarr.open_group(draft, mode="r+", zarr_format=3, use_consolidated=False)
         _bring_in_line(root, run_dims, known)
         lay_out(root, resolved, run_dims, skip=known)
-        consolidate(store)
+        consolidate(draft)
 
 
-def grow_seeds(path: Path, n: int) -> None:
+def grow_seeds(place: Place, n: int) -> None:
     """See `Cube.grow_seeds`."""
-    with writer_lock(path):
-        store = open_store(path, read_only=False)
-        committed = open_root(store, path)
+    with writer_lock(place.path):
+        store = open_store(place, read_only=False)
+        committed = open_root(store, place, writable=True)
         run_dims = {d: _labels(committed, d) for d in _run_dim_names(committed)}
         known = frozenset(name for name, node in committed.members(max_depth=None) if isinstance(node, zarr.Array))
         seeds = run_dims["seed"]
         if seeds != tuple(range(1, len(seeds) + 1)):
-            raise CubeError(f"{path} has the seeds {listing(map(str, seeds))}; only seeds 1..n can be continued.")
+            raise CubeError(f"{place} has the seeds {listing(map(str, seeds))}; only seeds 1..n can be continued.")
         if n < len(seeds):
             raise CubeError(
-                f"{path} has {len(seeds)} seeds already and cannot shrink to {n}; use another --out for fewer."
+                f"{place} has {len(seeds)} seeds already and cannot shrink to {n}; use another --out for fewer."
             )
-        root = zarr.open_group(store, mode="r+", zarr_format=3, use_consolidated=False)
+        _check_nodes(store)
+        draft = Draft(store)
+        root = zarr.open_group(draft, mode="r+", zarr_format=3, use_consolidated=False)
         _bring_in_line(root, {**run_dims, "seed": tuple(range(1, n + 1))}, known)
-        consolidate(store)
+        consolidate(draft)
 
 
-def set_attrs(path: Path, attrs: Mapping[str, Any]) -> None:
+def set_attrs(place: Place, attrs: Mapping[str, Any]) -> None:
     """See `Cube.set_attrs`."""
     plain = checked_attrs(attrs)
-    with writer_lock(path):
-        root = open_root(open_store(path, read_only=False), path)
+    with writer_lock(place.path):
+        draft = Draft(open_store(place, read_only=False))
+        root = open_root(draft, place, writable=True)
         if any(root.attrs.get(k) != v for k, v in plain.items()):
             root.update_attributes(plain)
+            draft.commit()
+
+
+def seal(path: Where) -> None:
+    """Accept the metadata of a cube as another program has left them: list all nodes anew and renew the checksum.
+
+    Without it modhook refuses such a cube, because it cannot tell a change from damage. Raises `CubeError`.
+    """
+    place = place_of(path)
+    with writer_lock(path):
+        draft = Draft(open_store(place, read_only=False, sealed=False))
+        try:
+            consolidate(draft)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CubeError(f"{place} is damaged: its metadata cannot be understood ({error}).") from error
+
+
+def _check_nodes(store: CheckedStore) -> None:
+    """Compare every node's own metadata with the checked ones in the root, because a change lists them anew.
+
+    A file that is missing or unreadable is written again. What a killed growth changed, the number of seeds, may differ.
+    """
+    prototype = default_buffer_prototype()
+    for name, listed in (nodes_of(store.document) or {}).items():
+        key = f"{name}/zarr.json"
+        found = sync(store.get(key, prototype))
+        try:
+            own = json.loads(found.to_bytes()) if found is not None else None
+        except ValueError:
+            own = None
+        if own is None:
+            sync(store.set(key, prototype.buffer.from_bytes(json.dumps(listed).encode())))
+        elif _comparable(own) != _comparable(listed):
+            raise CubeError(
+                f"{store.place} cannot be changed: the metadata in {store.place}/{key} are damaged, or were changed by "
+                "another program; delete that file, which is then made again from the cube's zarr.json, or accept the "
+                f"change with modhook.cube.seal({str(store.place)!r})."
+            )
+
+
+def _comparable(node: Any) -> Any:
+    """Return a node's metadata without what consolidating and growing change."""
+    if not isinstance(node, dict):
+        return node
+    same = {k: v for k, v in node.items() if k != "consolidated_metadata"}
+    if isinstance(same.get("shape"), list) and (same.get("dimension_names") or [None])[0] == "seed":
+        same["shape"] = same["shape"][1:]
+    return same
 
 
 def _bring_in_line(root: zarr.Group, run_dims: Mapping[str, Sequence[Label]], committed: frozenset[str]) -> None:
@@ -131,18 +189,18 @@ def _dimensions(
 
 
 def _united(
-    given: Mapping[str, Mapping[str, Any]], old: Mapping[str, Mapping[str, Any]], path: Path
+    given: Mapping[str, Mapping[str, Any]], old: Mapping[str, Mapping[str, Any]], place: Place
 ) -> dict[str, dict[str, Any]]:
     united = {g: dict(dims) for g, dims in old.items()}
     for group, dims in given.items():
         for dim, new in dims.items():
             clean = new if isinstance(new, int) else labels_of(new, f"dimension {dim!r} of {group!r}")
             if united.setdefault(group, {}).setdefault(dim, clean) != clean:
-                raise CubeError(f"{path} has group {group!r} already, with another {dim!r}; this needs a new cube.")
+                raise CubeError(f"{place} has group {group!r} already, with another {dim!r}; this needs a new cube.")
     return united
 
 
-def _check_same(root: zarr.Group, slot: Slot, path: Path) -> None:
+def _check_same(root: zarr.Group, slot: Slot, place: Place) -> None:
     name = slot.variable.name
     array = root[name]
     assert isinstance(array, zarr.Array)
@@ -150,8 +208,8 @@ def _check_same(root: zarr.Group, slot: Slot, path: Path) -> None:
     text = slot.variable.dtype == "str"
     same_type = array.dtype.kind not in "fiu" if text else array.dtype == dtype_of(slot.variable)
     if (dims, array.shape, array.chunks) != (slot.dims, slot.shape, chunks_of(slot)) or not same_type:
-        raise CubeError(f"{path} has {name} already, with other dimensions or another type; this needs a new cube.")
+        raise CubeError(f"{place} has {name} already, with other dimensions or another type; this needs a new cube.")
     if slot.variable.value is not None:
         new = fitted(slot.variable.value, slot.variable.dtype, slot.shape, name)
         if not np.array_equal(np.asarray(array[...]).astype(object), new.astype(object)):
-            raise CubeError(f"{path} has {name} already, with other values; this needs a new cube.")
+            raise CubeError(f"{place} has {name} already, with other values; this needs a new cube.")

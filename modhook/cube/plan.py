@@ -10,8 +10,8 @@ from attrs import evolve, field, frozen
 from modhook.errors import CubeError
 from modhook.variables import Variable
 
-FORMAT = 1
-"""Version of the layout on disk, the root attribute `modhook_format`."""
+FORMAT = 2
+"""Version of the layout on disk, the root attribute `modhook_format`; 1 had no checksum of the metadata."""
 STATUSES = ("pending", "done", "failed")
 
 RUN_VARIABLES = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -13,41 +12,44 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from modhook.cube.cube import Cube
-from modhook.cube.store import local, open_root, open_store
+from modhook.cube.place import Where
+from modhook.cube.store import open_root, open_store
 from modhook.cube.tensors import read_logits, read_masks, read_weights
-from modhook.errors import CubeError, listing
+from modhook.cube.where import place_of
+from modhook.errors import CubeError, ModhookError, listing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from modhook.masks import Masks
 
-    CubeLike = str | Path | Cube | xr.DataTree
+    CubeLike = Where | Cube | xr.DataTree
 
 
-def open_cube(path: str | Path) -> xr.DataTree:
+def open_cube(path: Where) -> xr.DataTree:
     """Open a cube as an `xarray.DataTree`; values are read from disk when they are used.
 
     Text is object strings. Floats of unfinished runs are NaN, but integers and bytes read 0: `runs/status` says where
     they are valid, and `done` returns it as booleans. A damaged file raises `CubeError` when it is read.
 
     Args:
-        path: the folder, `"results/scan.zarr"`.
+        path: the folder, `"results/scan.zarr"`, or a URL that fsspec understands, `"s3://bucket/scan.zarr"`.
 
     Raises:
         CubeError: a missing path, a folder that is no cube, or a damaged one.
+        StorageError: a place that cannot be read.
     """
-    path = local(path)
-    store = open_store(path, read_only=True)
-    root = open_root(store, path)
+    place = place_of(path)
+    store = open_store(place, read_only=True)
+    root = open_root(store, place, writable=False)
     try:
         groups = xr.open_groups(cast(Any, store), engine="zarr", chunks=None, consolidated=True, zarr_format=3)
         tree = xr.DataTree.from_dict({name: _with_object_strings(ds, root, name) for name, ds in groups.items()})
-    except CubeError:
+    except ModhookError:
         raise
     except Exception as error:  # whatever zarr or xarray stumbles over in damaged metadata
-        raise CubeError(f"{path} is damaged: it cannot be opened ({error}).") from error
-    tree.encoding = {"source": str(path)}
+        raise CubeError(f"{place} is damaged: it cannot be opened ({error}).") from error
+    tree.encoding = {"source": str(place)}
     return tree
 
 
@@ -142,7 +144,7 @@ def _place(cube: CubeLike, seed: int, stage: str | None, sweep: dict[str, Any]) 
     return _Place(opened, run, layout)
 
 
-def _source(cube: str | Path | xr.DataTree) -> str | Path:
+def _source(cube: Where | xr.DataTree) -> Where:
     if not isinstance(cube, xr.DataTree):
         return cube
     source = cube.root.encoding.get("source")

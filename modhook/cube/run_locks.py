@@ -1,6 +1,7 @@
 """Locks of single runs, so that several modhook runs can fill one cube: operating-system locks that die with their holder.
 
-Each run is one byte range of a file beside the store, at a place given by its name. POSIX record locks are used, which
+Each run is one byte range of a file beside the store (for a cube at a URL: among this machine's temporary files), at a
+place given by its name. POSIX record locks are used, which
 network file systems understand too; where there are none (Windows), one lock stands for all runs.
 
 A *claim* is held by a `modhook run` for every run that it was asked for. A run is *computing* in the process that
@@ -15,11 +16,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from modhook.cube.store import local
+from modhook.cube.place import Place, Where, reason
+from modhook.cube.where import place_of
 from modhook.errors import CubeError
 
 if sys.platform != "win32":
@@ -30,48 +31,47 @@ _POLL = 0.2
 
 
 @contextlib.contextmanager
-def claim(path: str | Path, runs: Sequence[str] | None) -> Iterator[None]:
+def claim(path: Where, runs: Sequence[str] | None) -> Iterator[None]:
     """Hold the claim on some runs (`"seed=3, masks.beta=1e-05"`) of the cube at `path`; None means all there could be.
 
     Raises `CubeError` at once if another process has claimed one of them.
     """
-    with _held(local(path), "runs", runs, 0.0):
+    with _held(place_of(path), "runs", runs, 0.0):
         yield
 
 
 @contextlib.contextmanager
-def computing(path: str | Path, run: str | None, patience: float = 0.0) -> Iterator[None]:
+def computing(path: Where, run: str | None, patience: float = 0.0) -> Iterator[None]:
     """Be the one process that computes a run; None means that nobody computes any.
 
     Raises `CubeError` if another process still computes it after `patience` seconds.
     """
-    with _held(local(path), "work", None if run is None else [run], patience):
+    with _held(place_of(path), "work", None if run is None else [run], patience):
         yield
 
 
 @contextlib.contextmanager
-def _held(path: Path, kind: str, runs: Sequence[str] | None, patience: float) -> Iterator[None]:
-    file = path.with_name(f"{path.name}.{kind}.lock")
+def _held(place: Place, kind: str, runs: Sequence[str] | None, patience: float) -> Iterator[None]:
     until = time.monotonic() + patience
     if sys.platform == "win32":
         try:
-            with FileLock(file, timeout=patience):
+            with FileLock(place.lock_file(kind), timeout=patience):
                 yield
         except Timeout:
-            raise _taken(path, None) from None
+            raise _taken(place, None) from None
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file = place.lock_file(kind)
         # Closing any descriptor of a file frees all locks of this process on it: each kind has a file of its own.
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise CubeError(f"{path.parent} cannot be written: {error.strerror or error}; use another --out.") from error
+        raise CubeError(f"the locks of {place} cannot be made: {reason(error)}; use another --out.") from error
     try:
         for run in [None] if runs is None else runs:
             start, length = (0, 0) if run is None else (_place(run), 1)  # length 0: to the end of all files
             while not _locked(descriptor, start, length):
                 if time.monotonic() >= until:
-                    raise _taken(path, run)
+                    raise _taken(place, run)
                 time.sleep(_POLL)
         yield
     finally:
@@ -90,8 +90,8 @@ def _place(run: str) -> int:
     return int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "little") >> 2
 
 
-def _taken(path: Path, run: str | None) -> CubeError:
+def _taken(place: Place, run: str | None) -> CubeError:
     what = "a run" if run is None else f"the run {run}"
     return CubeError(
-        f"{what} of {path} is being computed by another modhook run; wait for it, choose other runs with --only, or use another --out."
+        f"{what} of {place} is being computed by another modhook run; wait for it, choose other runs with --only, or use another --out."
     )

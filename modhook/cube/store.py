@@ -1,112 +1,175 @@
-"""Where a cube lies, and reading it so that damage is noticed and named."""
+"""Reading and writing a cube's store so that damage is noticed and named, and so is a storage that fails."""
 
 from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import zarr
 from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import LocalStore, WrapperStore
+from zarr.core.sync import sync
+from zarr.storage import WrapperStore
 
-from modhook.cube.plan import FORMAT
-from modhook.errors import CubeError
+from modhook.cube.metadata import ROOT, Draft, nodes_of, parsed
+from modhook.cube.place import Place
+from modhook.errors import CubeError, ModhookError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
 
 _CHUNK = re.compile(r"(?P<array>.+)/c(?:/\d+)*")
+_READ = "cannot be read: {reason}; check the connection and your permission, then give the same command again."
+_WRITE = (
+    "cannot be written: {reason}; every stage that was finished before is safe there: mend that (space, permission, "
+    "connection), then give the same command again and it continues."
+)
 
 
-class CheckedStore(WrapperStore["Store"]):
-    """A store that checks the crc32c at the end of every chunk and says which variable and file is damaged.
+class StorageStore(WrapperStore["Store"]):
+    """A store whose failures (no space, no permission, connection cut) become one sentence.
 
-    zarr checks as well, but its message names neither. Arrays without a checksum, which others may have added, are left alone.
+    Only what the storage itself raises is turned into a `StorageError`; a defect stays what it is.
     """
 
-    def __init__(self, store: Store, where: str) -> None:
+    def __init__(self, store: Store, place: Place) -> None:
         super().__init__(store)
-        self._where = where
-        self._has_checksum: dict[str, bool] = {}
+        self.place = place
+
+    def _with_store(self, store: Store) -> StorageStore:
+        return StorageStore(store, self.place)
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return the bytes of one key."""
+        self.place.guard(key)
+        with self.place.failures(_READ):
+            return await super().get(key, prototype, byte_range)
+
+    async def exists(self, key: str) -> bool:
+        """Return whether a key is there."""
+        self.place.guard(key)
+        with self.place.failures(_READ):
+            return await super().exists(key)
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write one key."""
+        self.place.guard(key)
+        with self.place.failures(_WRITE):
+            try:
+                await super().set(key, value)
+            except FileNotFoundError as error:  # the folder or the bucket has gone
+                raise OSError(str(error)) from error
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write one key unless it is there."""
+        if not await self.exists(key):
+            await self.set(key, value)
+
+    async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
+        for key, value in values:
+            await self.set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Delete one key."""
+        self.place.guard(key)
+        with self.place.failures(_WRITE):
+            await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete everything below a prefix."""
+        self.place.guard(prefix)
+        with self.place.failures(_WRITE):
+            await super().delete_dir(prefix)
+
+
+class CheckedStore(StorageStore):
+    """The store of a cube: its checked root, and chunks that are checked as they are read.
+
+    The crc32c at the end of every chunk is checked here, because zarr's message names neither variable nor file. Arrays
+    without a checksum, which others may have added, are left alone. The root is read once: what was checked is what is used.
+    """
+
+    def __init__(self, store: Store, place: Place, root: bytes, document: dict[str, Any]) -> None:
+        super().__init__(store, place)
+        self.document = document
+        """The root's metadata, checked."""
+        self._root = root
+        nodes = (nodes_of(document) or {}).items()
+        self._has_checksum = {n: _ends_with_checksum(m) for n, m in nodes if m.get("node_type") == "array"}
+        self._labels = {n for n, m in nodes if m.get("dimension_names") == [n.rpartition("/")[2]]}
 
     def _with_store(self, store: Store) -> CheckedStore:
-        return CheckedStore(store, self._where)
+        return CheckedStore(store, self.place, self._root, self.document)
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return the bytes of one key. Raises `CubeError` for a chunk whose checksum does not fit."""
+        if key == ROOT and byte_range is None:
+            return prototype.buffer.from_bytes(self._root)
         value = await super().get(key, prototype, byte_range)
         chunk = _CHUNK.fullmatch(key)
-        if value is None or byte_range is not None or chunk is None or not await self._checked(chunk["array"]):
+        if byte_range is not None or chunk is None or not await self._checked(chunk["array"]):
             return value
+        if value is None:
+            if chunk["array"] not in self._labels:
+                return None  # never written
+            raise CubeError(
+                f"{self.place} is damaged: the labels of {chunk['array']} cannot be read, {self.place}/{key} is missing; "
+                "restore that file from a copy, or run the study again into a new folder."
+            )
         data = value.to_bytes()
         if len(data) < 4 or google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:]:
             raise CubeError(
-                f"{self._where} is damaged: {chunk['array']} cannot be read, the checksum of {self._where}/{key} is wrong; "
+                f"{self.place} is damaged: {chunk['array']} cannot be read, the checksum of {self.place}/{key} is wrong; "
                 "restore that file from a copy, or run the study again into a new folder."
             )
         return value
 
     async def _checked(self, array: str) -> bool:
-        if array not in self._has_checksum:
+        if array not in self._has_checksum:  # not listed in the root (yet)
             found = await super().get(f"{array}/zarr.json", default_buffer_prototype())
             try:
-                codecs = json.loads(found.to_bytes())["codecs"] if found is not None else []
-            except (ValueError, KeyError):
-                codecs = []
-            self._has_checksum[array] = bool(codecs) and codecs[-1].get("name") == "crc32c"
+                self._has_checksum[array] = found is not None and _ends_with_checksum(json.loads(found.to_bytes()))
+            except ValueError:
+                self._has_checksum[array] = False
         return self._has_checksum[array]
 
-
-def local(path: str | Path) -> Path:
-    """Return the absolute path of a cube. Raises `CubeError` for a URL."""
-    if "://" in str(path):
-        raise CubeError(f"{path} is a URL; cubes are read and written in local folders only, copy it first.")
-    return Path(path).absolute()
+    def has(self, key: str) -> bool:
+        """Return whether a key is there."""
+        return bool(sync(self.exists(key)))
 
 
-def open_store(path: str | Path, *, read_only: bool) -> CheckedStore:
-    """Return the store at `path` after checking that it is a modhook cube. Raises `CubeError`."""
-    path = local(path)
-    if not path.exists():
-        raise CubeError(f"there is no cube at {path}; run the study first, or check the name.")
-    root = path / "zarr.json"
-    if not path.is_dir() or not root.is_file():
-        raise CubeError(
-            f"{path} is not a modhook cube; give a folder that modhook run has written, such as results/scan.zarr."
-        )
+def open_store(place: Place, *, read_only: bool, sealed: bool = True) -> CheckedStore:
+    """Return the store at a place after checking that it is a modhook cube. Raises `CubeError`, `StorageError`.
+
+    `sealed` says whether the checksum of the metadata must fit.
+    """
     try:
-        document = json.loads(root.read_bytes())
-        attributes = document["attributes"]
-    except OSError as error:
-        raise CubeError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError) as error:
+        root = place.read(ROOT)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if not place.exists():
+            raise CubeError(f"there is no cube at {place}; run the study first, or check the name.") from error
         raise CubeError(
-            f"{path} is damaged: its file zarr.json cannot be read; restore that file from a copy."
+            f"{place} is not a modhook cube; give a folder that modhook run has written, such as results/scan.zarr."
         ) from error
-    if not isinstance(attributes, dict) or "modhook_format" not in attributes:
-        raise CubeError(f"{path} is a zarr store but not a modhook cube; give a folder that modhook run has written.")
-    if attributes["modhook_format"] != FORMAT:
-        raise CubeError(
-            f"{path} is a cube of format {attributes['modhook_format']}, written by modhook {attributes.get('modhook_version')}, "
-            f"but this modhook reads format {FORMAT}; use that version of modhook."
-        )
-    if not document.get("consolidated_metadata") or not isinstance(attributes.get("modhook_run_dims"), list):
-        raise CubeError(
-            f"{path} is damaged: its file zarr.json lacks the list of all variables; restore that file from a copy."
-        )
-    return CheckedStore(LocalStore(path, read_only=read_only), str(path))
+    return CheckedStore(place.store(read_only=read_only), place, root, parsed(root, str(place), sealed=sealed))
 
 
-def open_root(store: CheckedStore, where: Path) -> zarr.Group:
+def open_root(store: CheckedStore | Draft, place: Place, *, writable: bool) -> zarr.Group:
     """Return the root group with its consolidated metadata. Raises `CubeError` if they cannot be understood."""
-    mode: Any = "r" if store.read_only else "r+"
+    mode: Any = "r+" if writable else "r"
     try:
         return zarr.open_group(store, mode=mode, zarr_format=3, use_consolidated=True)
-    except CubeError:
+    except ModhookError:
         raise
     except Exception as error:  # whatever zarr stumbles over in a damaged file
-        raise CubeError(f"{where} is damaged: its file zarr.json cannot be understood ({error}).") from error
+        raise CubeError(f"{place} is damaged: its file zarr.json cannot be understood ({error}).") from error
+
+
+def _ends_with_checksum(metadata: Any) -> bool:
+    codecs = metadata.get("codecs") if isinstance(metadata, dict) else None
+    last = codecs[-1] if isinstance(codecs, list) and codecs else None
+    return isinstance(last, dict) and last.get("name") == "crc32c"

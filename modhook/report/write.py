@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from modhook.cube import open_cube
+from modhook.cube import Where, beside, open_cube, place_of
 from modhook.errors import UserError
 from modhook.manager import Plugins
 from modhook.report.collect import collect
 from modhook.report.render import render
 
 
-def report_path(cube: Path) -> Path:
-    """Return where a cube's report goes by default: `scan-report.html` beside `scan.zarr`."""
-    cube = Path(cube).absolute()
-    return cube.with_name(cube.name.removesuffix(".zarr") + "-report.html")
+def report_path(cube: Where) -> Path:
+    """Return where a cube's report goes by default: `scan-report.html` beside `scan.zarr`, or here if that is at a URL."""
+    return beside(cube, "-report.html").absolute()
 
 
-def write_report(cube: Path, out: Path | None, plugins: Plugins) -> Path:
+def write_report(cube: Where, out: Path | None, plugins: Plugins) -> Path:
     """Write the report of a cube, finished or not, and return its path. Two reports of one cube are the same bytes.
 
     Args:
-        cube: the cube's folder.
+        cube: the cube's folder, or its URL.
         out: the file, which ends in `.html`; None for `report_path`.
         plugins: whose figures are drawn.
 
@@ -34,12 +33,13 @@ def write_report(cube: Path, out: Path | None, plugins: Plugins) -> Path:
         raise UserError(f"the report is an HTML file, but --out {path} does not end in .html; give it that ending.")
     if path.is_dir():
         raise UserError(f"the report cannot be written to {path}, which is a folder; name a file in it with --out.")
-    source = Path(cube).absolute()
+    place = place_of(cube)
+    source = place.path if isinstance(place.path, Path) else Path(place.name)
     if source in path.absolute().parents:
         raise UserError(
             f"the report cannot be written to {path}, which is inside the cube; name a file outside with --out."
         )
-    with open_cube(source) as tree:
+    with open_cube(place.path) as tree:
         page = render(collect(tree, source, plugins))
     partial = path.with_name(path.name + ".partial")
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from modhook.cube import Where, place_of
 from modhook.snapshot import PARTIAL, SUFFIX
 
 
@@ -22,9 +23,14 @@ class Checkpoints:
     folder: Path
 
     @classmethod
-    def of(cls, cube: Path) -> Checkpoints:
-        """Return the checkpoints of the cube at this path."""
-        return cls(cube.with_name(f"{cube.name}.checkpoints"))
+    def of(cls, cube: Where) -> Checkpoints:
+        """Return the checkpoints of the cube at this path; those of a cube at a URL lie in the current folder."""
+        place = place_of(cube)
+        if isinstance(place.path, Path):
+            return cls(place.path.with_name(f"{place.name}.checkpoints"))
+        # Cubes of one name at two URLs have their own.
+        unique = hashlib.blake2b(place.path.encode(), digest_size=4).hexdigest()
+        return cls(Path(f"{place.name}-{unique}.checkpoints").absolute())
 
     def path(self, labels: Mapping[str, Any], stage: str) -> Path:
         """Return the file of one stage of one run, `seed=3,masks.beta=1e-05,add-0f3c9a21b7d4.safetensors`."""

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
 import torch
 
-from modhook.cube import Cube, claim, computing, create, open_for_writing, remove_leftovers, writer_lock
+from modhook.cube import (
+    Cube,
+    Where,
+    claim,
+    computing,
+    create,
+    is_url,
+    open_for_writing,
+    place_of,
+    remove_leftovers,
+    writer_lock,
+)
 from modhook.errors import CubeError, UserError, listing
 from modhook.interfaces import Task, Tracker
 from modhook.manager import Plugins
@@ -29,7 +39,8 @@ LAYOUT_PATIENCE = 600.0
 class Outcome:
     """What a `modhook run` did."""
 
-    path: Path
+    path: Where
+    """The cube: a path, or a URL."""
     computed: int
     """Stages computed now."""
     found: int
@@ -38,14 +49,15 @@ class Outcome:
     """One line per failed stage: run, stage and reason."""
 
 
-def cube_path(study: Study, out: Path) -> Path:
-    """Return where the study's cube is: `OUT/NAME.zarr`, or `OUT/NAME-VARIANT.zarr`."""
-    return out / f"{study.cube_name}.zarr"
+def cube_path(study: Study, out: Where) -> Where:
+    """Return where the study's cube is: `OUT/NAME.zarr`, or `OUT/NAME-VARIANT.zarr`; a URL if `out` is one."""
+    name = f"{study.cube_name}.zarr"
+    return (place_of(out) / name).path if is_url(out) else Path(out) / name
 
 
 def run_study(
     study: Study,
-    out: Path,
+    out: Where,
     plugins: Plugins,
     tracker: Tracker,
     *,
@@ -58,7 +70,7 @@ def run_study(
 
     Args:
         study: from `modhook.study.load`.
-        out: folder for the cube.
+        out: folder for the cube, a local path or a URL that fsspec understands.
         plugins: from `modhook.manager.plugins`.
         tracker: told about everything.
         only: coordinates that a run must have to be computed now, `{"seed": "3"}`.
@@ -68,6 +80,7 @@ def run_study(
 
     Raises:
         UserError: a mistake in the study, another study in the way, data or weights missing; nothing was written.
+        StorageError: the cube's place fails midway; finished stages are safe, and the same call continues.
     """
     threads = study.run.threads
     before = torch.get_num_threads()
@@ -82,7 +95,7 @@ def run_study(
 
 def _run(
     study: Study,
-    out: Path,
+    out: Where,
     plugins: Plugins,
     tracker: Tracker,
     only: dict[str, str],
@@ -92,12 +105,12 @@ def _run(
 ) -> Outcome:
     device = _device(study.run.device)
     path = cube_path(study, out)
-    if path.exists() and not fresh:
+    if place_of(path).exists() and not fresh:
         _same_study(path, open_for_writing(path), study)  # before any data are read
     prepared = prepare(study, plugins, _tasks(study, plugins))
     _check_batches(prepared)
     _check_weights(prepared, plugins)
-    _writable(out)
+    place_of(out).check_writable()
     runs = list(_runs(prepared, only))
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     with contextlib.ExitStack() as held:
@@ -161,27 +174,16 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".modhook-write-test"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"the output folder {out} is not writable ({error.strerror}); give another one with --out."
-        ) from error
-
-
-def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
+def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
     study = prepared.study
-    if fresh and path.exists():
+    place = place_of(path)
+    if fresh and place.exists():
         open_for_writing(path)  # refuses to delete what is no cube
-        shutil.rmtree(path)
+        place.remove()
     if fresh:
         Checkpoints.of(path).clear()
     data = {key: data_fingerprint(task) for key, task in _named_tasks(prepared).items()}
-    if not path.exists():
+    if not place.exists():
         return create(path, plan(prepared, range(1, study.study.seeds + 1), data))
     cube = open_for_writing(path)
     _same_study(path, cube, study)
@@ -203,7 +205,7 @@ def _open(path: Path, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube
     return cube
 
 
-def _tidy(path: Path) -> None:
+def _tidy(path: Where) -> None:
     """Remove what killed processes left half-written; not while others compute, whose files look the same."""
     with contextlib.suppress(CubeError), computing(path, None):
         remove_leftovers(path)
@@ -216,7 +218,7 @@ def _named_tasks(prepared: Prepared) -> dict[str, Task]:
     return {str(i): task for i, task in enumerate(distinct)}
 
 
-def _same_study(path: Path, cube: Cube, study: Study) -> None:
+def _same_study(path: Where, cube: Cube, study: Study) -> None:
     if changes := difference(cube.attrs["study"], resolved(study)):
         raise CubeError(
             f"{path} holds another study: {'; '.join(changes)}; give the study another name, use another --out, or --fresh to start over."

@@ -39,7 +39,7 @@ def test_plain_xarray_opens_an_empty_cube(cube: Cube) -> None:
         assert np.isnan(tree[name].values).all(), name
     assert (tree["runs/status"].values == 0).all()
     assert tree.attrs["study"] == {"name": "small"}
-    assert tree.attrs["modhook_format"] == 1
+    assert tree.attrs["modhook_format"] == 2
 
 
 def test_every_group_has_the_runs_coordinates(cube: Cube) -> None:
@@ -132,10 +132,17 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, plan: MakePlan) -> None
         create(tmp_path / "file" / "a.zarr", plan())
 
 
-def test_urls_are_refused(plan: MakePlan) -> None:
-    """A URL does not become a local folder with a strange name."""
-    with pytest.raises(CubeError, match="is a URL"):
-        create("s3://bucket/a.zarr", plan())
+@pytest.mark.parametrize(
+    "url",
+    ["memory://", "memory://a/../b", "memory://a/%2e%2E/b", "memory://a%2Fb", "memory://a/./b", "memory://a?b", "memory://a\\b",
+     "memory://a\nb", "zip://a.zarr::file:///x.zip", "nonsense://a/b", Path("memory://a/b")],
+)  # fmt: skip
+def test_urls_that_are_no_place(plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A URL that leads upwards, hides a separator or that nothing understands is refused, and makes no local folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CubeError, match=r"URL|nonsense"):
+        create(url, plan())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -228,12 +235,12 @@ def test_opening_what_is_no_cube(tmp_path: Path, cube: Cube) -> None:
     newer = tmp_path / "newer.zarr"
     cube.path.rename(newer)
     text = (newer / "zarr.json").read_text()
-    (newer / "zarr.json").write_text(text.replace('"modhook_format": 1', '"modhook_format": 2'))
+    (newer / "zarr.json").write_text(text.replace('"modhook_format": 2', '"modhook_format": 3'))
     cases = {
         "none.zarr": "there is no cube",
         ".": "is not a modhook cube",
         "other.zarr": "but not a modhook cube",
-        "newer.zarr": "of format 2",
+        "newer.zarr": "of format 3",
     }
     for name, message in cases.items():
         for opened in (open_cube, open_for_writing):
