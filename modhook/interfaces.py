@@ -220,7 +220,14 @@ class Figure(ABC):
 
 
 class Tracker:
-    """Receives the events of a run's life. Every method may be left as it is."""
+    """Receives the events of a run's life. Every method may be left as it is.
+
+    A tracker that cannot work here (a package is missing) raises `UserError` when it is made, before anything is computed;
+    one that raises later is left out from then on, and said to have failed.
+    """
+
+    def place(self, cube: str) -> None:
+        """Told first of all: where the cube is. Logs go beside it."""
 
     def study_started(self, name: str, runs: int) -> None:
         """A study of `runs` runs begins."""

@@ -51,6 +51,13 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="How often a running stage is kept, instead of the study's [run] checkpoint_every (300); 0: after every step.",
 )
+@click.option(
+    "--tracker",
+    "trackers",
+    metavar="NAME",
+    multiple=True,
+    help="Tell this tracker too: tensorboard, wandb, ... (see modhook list trackers). May be repeated.",
+)
 @click.option("--retry-failed", is_flag=True, help="Compute failed stages and analyses again.")
 @click.option("--fresh", is_flag=True, help="Delete the study's cube and start over; asks first.")
 @click.option("--yes", is_flag=True, help="Do not ask (needed with --fresh where there is no terminal).")
@@ -64,6 +71,7 @@ def run_command(
     scheduler: str | None,
     device: str | None,
     checkpoint_every: float | None,
+    trackers: tuple[str, ...],
     retry_failed: bool,
     fresh: bool,
     yes: bool,
@@ -80,6 +88,7 @@ def run_command(
     from modhook.manager import plugins
     from modhook.run import run_study
     from modhook.run.drive import cube_path
+    from modhook.run.trackers import also_tracked, make_trackers
     from modhook.study import load
 
     installed = plugins()
@@ -95,13 +104,14 @@ def run_command(
         ],
         plugins=installed,
     )
+    loaded = also_tracked(loaded, trackers)
     path = cube_path(loaded, out)
     if fresh and place_of(path).exists() and not yes:
         if not sys.stdin.isatty():
             raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
         click.confirm(f"Delete {path} and start over?", abort=True)
     chosen = dict(_pair(text) for text in only)
-    tracker = installed.load("trackers", "progress")()
+    tracker = make_trackers(loaded.run.trackers, installed, str(path))
     outcome = run_study(
         loaded,
         out,
@@ -122,6 +132,8 @@ def run_command(
     click.echo(f"{outcome.computed} stages computed{had}; the cube is {outcome.path}")
     for line in outcome.failed:
         click.echo(f"Failed: {line}", err=True)
+    for line in tracker.failures:
+        click.echo(f"Warning: {line}", err=True)
     return 1 if outcome.failed else 0
 
 

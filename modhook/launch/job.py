@@ -18,6 +18,7 @@ from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
 from modhook.run.layout import prepare, versions
 from modhook.run.one import Done, Run, Work, compute_run
+from modhook.run.trackers import make_trackers
 from modhook.study import Study, points
 
 # Runs set torch's global random state: two of them never share a process at the same time.
@@ -56,14 +57,18 @@ def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refus
     with _ONE:
         before = torch.get_num_threads()
         torch.set_num_threads(job.threads)
-        tracker = Relay(say)
+        tracker: Tracker = Tracker()
         try:
+            # What a person sees is told at a distance; logs are written here.
+            logs = [name for name in job.study.run.trackers if name != "progress"]
+            tracker = make_trackers(logs, plugins(), job.path, relay=Relay(say))
             return compute_run(_work(job, tracker), run)
         except ModhookError as error:
             return Refused(str(error), isinstance(error, UserError))
         except OSError as error:
             return Refused(f"{job.path} cannot be written: {error.strerror or error}", False)
         finally:
+            tracker.close()
             torch.set_num_threads(before)
 
 

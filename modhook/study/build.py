@@ -69,6 +69,7 @@ def build(
     masks = MasksSection(steps=1) if left_out else _section(MasksSection, "masks", table, problems)  # steps: unused
     analyses = _analyses(table.get("analyses", {}), plugins, problems)
     run = _section(RunSection, "run", table, problems)
+    _check_trackers(run, plugins, problems)
     sampler = _plugin_of("samplers", MasksSection, "masks", "sampler", table, plugins, problems)
     if train and protocol:
         _check_training(train, protocol, table, file, problems)
@@ -142,6 +143,14 @@ def _check_training(
             problems.add(
                 ("train", "weights"), f"there is no file {str(target)!r}; the name is relative to the study file"
             )
+
+
+def _check_trackers(run: RunSection | None, plugins: Plugins, problems: Problems) -> None:
+    for n, name in enumerate(run.trackers if run else ()):
+        path = ("run", "trackers", n)
+        plugin_class("trackers", name, path, plugins, problems)
+        if run and name in run.trackers[:n]:
+            problems.add(path, f"{written(name)} is there already")
 
 
 def _check_groups(train: TrainSection, masks: MasksSection, problems: Problems) -> None:

@@ -97,9 +97,10 @@ class MasksSection:
 class RunSection:
     """`[run]`: where it runs. `threads` is per worker; None means all cores.
 
-    A checkpoint is written every `checkpoint_every` seconds; 0 means after every step.
+    A checkpoint is written every `checkpoint_every` seconds; 0 means after every step. `trackers` are told how the runs go.
     """
 
     threads: Count | None = None
     device: Device = "cpu"
     checkpoint_every: NotNegative = 300.0
+    trackers: tuple[Name, ...] = ("progress",)

@@ -228,5 +228,7 @@ def modhook_protocols() -> list[Spec]:
 def modhook_trackers() -> list[Spec]:
     """Who is told how a run goes."""
     return [
-        Spec("progress", "A progress bar in a terminal, plain lines elsewhere", f"{_HERE}.trackers.progress:Progress")
+        Spec("progress", "A progress bar in a terminal, plain lines elsewhere", f"{_HERE}.trackers.progress:Progress"),
+        Spec("tensorboard", "TensorBoard logs beside the cube", f"{_HERE}.trackers.tensorboard:TensorBoard"),
+        Spec("wandb", "Weights & Biases, online or offline", f"{_HERE}.trackers.wandb:WandB"),
     ]

@@ -14,7 +14,7 @@ from annotated_types import Ge, Interval, MinLen, MultipleOf
 
 from modhook.errors import StudyError, UserError
 from modhook.hookspecs import Spec
-from modhook.interfaces import Analysis, Model, Protocol, Sampler, Stage, Task
+from modhook.interfaces import Analysis, Model, Protocol, Sampler, Stage, Task, Tracker
 from modhook.manager import Entry, Plugins
 from modhook.study import Study, load
 
@@ -122,6 +122,10 @@ class Posthoc(Protocol):
         raise AssertionError("a check runs nothing")
 
 
+class Quiet(Tracker):
+    """Says nothing."""
+
+
 class Together(Posthoc):
     """Weights and masks together: no base training."""
 
@@ -197,6 +201,7 @@ def toys() -> Plugins:
             _entry("protocols", "posthoc", "Posthoc"),
             _entry("protocols", "together", "Together"),
             _entry("analyses", "sharing", "Sharing"),
+            _entry("trackers", "progress", "Quiet"),
         ],
         [],
     )

@@ -1,0 +1,63 @@
+"""Several trackers as one. What a tracker does wrong never harms a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from modhook.interfaces import Tracker
+from modhook.manager import Plugins
+from modhook.study import Study
+
+EVENTS = tuple(name for name, found in vars(Tracker).items() if callable(found) and not name.startswith("_"))
+
+
+def also_tracked(study: Study, names: Iterable[str]) -> Study:
+    """Return the study with further trackers."""
+    every = dict.fromkeys((*study.run.trackers, *names))
+    return attrs.evolve(study, run=attrs.evolve(study.run, trackers=tuple(every)))
+
+
+def make_trackers(names: Iterable[str], plugins: Plugins, cube: str, **others: Tracker) -> Trackers:
+    """Return the named trackers, and others, as one, told where the cube is. Raises `UserError`, `PluginError`."""
+    made = Trackers({**others, **{name: plugins.load("trackers", name)() for name in names}})
+    made.place(cube)
+    return made
+
+
+class Trackers(Tracker):
+    """Passes every event on to several trackers, in order.
+
+    A tracker that raises is left out from then on, and the others are told; results do not depend on it.
+
+    Attributes:
+        failures: one sentence per tracker that failed.
+    """
+
+    def __init__(self, trackers: Mapping[str, Tracker]) -> None:
+        self.failures: list[str] = []
+        self._trackers = dict(trackers)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                getattr(tracker, event)(*arguments)
+            except Exception as error:
+                del self._trackers[name]
+                said = str(error).strip().partition("\n")[0]
+                text = f"the tracker {name!r} failed ({type(error).__name__}: {said}) and is left out from here on"
+                self.failures.append(f"{text}; the cube has everything.")
+                self._tell("message", text)
+
+
+def _passing_on(event: str) -> Callable[..., None]:
+    def tell(self: Trackers, *arguments: Any) -> None:
+        self._tell(event, *arguments)
+
+    return tell
+
+
+for _event in EVENTS:
+    setattr(Trackers, _event, _passing_on(_event))

@@ -1,0 +1,243 @@
+"""Trackers: what reaches TensorBoard and Weights & Biases, and what a tracker's failure does."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import modhook.manager
+from modhook import Tracker
+from modhook.cube import open_cube
+from modhook.errors import UserError
+from modhook.hookspecs import Spec
+from modhook.manager import Entry, Plugins, plugins
+from modhook.run.trackers import Trackers
+from modhook_plugins.trackers.places import beside, plain
+
+Run = Callable[..., tuple[int, str, str]]
+STUDY = """
+[study]
+name = "told"
+seeds = 2
+[task]
+name = "addmul"
+train_size = 200
+valid_size = 30
+[model]
+name = "fnn"
+hidden = [8]
+[train]
+steps = 4
+batch = 16
+[masks]
+steps = 3
+lr = 0.8
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study file."""
+    path = tmp_path / "told.toml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process: returns exit code, output, errors."""
+    from modhook.cli import main
+
+    def command(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return int(stop.value.code or 0), out, err
+
+    return command
+
+
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # of what TensorBoard imports
+def test_tensorboard_holds_what_the_cube_holds(study: Path, tmp_path: Path, run: Run) -> None:
+    """Every run's log, read back by TensorBoard itself, has the cube's losses, norms, densities and scores at their steps."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    code, _, err = run("run", study, "--out", tmp_path, "--tracker", "tensorboard")
+    assert code == 0, err
+    cube = open_cube(tmp_path / "told.zarr")
+    for seed in (1, 2):
+        log = accumulator.EventAccumulator(str(tmp_path / "told-tensorboard" / f"seed={seed}")).Reload()
+        curves = {tag: [(e.step, e.value) for e in log.Scalars(tag)] for tag in log.Tags()["scalars"]}
+        history, scores = cube["history"].sel(seed=seed), cube["scores"]["accuracy"].sel(seed=seed)
+        expected: dict[str, list[tuple[int, float]]] = {}
+        for name in ("loss", "gradient_norm"):
+            values = history[f"train_{name}"].values.tolist()
+            expected[f"unmasked/{name}"] = list(zip(range(1, 5), values, strict=True))
+        for stage in ("control", "add", "mul"):
+            for name in ("loss", "gradient_norm", "density"):
+                expected[f"{stage}/{name}"] = list(
+                    zip((1, 2, 3), history[name].sel(stage=stage).values.tolist(), strict=True)
+                )
+        for stage in ("unmasked", "control", "add", "mul"):
+            for split in ("iid", "add", "mul"):
+                last = 4 if stage == "unmasked" else 3
+                expected[f"{stage}/accuracy/{split}"] = [(last, float(scores.sel(stage=stage, split=split)))]
+        assert set(curves) == set(expected)
+        for tag, points in expected.items():
+            assert [step for step, _ in curves[tag]] == [step for step, _ in points]
+            assert [value for _, value in curves[tag]] == pytest.approx([value for _, value in points], rel=1e-6)
+
+
+def records(log: bytes) -> Iterator[bytes]:
+    """Yield the records of a W&B file: LevelDB's log format (blocks of 32 KiB; checksum, length, kind) after 7 bytes."""
+    at, parts = 7, b""
+    while at < len(log):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", log, at)
+        parts, at = parts + log[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+
+
+def test_wandb_offline(study: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, without a network or an account, one W&B run per run of the study is written beside the cube."""
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    code, _, err = run("run", study, "--out", tmp_path, "--tracker", "wandb")
+    assert code == 0, err
+    assert "failed" not in err
+    found = {}
+    for file in (tmp_path / "told-wandb").rglob("*.wandb"):
+        name, logged = "", {}
+        for data in records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            name = record.run.display_name or name
+            logged |= {"/".join(i.nested_key) or i.key: float(i.value_json) for i in record.history.item}
+        found[name] = logged
+    assert set(found) == {"seed=1", "seed=2"}
+    cube = open_cube(tmp_path / "told.zarr")
+    for seed in (1, 2):
+        for stage in ("control", "add", "mul"):
+            density = float(cube["history"]["density"].sel(seed=seed, stage=stage, step=3))
+            assert found[f"seed={seed}"][f"{stage}/density"] == pytest.approx(density)
+            score = float(cube["scores"]["accuracy"].sel(seed=seed, stage=stage, split="add"))
+            assert found[f"seed={seed}"][f"{stage}/accuracy/add"] == pytest.approx(score)
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_package_is_said_before_anything(
+    name: str, study: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the tracker's package, one sentence names the extra to install, and nothing is computed or deleted."""
+    for module in [m for m in sys.modules if m.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type] # Python's own way to say: not there
+    code, _, err = run("run", study, "--out", tmp_path / "out", "--tracker", name)
+    assert (code, f'pip install "modhook[{name}]"' in err) == (2, True), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_trackers_are_named(study: Path, tmp_path: Path, run: Run) -> None:
+    """A misspelt tracker, on the command line or in the study, is answered with the nearest valid one."""
+    code, _, err = run("run", study, "--out", tmp_path / "out", "--tracker", "tensorbord")
+    assert (code, "unknown tracker 'tensorbord' (did you mean 'tensorboard'?)" in err) == (2, True)
+    study.write_text(STUDY + '[run]\ntrackers = ["progres", "wandb", "wandb"]\n')
+    code, _, err = run("check", study)
+    assert code == 2
+    assert "run.trackers[0]: unknown tracker 'progres' (did you mean 'progress'?)" in err
+    assert 'run.trackers[2]: "wandb" is there already' in err
+
+
+class Breaks(Tracker):
+    """Fails at the second step of every stage."""
+
+    told = 0
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Count, then fail."""
+        type(self).told += 1
+        if step == 2:
+            raise OSError("disk full")
+
+
+def test_a_tracker_that_fails_costs_nothing(
+    study: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out and said so, at once and at the end; every stage is computed, to the same numbers."""
+    monkeypatch.setitem(sys.modules, "breaking_tracker", sys.modules[__name__])
+    entries = [e for kind in modhook.manager.KINDS for e in plugins().entries(kind)]
+    breaks = Entry("trackers", Spec("breaks", "for a test", "breaking_tracker:Breaks"), "modhook-breaks")
+    found = Plugins([*entries, breaks], [])
+    monkeypatch.setattr(modhook.manager, "plugins", lambda: found)
+    study.write_text(STUDY + '[run]\ntrackers = ["breaks", "progress"]\n')
+    code, out, err = run("run", study, "--out", tmp_path / "one")
+    assert (code, "8 stages computed" in out) == (0, True)
+    assert Breaks.told == 2
+    said = "the tracker 'breaks' failed (OSError: disk full) and is left out from here on"
+    assert err.count(said) == 2
+    assert err.strip().endswith(f"Warning: {said}; the cube has everything.")
+    assert run("run", study, "--out", tmp_path / "two", "--set", 'run.trackers=["progress"]')[0] == 0
+    one, two = open_cube(tmp_path / "one/told.zarr"), open_cube(tmp_path / "two/told.zarr")
+    assert one["history"].to_dataset().identical(two["history"].to_dataset())
+
+
+def test_every_event_reaches_every_tracker() -> None:
+    """The tracker of trackers passes on every method that a tracker has; Ctrl-C goes through."""
+    seen: list[str] = []
+
+    class Spy(Tracker):
+        def __getattribute__(self, name: str) -> Any:
+            seen.append(name)
+            return super().__getattribute__(name)
+
+    both = Trackers({"a": Spy(), "b": Spy()})
+    public = [n for n in vars(Tracker) if not n.startswith("_")]
+    places = {
+        "step": (1, {}),
+        "stage_finished": ("s", {}),
+        "stage_started": ("s", 1),
+        "study_started": ("s", 1),
+        "close": (),
+    }
+    for name in public:
+        getattr(both, name)(*places.get(name, ("text",)))
+    assert [n for n in seen if not n.startswith("_")] == [n for name in public for n in (name, name)]
+    assert both.failures == []
+
+    class Stopped(Tracker):
+        def message(self, text: str) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trackers({"a": Stopped()}).message("x")
+
+
+def test_places() -> None:
+    """Logs lie beside a local cube and in the current directory for a remote one; a label becomes one folder."""
+    assert beside("results/scan.zarr", "wandb") == Path("results/scan-wandb")
+    assert beside("s3://bucket/runs/scan.zarr", "wandb") == Path("scan-wandb")
+    assert plain("seed=3, masks.beta=1e-05, task.sets=a/b") == "seed=3_masks.beta=1e-05_task.sets=a_b"
+
+
+def test_user_errors_of_a_tracker_in_place_are_failures() -> None:
+    """What a tracker raises after it was made never stops a run, whatever its type."""
+
+    class Refuses(Tracker):
+        def place(self, cube: str) -> None:
+            raise UserError("not here")
+
+    both = Trackers({"refuses": Refuses()})
+    both.place("x.zarr")
+    assert both.failures == [
+        "the tracker 'refuses' failed (UserError: not here) and is left out from here on; the cube has everything."
+    ]
