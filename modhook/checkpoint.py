@@ -67,8 +67,11 @@ class Keeper:
     _broken: bool = attrs.field(default=False, init=False)
 
     @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """Restore what the file holds; within, step loops of this thread are kept by this keeper."""
+    def active(self, keep: bool = True) -> Iterator[None]:
+        """Restore what the file holds; within, step loops of this thread are kept by this keeper, unless not to `keep`."""
+        if not keep:
+            yield
+            return
         self._restore()
         self._due = time.monotonic() + self.every
         token = _ACTIVE.set(self)

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from modhook import __version__
+from modhook.cli import ranks
 from modhook.cli.check import check_command
 from modhook.cli.inspect import inspect_command
 from modhook.cli.list import list_command
@@ -88,4 +89,5 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    if ranks.speaks():
+        click.echo(text, err=True)

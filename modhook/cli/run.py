@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from modhook.cli import ranks
 from modhook.cli.where import WherePath
 from modhook.errors import UserError
 
@@ -92,7 +93,7 @@ def run_command(
     from modhook.study import load
 
     installed = plugins()
-    for broken in installed.broken:
+    for broken in installed.broken if ranks.speaks() else ():
         click.echo(f"Warning: {broken}", err=True)
     loaded = load(
         study,
@@ -111,17 +112,27 @@ def run_command(
             raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
         click.confirm(f"Delete {path} and start over?", abort=True)
     chosen = dict(_pair(text) for text in only)
-    tracker = make_trackers(loaded.run.trackers, installed, str(path))
-    outcome = run_study(
-        loaded,
-        out,
-        installed,
-        tracker,
-        only=chosen,
-        fresh=fresh,
-        retry_failed=retry_failed,
-        spread=_spread(workers, scheduler),
-    )
+    if ranks.several() and (workers or scheduler):
+        raise UserError(
+            "torchrun spreads one run over ranks, --workers and --scheduler several runs: give one of them."
+        )
+    from modhook.launch.ranks import joined
+
+    with joined(ranks.several(), loaded.run.device, loaded.masks.executor):
+        tracker = make_trackers(loaded.run.trackers if ranks.speaks() else (), installed, str(path))
+        outcome = run_study(
+            loaded,
+            out,
+            installed,
+            tracker,
+            only=chosen,
+            fresh=fresh,
+            retry_failed=retry_failed,
+            spread=_spread(workers, scheduler),
+        )
+    code = 1 if outcome.failed else 0
+    if not ranks.speaks():
+        return code
 
     from modhook.cube import open_cube
     from modhook.tables import print_tables
@@ -134,7 +145,7 @@ def run_command(
         click.echo(f"Failed: {line}", err=True)
     for line in tracker.failures:
         click.echo(f"Warning: {line}", err=True)
-    return 1 if outcome.failed else 0
+    return code
 
 
 def _spread(workers: int | None, scheduler: str | None) -> Spread:

@@ -15,7 +15,7 @@ from modhook.interfaces import Sampler
 from modhook.masks import Masks
 from modhook.noise import generators
 from modhook.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
-from modhook.ranks import add_up, agree, share
+from modhook.ranks import add_up, agree, same, share
 from modhook.stacked import Stacked, prepare
 from modhook.workspace import Workspace
 
@@ -78,7 +78,7 @@ class MaskTrainer:
         """One optimiser step; None if the batch cannot be cut into K equal groups (an error if it is the first)."""
         items = batch_size(batch)
         if items % self.samples:
-            if self._started:
+            if self._started or self.stacked is not None:
                 return None
             raise UserError(
                 f"a batch of {items} items cannot be cut into {self.samples} equal groups, one per mask sample; "
@@ -92,7 +92,10 @@ class MaskTrainer:
             loss = self._backward(groups)
         except Exception as failure:
             error = failure
-        agree(error, self.learned[0].device)
+        agree(error)
+        if not self._started:
+            route = {} if self.stacked is None else self.stacked.report()
+            same(f"{route['route']} {route['islands']}" if route else None, "how they run the mask samples")
         loss = add_up(self.learned, loss)
         self._started = True
         self._regularise(items)

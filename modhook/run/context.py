@@ -22,6 +22,7 @@ from modhook.manager import plugins
 from modhook.masks import Masks
 from modhook.modes import in_mode
 from modhook.randomness import seeded
+from modhook.ranks import even, spread, together
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, in_order, train_subset
@@ -155,11 +156,12 @@ class RunContext:
         self.tracker.stage_started(name, steps)
         keeper = self._keeper(name, record)
         try:
-            with seeded(derive(self.seed, name, "torch")), keeper.active():
+            with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()):
                 yield record
-            require_finite(record.logits or {}, f"the logits of stage {name!r} for")
-            if record.keep_weights:
-                require_finite(self.model.state_dict(), f"the weights after stage {name!r} in")
+                require_finite(record.logits or {}, f"the logits of stage {name!r} for")
+                if record.keep_weights:
+                    require_finite(self.model.state_dict(), f"the weights after stage {name!r} in")
+            even(self.model.state_dict().values())  # base training may differ by a rounding error between machines
         except UserError:
             raise
         except Exception as error:

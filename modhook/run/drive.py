@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -24,11 +24,14 @@ from modhook.cube import (
 from modhook.errors import CubeError, UserError, listing
 from modhook.interfaces import Task, Tracker
 from modhook.manager import Plugins
+from modhook.ranks import rank, together
+from modhook.ranks import spread as ranks_share
 from modhook.run.build import build_model, build_task, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, data_fingerprint, items
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.one import PATIENCE, Run, Spread, Work, in_turn
+from modhook.run.ranked import RankedCube
 from modhook.study import Study, difference, points, resolved
 
 LAYOUT_PATIENCE = 600.0
@@ -103,32 +106,44 @@ def _run(
     retry: bool,
     spread: Spread,
 ) -> Outcome:
-    device = _device(study.run.device)
     path = cube_path(study, out)
-    if place_of(path).exists() and not fresh:
-        _same_study(path, open_for_writing(path), study)  # before any data are read
-    prepared = prepare(study, plugins, _tasks(study, plugins))
-    _check_batches(prepared)
-    _check_weights(prepared, plugins)
-    place_of(out).check_writable()
-    runs = list(_runs(prepared, only))
+    with together():
+        device = _device(study.run.device)
+        if place_of(path).exists() and not fresh:
+            _same_study(path, open_for_writing(path), study)  # before any data are read
+        prepared = prepare(study, plugins, _tasks(study, plugins))
+        _check_batches(prepared)
+        _check_weights(prepared, plugins)
+        runs = list(_runs(prepared, only))
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
-    with contextlib.ExitStack() as held:
-        with writer_lock(path, patience=LAYOUT_PATIENCE if only else 0.0):
-            held.enter_context(claim(path, None if fresh else [run.text for run in runs]))
-            if fresh:
-                with computing(path, None, PATIENCE):
-                    pass
-            cube = _open(path, prepared, fresh, tracker)
+    with _laid_out(out, path, prepared, runs, fresh, LAYOUT_PATIENCE if only else 0.0, tracker) as cube:
         tracker.study_started(study.study.name, len(runs))
-        work = Work(prepared, cube, plugins, tracker, device, retry)
-        finished = list(spread(work, runs))
-        _tidy(path)
+        finished = list(spread(Work(prepared, cube, plugins, tracker, device, retry), runs))
     computed, mistakes = sum(one.computed for one in finished), [one.mistake for one in finished if one.mistake]
     if mistakes and not computed:
         raise UserError(mistakes[0])
     failed = tuple(line for one in finished for line in one.failed)
     return Outcome(path, computed, sum(one.found for one in finished), (*failed, *mistakes))
+
+
+@contextlib.contextmanager
+def _laid_out(
+    out: Where, path: Where, prepared: Prepared, runs: Sequence[Run], fresh: bool, patience: float, tracker: Tracker
+) -> Iterator[Cube]:
+    """Lay out, grow or delete and open the cube, and hold the claim on runs. Under torchrun the first rank does it for all."""
+    with contextlib.ExitStack() as held:
+        with together():
+            if rank() == 0:
+                place_of(out).check_writable()
+                with writer_lock(path, patience):
+                    held.enter_context(claim(path, None if fresh else [run.text for run in runs]))
+                    if fresh:
+                        with computing(path, None, PATIENCE):
+                            pass
+                    cube = _open(path, prepared, fresh, tracker)
+        yield RankedCube(path) if ranks_share() else cube
+        if rank() == 0:
+            _tidy(path)
 
 
 def _tasks(study: Study, plugins: Plugins) -> list[Task]:

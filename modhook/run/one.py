@@ -14,6 +14,7 @@ from modhook.cube import Cube, computing
 from modhook.errors import RunError, UserError, listing
 from modhook.interfaces import Tracker
 from modhook.manager import Plugins
+from modhook.ranks import agreed, rank, spread, together
 from modhook.run.build import build_model
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.context import RunContext
@@ -95,14 +96,14 @@ def compute_run(work: Work, run: Run) -> Done:
     mistake = ""
     work.tracker.run_started(run.text)
     try:
-        with computing(work.cube.path, run.text, PATIENCE):
+        with computing(work.cube.path, run.text, PATIENCE) if rank() == 0 else contextlib.nullcontext():
             before = _clear(work, run)
             try:
                 _compute(work, run)
             except UserError as error:
                 mistake = f"{run.text}: {error}"
             except Exception as error:
-                if stops_the_study(error):
+                if stops_the_study(error) or (spread() and not agreed(error.__cause__ or error)):
                     raise
                 mark_failed(work.cube, run, _states(work, run)[0], reason_of(error))
     finally:
@@ -172,7 +173,8 @@ def _recorded(cube: Cube, name: str, labels: Mapping[str, Any]) -> Iterator[None
     """Write into the cube whether an analysis is done, or why it failed; the others go on."""
     reason, state = "", 1
     try:
-        yield
+        with together():
+            yield
     except UserError:
         raise
     except Exception as error:

@@ -62,4 +62,4 @@ def test_ranks_learn_what_one_process_learns(tmp_path: Path, size: int) -> None:
                 torch.testing.assert_close(found[name], logit, rtol=0, atol=1e-9)
     messages = [(tmp_path / f"{rank}.txt").read_text() for rank in range(size)]
     assert "broken on purpose" in messages[1]
-    assert "another rank stopped" in messages[0]
+    assert messages[0] == "rank 1 stopped: ValueError: broken on purpose"

@@ -1,0 +1,65 @@
+"""One run shared by the ranks of torchrun, with real processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from modhook.cube import open_cube
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def ranks(start: Start, *arguments: str | Path, **environment: str) -> list[tuple[int, str, str]]:
+    """Start two ranks with the variables that torchrun sets; return exit codes, output and errors."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", **environment}
+    processes = [start(*arguments, RANK=str(r), LOCAL_RANK=str(r), **shared) for r in range(2)]
+    said = [process.communicate() for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
+def test_torchrun_computes_what_one_process_computes(four: Path, alone: Path, tmp_path: Path) -> None:
+    """Base training is bit-identical, losses agree to 1e-6, masks where they are not on the edge; one rank writes and prints."""
+    paths = os.pathsep.join([str(four.parent), *(p for p in sys.path if p)])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "modhook"]
+    arguments = ["run", str(four), "--out", str(tmp_path), "--only", "seed=1", "--only", "masks.beta=0.1"]
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("4 stages computed; the cube is") == 1
+    at = {"seed": 1, "masks.beta": 0.1}
+    with open_cube(tmp_path / "four.zarr") as found, open_cube(alone) as expected:
+        assert (found["runs/status"].sel(at) == 1).all()
+        assert int(found["runs/sharing"].sel(at)) == 1
+        one, two = (cube["masks/layout0"].sel(at) for cube in (found, expected))
+        np.testing.assert_array_equal(one["weights"], two["weights"])
+        np.testing.assert_allclose(found["history/loss"].sel(at), expected["history/loss"].sel(at), rtol=1e-6)
+        np.testing.assert_allclose(one["logits"], two["logits"], atol=2e-3)  # stored as float16
+
+
+def test_a_failure_on_one_rank_is_the_runs_reason(four: Path, start: Start, tmp_path: Path) -> None:
+    """What fails on the second rank ends the run on both, with its message in the cube and exit code 1; one rank speaks."""
+    only = ("--only", "seed=1", "--only", "masks.beta=0.1")
+    (code, out, err), (other, quiet, silent) = ranks(start, "run", four, "--out", tmp_path, *only, BROKEN_RANK="1")
+    assert (code, other) == (1, 1), err + silent
+    assert "Failed: seed=1, masks.beta=0.1, control: rank 1 stopped: ValueError: broken on purpose" in err
+    assert "1 stages computed" in out
+    assert "Failed" not in silent
+    assert quiet == ""
+
+
+def test_a_mistake_is_said_once(four: Path, start: Start, tmp_path: Path) -> None:
+    """A mistake in the study ends every rank with exit code 2 and is printed by the first."""
+    (code, _, err), (other, _, silent) = ranks(start, "run", four, "--out", tmp_path, "--set", "masks.stepps=3")
+    assert (code, other) == (2, 2)
+    assert "masks.stepps" in err
+    assert silent == ""
