@@ -171,7 +171,9 @@ def test_batches_without_a_state_of_their_own(kind: str, tmp_path: Path) -> None
             return list(ITEMS.split(8))
         if kind == "loader":
             return DataLoader(ITEMS, batch_size=8, shuffle=True)  # type: ignore[arg-type]
-        return (ITEMS[torch.randperm(24, generator=g)[:8]] for g in [torch.Generator().manual_seed(5)] for _ in range(20))
+        return (
+            ITEMS[torch.randperm(24, generator=g)[:8]] for g in [torch.Generator().manual_seed(5)] for _ in range(20)
+        )
 
     def stage(tracker: Tracker) -> list[torch.Tensor]:
         net = network()

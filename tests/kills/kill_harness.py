@@ -26,8 +26,8 @@ PHASES = (
     "cube write",
     "analysis",
 )
-LIMIT = 300.0
-"""Seconds that no process may need."""
+LIMIT = 1800.0
+"""Seconds that no process may need, on a busy machine too."""
 
 
 @attrs.define
@@ -56,7 +56,9 @@ class Victim:
         entries = 1 if target in ("start-up", "cube creation", "analysis") else wanted
         deadline = time.monotonic() + LIMIT
         while process.poll() is None:
-            assert time.monotonic() < deadline, f"a process needs more than {LIMIT} s"
+            if time.monotonic() > deadline:
+                process.kill()
+                raise TimeoutError(f"a process needed more than {LIMIT} s")
             now = phase.read_bytes()
             if now != last:
                 last = now

@@ -22,14 +22,14 @@ valid_size = 60
 name = "fnn"
 hidden = [12, 8]
 [train]
-steps = 12
+steps = 8
 batch = 16
-validate_every = 5
+validate_every = 3
 [masks]
-steps = 12
+steps = 6
 samples = 2
 lr = 0.8
-validate_every = 5
+validate_every = 4
 [analyses]
 sharing = {}
 inverse = {}
@@ -54,7 +54,7 @@ init = "xavier"
 batch = 16
 validate_every = 0
 [masks]
-steps = 14
+steps = 10
 samples = 4
 lr = 0.8
 exclude = []
@@ -115,10 +115,10 @@ threads = 1
 """
 # Kills per study, and seconds between checkpoints: after every step, and so that steps are lost.
 STUDIES = {
-    "sweep": (SWEEP, 24, 0.0),
+    "sweep": (SWEEP, 20, 0.0),
+    "delayed": (DELAYED, 10, 0.1),
     "transfer": (TRANSFER, 16, 0.0),
-    "scan": (SCAN, 10, 0.2),
-    "delayed": (DELAYED, 8, 0.1),
+    "scan": (SCAN, 8, 0.2),
 }
 SHARE = float(os.environ.get("MODHOOK_KILLS", "1"))
 """Multiplies the number of kills."""
@@ -137,7 +137,7 @@ def test_killed_and_continued(name: str, tmp_path: Path) -> None:
     rounds = 0
     while sum(killed.values()) < max(2, kills * SHARE):
         rounds += 1
-        victim = Victim(file, tmp_path / f"round{rounds}", every, 0.02, rng, killed)
+        victim = Victim(file, tmp_path / f"{name}{rounds}", every, 0.01, rng, killed)
         targets = ["cube creation"] * (rounds % 2)
         while len(targets) < max(2, kills * SHARE):
             targets.append(rng.choice(PHASES[2:] if targets else PHASES))
