@@ -94,7 +94,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Damage 5,000 mask files and 5,000 study files, and print what became of them."""
+    """Damage 5,000 mask files, 5,000 checkpoints and 5,000 study files, and print what became of them."""
     session.install("-e", ".[test]", *CONSTRAINTS)
     session.run("pytest", "tests/fuzz", "-s", *session.posargs, env={"MODHOOK_FUZZ": "5000", "OMP_NUM_THREADS": "1"})
 

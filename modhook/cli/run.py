@@ -88,6 +88,7 @@ def run_command(
     from modhook.cube import place_of
     from modhook.manager import plugins
     from modhook.run import run_study
+    from modhook.run.checkpoints import Checkpoints
     from modhook.run.drive import cube_path
     from modhook.run.trackers import also_tracked, make_trackers
     from modhook.study import load
@@ -107,7 +108,7 @@ def run_command(
     )
     loaded = also_tracked(loaded, trackers)
     path = cube_path(loaded, out)
-    if fresh and place_of(path).exists() and not yes:
+    if fresh and not yes and (place_of(path).exists() or Checkpoints.of(path).folder.exists()):
         if not sys.stdin.isatty():
             raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
         click.confirm(f"Delete {path} and start over?", abort=True)

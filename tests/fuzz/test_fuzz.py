@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from modhook import Masks
-from modhook.errors import MaskError, ModhookError, StudyError
+from modhook.errors import CheckpointError, MaskError, ModhookError, StudyError
+from modhook.snapshot import read_snapshot, write_snapshot
 from modhook.study import Study, load
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
@@ -69,6 +70,24 @@ def test_masks(tmp_path: Path) -> None:
         file.write_bytes(damaged(good, rng))
         _try(lambda: Masks.load(file), MaskError, lambda m: m == masks and m.fingerprint == masks.fingerprint, counts)
     print(f"mask files: {dict(counts)}")
+    assert counts["refused"] > COUNT / 2
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    """A damaged checkpoint is refused, or holds the very same state."""
+    state = {"model": {"w": torch.arange(30.0)}, "lr": 1e-2, "betas": (0.9, 0.999), "rows": [{"step": 1}], 7: "seven"}
+    write_snapshot(tmp_path / "good", state)
+    good, file = (tmp_path / "good").read_bytes(), tmp_path / "bad"
+    counts: Counter[str] = Counter()
+    rng = random.Random(3)
+
+    def same(found: Any) -> bool:
+        return torch.equal(found["model"].pop("w"), state["model"]["w"]) and found == {**state, "model": {}}  # type: ignore[index]
+
+    for _ in range(COUNT):
+        file.write_bytes(damaged(good, rng))
+        _try(lambda: read_snapshot(file), CheckpointError, same, counts)
+    print(f"checkpoints: {dict(counts)}")
     assert counts["refused"] > COUNT / 2
 
 

@@ -44,6 +44,7 @@ class Progress(Tracker):
         self._stage, self._steps = "", 0
         self._runs, self._run = 0, 0
         self._since = self._last = 0.0
+        self._first = 0
         self._shown = ""
 
     def study_started(self, name: str, runs: int) -> None:
@@ -66,6 +67,7 @@ class Progress(Tracker):
         self._end_bar()
         self._stage, self._steps, self._shown = stage, steps, ""
         self._since = self._last = time.monotonic()
+        self._first = 0
         if self.console.is_terminal and steps:
             self._bar = Bar(
                 TextColumn("{task.description:<10}"),
@@ -89,9 +91,11 @@ class Progress(Tracker):
             self._bar.update(self._task, completed=step, values=self._shown)
             return
         now = time.monotonic()
+        if not self._first:
+            self._first = step  # a continued stage does not begin at 1
         if now - self._last >= PLAIN_EVERY and not self.console.is_terminal:
             self._last = now
-            speed = step / (now - self._since)
+            speed = (step - self._first + 1) / (now - self._since)
             left = (self._steps - step) / speed
             self.message(
                 f"  {self._stage}: step {step} of {self._steps}, {speed:.1f} step/s, {_duration(left)} left; {self._shown}"
