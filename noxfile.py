@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import nox
@@ -38,7 +39,10 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def thirdparty(session: nox.Session) -> None:
-    """Build modhook and a plugin that knows only its public names, install both from wheels, and run the plugin's study."""
+    """Build modhook and a plugin that knows only its public names, install both from wheels, and run the plugin's study.
+
+    Then do the same with a project that `modhook new-plugin` writes, and run the tests of both.
+    """
     session.install("build", "hatchling", *CONSTRAINTS)
     wheels = Path(session.create_tmp()) / "wheels"
     for old in wheels.glob("*.whl"):
@@ -55,6 +59,14 @@ def thirdparty(session: nox.Session) -> None:
     session.run("modhook", "run", str(DEMO / "minmax.toml"), "--out", str(out), "--fresh", "--yes")
     session.run("python", str(DEMO / "verify.py"), str(out / "minmax.zarr"))
     session.run("modhook", "report", str(out / "minmax.zarr"))  # its template and style come with the wheel
+    session.install("pytest", *CONSTRAINTS)
+    session.run("pytest", "-c", "/dev/null", "--rootdir", str(DEMO), str(DEMO / "tests"))
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("modhook", "new-plugin", "fresh-task", "--in", folder)
+        project = Path(folder, "fresh-task")
+        session.install("--no-deps", "--no-build-isolation", str(project))
+        session.run("modhook", "run", str(project / "fresh_task.toml"), "--out", str(project / "results"))
+        session.run("pytest", "-c", "/dev/null", "--rootdir", str(project), str(project / "tests"))
 
 
 @nox.session

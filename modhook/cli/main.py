@@ -16,6 +16,7 @@ from modhook.cli import ranks
 from modhook.cli.check import check_command
 from modhook.cli.inspect import inspect_command
 from modhook.cli.list import list_command
+from modhook.cli.new_plugin import new_plugin_command
 from modhook.cli.plot import plot_command
 from modhook.cli.report import report_command
 from modhook.cli.run import run_command
@@ -45,7 +46,16 @@ def commands(debug: bool) -> None:
     """
 
 
-for _command in (run_command, check_command, list_command, inspect_command, show_command, plot_command, report_command):
+for _command in (
+    run_command,
+    check_command,
+    list_command,
+    inspect_command,
+    show_command,
+    plot_command,
+    report_command,
+    new_plugin_command,
+):
     commands.add_command(_command)
 
 
