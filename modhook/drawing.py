@@ -75,7 +75,6 @@ def _writers(cube: xr.DataTree) -> dict[str, str] | None:
 def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
     """Draw a figure and write it to `folder/NAME.FORMAT`; return the files. Raises `UserError` if the folder cannot be written."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     # No window is ever opened, and text in SVG and PDF stays text.
     mpl.use("agg")
@@ -83,10 +82,9 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
         drawn = figure.draw(cubes)
         # The layout is settled once, so that a file does not depend on which others were written before it; so is what
         # is cut off around it, for which matplotlib would otherwise draw everything twice per file.
-        canvas = FigureCanvasAgg(drawn)
         drawn.draw_without_rendering()
         drawn.set_layout_engine("none")
-        cut = drawn.get_tightbbox(canvas.get_renderer()).padded(_MARGIN)
+        cut = drawn.get_tightbbox().padded(_MARGIN)
         files = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
