@@ -106,7 +106,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Damage 5,000 mask files, 5,000 checkpoints and 5,000 study files, and print what became of them."""
+    """Damage 5,000 mask files, checkpoints and study files each, and 3,000 cubes, and print what became of them."""
     session.install("-e", ".[test]", *CONSTRAINTS)
     session.run("pytest", "tests/fuzz", "-s", *session.posargs, env={"MODHOOK_FUZZ": "5000", "OMP_NUM_THREADS": "1"})
 
