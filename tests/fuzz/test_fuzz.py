@@ -1,7 +1,7 @@
 """Damaged files: an error of modhook's own, or what the file meant; never another error, never a changed result.
 
-`nox -s fuzz` runs 5,000 mask files, 5,000 study files and 3,000 cubes and prints what became of them; the default suite runs
-a fiftieth. A cube has one file damaged at a time, and all of it is read.
+`nox -s fuzz` runs 5,000 mask files, checkpoints and study files each, and 3,000 cubes, and prints what became of them; the
+default suite runs a fiftieth. A cube has one file damaged at a time, and all of it is read.
 """
 
 from __future__ import annotations
