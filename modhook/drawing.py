@@ -10,6 +10,9 @@ import xarray as xr
 from modhook.errors import ModhookError, UserError
 from modhook.interfaces import Figure
 
+_MARGIN = 0.03
+"""Around a figure, in inches."""
+
 
 def missing_variables(figure: Figure, cubes: Sequence[xr.DataTree]) -> str:
     """Return why a figure cannot be drawn from these cubes, or an empty string; of several cubes the first that does not fit is named."""
@@ -37,14 +40,17 @@ def _name(cube: xr.DataTree) -> str:
 def _remedy(cube: xr.DataTree, lacks: Sequence[str]) -> str:
     """Say which analyses would write the variables."""
     writers = _writers(cube)
+    if writers is None:
+        groups = ", ".join(dict.fromkeys(name.partition("/")[0] for name in lacks))
+        return f"run `modhook analyse {_name(cube)} NAME` with the analysis that writes {groups}"
     found = list(dict.fromkeys(writers[name] for name in lacks if name in writers))
     if any(name not in writers for name in lacks):
         return "no installed analysis writes that for this study"
     return " and ".join(f"run `modhook analyse {_name(cube)} {analysis}`" for analysis in found)
 
 
-def _writers(cube: xr.DataTree) -> dict[str, str]:
-    """Return which installed analysis writes which variable for the task of a cube's study; the task's data are not loaded."""
+def _writers(cube: xr.DataTree) -> dict[str, str] | None:
+    """Return which installed analysis writes which variable for a cube's study, or None if this modhook cannot read the study."""
     from modhook.manager import plugins
     from modhook.study import restore
 
@@ -55,8 +61,8 @@ def _writers(cube: xr.DataTree) -> dict[str, str]:
         task = installed.load("tasks", study.task.name)(study.task.options)
         if not installed.load("protocols", study.study.protocol)(study.protocol).masked_stages(task):
             return {}  # analyses need masks
-    except (ModhookError, KeyError):  # a plugin that is not installed here
-        return {}
+    except (ModhookError, KeyError):  # written by another version, or a plugin is not installed here
+        return None
     for name in installed.names("analyses"):
         try:
             analysis = installed.load("analyses", name)(study.analyses.get(name))
@@ -74,9 +80,11 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
     mpl.use("agg")
     with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": name}):
         drawn = figure.draw(cubes)
-        # The layout is settled once, so that a file does not depend on which others were written before it.
+        # The layout is settled once, so that a file does not depend on which others were written before it; so is what
+        # is cut off around it, for which matplotlib would otherwise draw everything twice per file.
         drawn.draw_without_rendering()
         drawn.set_layout_engine("none")
+        cut = drawn.get_tightbbox().padded(_MARGIN)
         files = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +93,7 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
                 drawn.savefig(
                     path,
                     dpi=300,
-                    bbox_inches="tight",
+                    bbox_inches=cut,
                     metadata={"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None,
                 )
                 files.append(path)

@@ -13,6 +13,7 @@ import click
 
 from modhook import __version__
 from modhook.cli import ranks
+from modhook.cli.analyse import analyse_command
 from modhook.cli.check import check_command
 from modhook.cli.inspect import inspect_command
 from modhook.cli.list import list_command
@@ -52,6 +53,7 @@ for _command in (
     list_command,
     inspect_command,
     show_command,
+    analyse_command,
     plot_command,
     report_command,
     new_plugin_command,

@@ -136,10 +136,10 @@ def run_command(
         return code
 
     from modhook.cube import open_cube
-    from modhook.tables import print_tables
+    from modhook.tables import print_tables, tables
 
     with open_cube(outcome.path) as cube:
-        print_tables(cube)
+        print_tables(tables(cube))
     had = f", {outcome.found} were there already" if outcome.found else ""
     click.echo(f"{outcome.computed} stages computed{had}; the cube is {outcome.path}")
     for line in outcome.failed:

@@ -56,17 +56,20 @@ def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]
     """Return everything that the template names."""
     facts = Facts(cube, source)
     study = facts.table.get("study", {})
-    drawn, failed = pictures(cube, plugins)
+    done = int((facts.status == 1).sum())
+    # Before anything is done, figures and tables would be empty frames.
+    drawn, failed = pictures(cube, plugins) if done else ([], [])
     warned = cautions(facts)
     if failed:
         warned.append(Caution("caution", "Figures could not be drawn", tuple(f"{f.name}: {f.reason}" for f in failed)))
-    done = int((facts.status == 1).sum())
-    scores = _scores(facts, _stage_docs(facts, plugins))
+    docs = _stage_docs(facts, plugins)
+    scores = _scores(facts, docs)
     return {
         "name": source.name.removesuffix(".zarr"),
         "description": str(study.get("description", "")),
         "cube": source.name,
         "asked": _asked(facts, plugins),
+        "stage_words": [("Stage", stage, docs[stage]) for stage in facts.stages if docs.get(stage)],
         "progress": f"{done} of {facts.status.size} stages done",
         "finished": done == facts.status.size,
         "findings": findings(facts),
@@ -74,7 +77,7 @@ def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]
         "scores": scores,
         "spread": any(cell.spread for table in scores for row in table.rows for cell in row.cells),
         "pictures": drawn,
-        "tables": [t for t in tables(cube) if not t.title.startswith("scores/")],
+        "tables": [t for t in tables(cube) if not t.title.startswith("scores/")] if done else [],
         "stages": facts.stages,
         "analyses": facts.analyses,
         "state": [_state(facts, point) for point in facts.points],

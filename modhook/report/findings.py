@@ -87,7 +87,7 @@ def _control(facts: Facts, scores: xr.DataArray) -> list[Finding]:
     before = scores.sel(stage="unmasked", split=split) if "unmasked" in facts.stages else xr.DataArray(np.nan)
     after = scores.sel(stage="control", split=split) if "control" in facts.masked else xr.DataArray(np.nan)
     if known(after):
-        parts: list[Any] = ["The mask for the whole task (", ("control", True), ") keeps "]
+        parts: list[Any] = ["The mask of the ", ("control", True), " keeps "]
         parts += [(_range(facts.kept.sel(stage="control")), True), " of the weights; ", (_range(after, _score), True)]
         parts += [f" on {split}"]
         if known(before):

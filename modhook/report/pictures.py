@@ -26,6 +26,11 @@ class Picture:
     width: int
     height: int
 
+    @property
+    def wide(self) -> bool:
+        """Whether it is too wide to be read in half a page's width."""
+        return self.width > 1.8 * self.height
+
 
 @attrs.frozen
 class Undrawn:

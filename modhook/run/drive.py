@@ -22,17 +22,18 @@ from modhook.cube import (
     writer_lock,
 )
 from modhook.errors import CubeError, UserError, listing
-from modhook.interfaces import Task, Tracker
+from modhook.interfaces import Tracker
 from modhook.manager import Plugins
 from modhook.ranks import rank, together
 from modhook.ranks import spread as ranks_share
-from modhook.run.build import build_model, build_task, load_weights
+from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
-from modhook.run.data import Draw, data_fingerprint, items
+from modhook.run.data import Draw, items
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.one import PATIENCE, Run, Spread, Work, in_turn
 from modhook.run.ranked import RankedCube
-from modhook.study import Study, difference, points, resolved
+from modhook.run.setting import fingerprints, load_tasks, usable_device
+from modhook.study import Study, difference, resolved
 
 LAYOUT_PATIENCE = 600.0
 """Seconds that a run with --only waits while others lay out or grow the cube."""
@@ -108,10 +109,10 @@ def _run(
 ) -> Outcome:
     path = cube_path(study, out)
     with together():
-        device = _device(study.run.device)
+        device = usable_device(study.run.device)
         if place_of(path).exists() and not fresh:
             _same_study(path, open_for_writing(path), study)  # before any data are read
-        prepared = prepare(study, plugins, _tasks(study, plugins))
+        prepared = prepare(study, plugins, load_tasks(study, plugins))
         _check_batches(prepared)
         _check_weights(prepared, plugins)
         runs = list(_runs(prepared, only))
@@ -146,22 +147,6 @@ def _laid_out(
             _tidy(path)
 
 
-def _tasks(study: Study, plugins: Plugins) -> list[Task]:
-    """Return one loaded task per sweep point; equal options share one task and its data."""
-    known: dict[str, Task] = {}
-    found = []
-    for point in points(study):
-        key = repr(point.study.task)
-        if key not in known:
-            known[key] = build_task(point.study, plugins)
-        found.append(known[key])
-    first, order = found[0], plugins.load("protocols", study.study.protocol)()
-    for task in found[1:]:
-        if task.splits != first.splits or order.stages(task) != order.stages(first):
-            raise UserError("a sweep must not change the task's splits or stages; make it two studies.")
-    return found
-
-
 def _check_batches(prepared: Prepared) -> None:
     """Every stage and every split must have data, before anything is computed."""
     for task in {id(t): t for t in prepared.tasks}.values():
@@ -178,17 +163,6 @@ def _check_weights(prepared: Prepared, plugins: Plugins) -> None:
             load_weights(build_model(point.study, task, plugins, 0), point.study.weights)
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); give --device cpu or another one."
-        ) from error
-    return device
-
-
 def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
     study = prepared.study
     place = place_of(path)
@@ -197,7 +171,7 @@ def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cub
         place.remove()
     if fresh:
         Checkpoints.of(path).clear()
-    data = {key: data_fingerprint(task) for key, task in _named_tasks(prepared).items()}
+    data = fingerprints(prepared.tasks)
     if not place.exists():
         return create(path, plan(prepared, range(1, study.study.seeds + 1), data))
     cube = open_for_writing(path)
@@ -215,8 +189,12 @@ def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cub
         if f"runs/{name}_reason" not in cube.variables:
             cube.add_variables(declared, labels)
             tracker.message(f"the cube gets the analysis {name}")
-    if cube.attrs["study"] != resolved(study):
-        cube.set_attrs(study=resolved(study))
+    # What `modhook analyse` added stays on record: its options say how the variables in the cube were computed.
+    known = cube.attrs["study"].get("analyses", {})
+    record = resolved(study)
+    record["analyses"] = dict(sorted({**known, **record["analyses"]}.items()))
+    if cube.attrs["study"] != record:
+        cube.set_attrs(study=record)
     return cube
 
 
@@ -225,12 +203,6 @@ def _tidy(path: Where) -> None:
     with contextlib.suppress(CubeError), computing(path, None):
         remove_leftovers(path)
         Checkpoints.of(path).tidy()
-
-
-def _named_tasks(prepared: Prepared) -> dict[str, Task]:
-    """Return the distinct tasks by number."""
-    distinct = list({id(t): t for t in prepared.tasks}.values())
-    return {str(i): task for i, task in enumerate(distinct)}
 
 
 def _same_study(path: Where, cube: Cube, study: Study) -> None:

@@ -82,13 +82,15 @@ def check(
     return results
 
 
-def restore(table: Mapping[str, Any], *, plugins: Plugins | None = None) -> Study:
+def restore(table: Mapping[str, Any], overrides: Sequence[str] = (), *, plugins: Plugins | None = None) -> Study:
     """Return the study of a plain table made by `resolved`, as it stands in a cube. Files that it names need not exist.
+
+    `overrides` are texts `key=value` as in `load`.
 
     Raises:
         StudyError: the table is not that of a study, or names plugins that are not installed.
     """
-    study, problems = _assemble(table, None, (), plugins or installed(), None)
+    study, problems = _assemble(table, None, overrides, plugins or installed(), None)
     if study is None:
         raise StudyError("the study in the cube", problems.lines()) from problems.cause
     return study

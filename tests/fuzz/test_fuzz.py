@@ -1,6 +1,7 @@
 """Damaged files: an error of modhook's own, or what the file meant; never another error, never a changed result.
 
-`nox -s fuzz` runs 5,000 of each kind and prints what became of them; the default suite runs a hundred.
+`nox -s fuzz` runs 5,000 mask files, checkpoints and study files each, and 3,000 cubes, and prints what became of them; the
+default suite runs a fiftieth. A cube has one file damaged at a time, and all of it is read.
 """
 
 from __future__ import annotations
@@ -13,13 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from modhook import Masks
-from modhook.errors import CheckpointError, MaskError, ModhookError, StudyError
+from modhook.cube import (
+    Cube,
+    Plan,
+    create,
+    layout_variables,
+    logits_from,
+    masks_from,
+    open_cube,
+    weights_from,
+    write_masks,
+    write_weights,
+)
+from modhook.errors import CheckpointError, CubeError, MaskError, ModhookError, StudyError
 from modhook.snapshot import read_snapshot, write_snapshot
 from modhook.study import Study, load
+from modhook.variables import Variable
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 COUNT = int(os.environ.get("MODHOOK_FUZZ", "100"))
@@ -124,3 +140,90 @@ def test_every_single_bit_of_a_mask_file(tmp_path: Path) -> None:
         except MaskError:
             refused += 1
     assert refused > 7 * len(good)
+
+
+RUN = {"seed": 2}
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory: pytest.TempPathFactory) -> Cube:
+    """A cube with scores, counts, text, masks, logits, weights and an integer buffer of two seeds."""
+    layout = layout_variables("layout0", {"w": ((3, 5), "float32"), "seen": ((), "int64")}, ["w"], ["add"])
+    plan = Plan(
+        attrs={"study": {"name": "small", "masks": {"beta": 1e-4, "exclude": ["*bias*"]}}},
+        run_dims={"seed": [1, 2]},
+        variables=(
+            Variable("scores/accuracy", ("stage", "split"), "float64", "share of right answers"),
+            Variable("overlap/kept", ("stage",), "int64", "kept weights"),
+            *layout.variables,
+        ),
+        labels={
+            "scores": {"stage": ["unmasked", "add"], "split": ["iid", "add"]},
+            "overlap": {"stage": ["add"]},
+            **layout.labels,
+        },
+        sizes=layout.sizes,
+    )
+    made = create(tmp_path_factory.mktemp("fuzz") / "a.zarr", plan)
+    for seed in (1, 2):
+        run, generator = {"seed": seed}, torch.Generator().manual_seed(seed)
+        write_weights(made, "layout0", run, {"w": torch.randn(3, 5, generator=generator), "seen": torch.tensor(seed)})
+        write_masks(made, "layout0", run, "add", {"w": torch.randn(3, 5, generator=generator)})
+        made.write("overlap/kept", 7 + seed, run, stage="add")
+        made.write("scores/accuracy", np.arange(4.0).reshape(2, 2) / seed, run)
+        for stage in ("unmasked", "add"):
+            made.write("timing/seconds", 1.5, run, stage=stage)
+            made.set_status(run, stage, "done", route="vmap", threads=2)
+    return made
+
+
+def everything(path: Path) -> dict[str, Any]:
+    """Return all that the readers say about a cube, as plain comparable values."""
+    with open_cube(path) as tree:
+        found: dict[str, Any] = {f"attributes of {n.path}": dict(n.attrs) for n in tree.subtree}
+        for node in tree.subtree:
+            for name, variable in node.to_dataset(inherit=False).variables.items():
+                values = variable.values
+                plain = values.tolist() if values.dtype == object else values.tobytes()
+                found[f"{node.path}/{name}"] = (variable.dims, values.shape, str(values.dtype), variable.attrs, plain)
+    opened = Cube(path, read_only=True)
+    found["accuracy"] = opened.read("scores/accuracy", RUN).tolist()
+    found["kept"] = opened.read("overlap/kept", RUN, stage="add").tolist()
+    found["masks"] = masks_from(opened, 2, "add")["w"].tolist()
+    found["logits"] = logits_from(opened, 2, "add")["w"].tolist()
+    found["weights"] = {n: t.tolist() for n, t in weights_from(opened, 2).items()}
+    return found
+
+
+def test_cubes(cube: Cube) -> None:
+    """A damaged cube is refused with one sentence, or every value, label and attribute read from it is as written."""
+    path = Path(cube.path)
+    files = sorted(f for f in path.rglob("*") if f.is_file())
+    kinds = {
+        "root": [path / "zarr.json"],
+        "metadata of a node": [f for f in files if f.name == "zarr.json" and f.parent != path],
+        "values": [f for f in files if f.name != "zarr.json"],
+    }
+    expected = everything(path)
+    assert len(expected) > 35
+    rng = random.Random(3)
+    counts: Counter[str] = Counter()
+    for _ in range(COUNT * 3 // 5):
+        kind = rng.choices(list(kinds), (3, 1, 4))[0]
+        file = rng.choice(kinds[kind])
+        good = file.read_bytes()
+        bad = damaged(good, rng)
+        file.write_bytes(bad)
+        try:
+            assert everything(path) == expected, f"{file} was damaged, and another value was accepted"
+            counts[f"{kind}: {'unchanged' if bad == good else 'same'}"] += 1
+        except CubeError as error:
+            counts[f"{kind}: refused" if "\n" not in str(error) else "in many lines"] += 1
+        finally:
+            file.write_bytes(good)
+    print(f"cubes: {dict(sorted(counts.items()))}")
+    assert counts["in many lines"] == 0
+    assert counts["root: refused"] > 0
+    assert counts["values: refused"] > 0
+    assert counts["metadata of a node: refused"] == 0  # readers use the checked copies in the root
+    assert everything(path) == expected

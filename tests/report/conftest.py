@@ -12,7 +12,8 @@ import pytest
 
 from modhook import Tracker
 from modhook.cube import Cube, Plan, create
-from modhook.manager import plugins
+from modhook.manager import KINDS, Plugins, plugins
+from modhook.report import write_report
 from modhook.run import run_study
 from modhook.study import load
 from modhook.variables import Variable
@@ -71,6 +72,24 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cube of the variant `one`: one run; do not change it."""
     return compute(tmp_path_factory.mktemp("one"), "one")
+
+
+@pytest.fixture(scope="session")
+def real_page(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the cube `real`, with every figure; do not change it."""
+    return write_report(real, tmp_path_factory.mktemp("pages") / "real.html", plugins())
+
+
+@pytest.fixture(scope="session")
+def one_page(one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the cube `one`, with every figure; do not change it."""
+    return write_report(one, tmp_path_factory.mktemp("pages") / "one.html", plugins())
+
+
+@pytest.fixture(scope="session")
+def no_figures() -> Plugins:
+    """Everything installed but the figures, which take most of a report's time."""
+    return Plugins([e for kind in KINDS if kind != "figures" for e in plugins().entries(kind)], ())
 
 
 def by_hand(path: Path, accuracy: Any, attrs: dict[str, Any] | None = None, sweep: tuple[str, ...] = ("a",)) -> Cube:

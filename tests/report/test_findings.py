@@ -48,7 +48,7 @@ def test_headlines_of_one_run(one: Path) -> None:
         chance = float(tree["overlap"]["iou_chance_total"].sel(seed=1, stage="add", other="mul"))
         random = f"random masks of the same sizes would share {percent(chance)}"
         before, after = at("unmasked", "iid"), at("control", "iid")
-        start = f"The mask for the whole task (control) keeps {kept['control']} of the weights; "
+        start = f"The mask of the control keeps {kept['control']} of the weights; "
         whole = f"{start}{after} on iid, where the unmasked network has {before}."
         assert [str(f) for f in findings(Facts(tree, one))] == [
             f"The mask for add keeps {kept['add']} of the weights; {at('add', 'add')} on add, {at('add', 'mul')} on mul.",

@@ -40,6 +40,12 @@ inverse = {}
 """
 
 
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """The study file's text."""
+    return TINY
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     """The study file."""

@@ -17,8 +17,11 @@ import zarr
 from torch import nn
 
 from modhook import Masks, open_cube
-from modhook.errors import MaskError, ModhookError, StudyError
+from modhook.cube import Cube, Plan, create
+from modhook.cube.metadata import checksum
+from modhook.errors import CubeError, MaskError, ModhookError, StudyError
 from modhook.study import load
+from modhook.variables import Variable
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [f for d in ("modhook", "plugins", "tasks_plugins") for f in sorted((ROOT / d).rglob("*.py"))]
@@ -123,3 +126,77 @@ def test_a_study_name_cannot_lead_out_of_the_folder(tmp_path: Path, name: str) -
     study.write_text(text.replace('name = "quickstart"', f"name = {json.dumps(name)}"))
     with pytest.raises(StudyError, match="name"):
         load(study)
+
+
+def _real_cube(path: Path) -> Path:
+    """Return a small cube that modhook has made."""
+    variables = (Variable("scores/accuracy", ("stage",), "float64", "d"),)
+    create(path, Plan(attrs={}, run_dims={"seed": [1]}, variables=variables, labels={"scores": {"stage": ["add"]}}))
+    return path
+
+
+def _forge(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a cube's metadata as a stranger would, who makes the checksum fit again."""
+    root = json.loads((path / "zarr.json").read_text())
+    change(root["consolidated_metadata"]["metadata"])
+    root["attributes"]["modhook_metadata_sha256"] = checksum(root)
+    (path / "zarr.json").write_text(json.dumps(root))
+
+
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        [{"name": name, "configuration": {"protocol": 4}}]
+        for name in ("numcodecs.pickle", "pickle", "numcodecs.json2", "numcodecs.msgpack2", "vlen-object", "vlen-array")
+    ]
+    + [[{"name": "numcodecs.pickle", "configuration": {}}, {"name": "bytes", "configuration": {"endian": "little"}}]],
+)
+@pytest.mark.parametrize("dtype", ["float64", "object", "O", "variable_length_utf8"])
+def test_a_stranger_cube_with_a_fitting_checksum(tmp_path: Path, codecs: list[Any], dtype: str) -> None:
+    """No codec and no type that a cube may declare, sealed or not, leads to unpickling: one sentence, and nothing runs."""
+    mark, path = tmp_path / "ran", _real_cube(tmp_path / "strange.zarr")
+    _forge(path, lambda nodes: nodes["scores/accuracy"].update(codecs=codecs, data_type=dtype))
+    chunk = path / "scores/accuracy/c/0/0"
+    chunk.parent.mkdir(parents=True)
+    chunk.write_bytes(pickle.dumps(Evil(mark)))
+    with pytest.raises(ModhookError) as caught:
+        open_cube(path).load()
+    assert "\n" not in str(caught.value).strip()
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../secret", "scores/../../secret", "/secret", "scores//x", "scores/./x", "a\\..\\b"]
+)
+def test_a_variable_outside_of_the_cube_is_refused(tmp_path: Path, name: str) -> None:
+    """A stranger's cube cannot name a variable whose files lie elsewhere."""
+    path = _real_cube(tmp_path / "strange.zarr")
+    _forge(path, lambda nodes: nodes.update({name: nodes["scores/accuracy"]}))
+    with pytest.raises(CubeError, match="would lie outside of it"):
+        open_cube(path)
+
+
+def test_links_that_lead_out_of_a_cube(tmp_path: Path) -> None:
+    """Neither read nor written through: a file or folder of a cube that links elsewhere. The cube itself may be a link."""
+    path = _real_cube(tmp_path / "strange.zarr")
+    run = {"seed": 1}
+    Cube(path).write("scores/accuracy", 0.5, run, stage="add")
+    chunk = path / "scores/accuracy/c/0/0"
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    chunk.rename(outside / "0")
+    chunk.symlink_to(outside / "0")
+    with pytest.raises(CubeError, match="is a link that leads out of the cube"):
+        open_cube(path).load()
+    chunk.unlink()
+    chunk.parent.rmdir()
+    chunk.parent.symlink_to(outside)
+    before = (outside / "0").read_bytes()
+    for attempt in (lambda: Cube(path).write("scores/accuracy", 0.9, run, stage="add"), lambda: open_cube(path).load()):
+        with pytest.raises(CubeError, match="is a link that leads out of the cube"):
+            attempt()
+    assert {f.name: f.read_bytes() for f in outside.iterdir()} == {"0": before}
+    whole = _real_cube(tmp_path / "far" / "whole.zarr")
+    (tmp_path / "near.zarr").symlink_to(whole)
+    Cube(tmp_path / "near.zarr").write("scores/accuracy", 0.25, run, stage="add")
+    assert open_cube(whole)["scores/accuracy"].values.item() == 0.25

@@ -148,7 +148,7 @@ class ClassDrops(Figure):
                 axes.set_ylim(bottom=1.1 * low)
                 axes.set_xlabel("removed class")
                 shown += [s for one in series for s in one.values]
-            shared_legend(figure, every[0])
+            shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note)
         return figure
 

@@ -145,9 +145,13 @@ def legend_below(axes: Axes, columns: int = 3, offset: float = -0.2) -> None:
     )
 
 
-def shared_legend(figure: MatplotlibFigure, axes: Axes) -> None:
-    """Put one legend for all panels under them."""
-    legend_under(figure, *axes.get_legend_handles_labels())
+def shared_legend(figure: MatplotlibFigure, *panels: Axes) -> None:
+    """Put one legend for all panels under them; of equal labels the first counts."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    legend_under(figure, list(found.values()), list(found))
 
 
 def legend_under(figure: MatplotlibFigure, handles: Sequence[Any], labels: Sequence[str]) -> None:
@@ -206,11 +210,11 @@ def panel_points(axes: Axes) -> float:
     return 72 * (figure.get_figwidth() / (spec.get_geometry()[1] if spec else 1) - 0.5)
 
 
-def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic if its values span a factor of 10; ticks are plain numbers, 200 or 5k."""
+def log_axis(axes: Axes, which: str, least: float = 10) -> None:
+    """Make an axis logarithmic if its values span a factor of `least`; ticks are plain numbers, 200 or 5k."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_data_interval()
-    if not 0 < low < high or high < 10 * low:
+    if not 0 < low <= high or high < least * low:
         axis.set_major_formatter(EngFormatter(sep=""))
         return
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
@@ -265,12 +269,15 @@ def grouped_bars(
             error_kw={"elinewidth": 0.8, "ecolor": "0.15"},
         )
         highest = max([highest, *(means + errors)[np.isfinite(means)]])
-        for at, mean, error in zip(x, means, errors, strict=True):
+        above = scale * chance[i].means if i < len(chance) else np.full(len(groups), np.nan)
+        for at, mean, error, mark in zip(x, means, errors, above, strict=True):
             if np.isnan(mean):
                 _write_at(axes, at, 0, "none", 90, GREY)
             elif room >= 6:
                 written = number(mean)
-                _write_at(axes, at, mean + error, written, 0 if room >= 3.3 * len(written) else 90, "black")
+                _write_at(
+                    axes, at, np.fmax(mean + error, mark), written, 0 if room >= 3.3 * len(written) else 90, "black"
+                )
     for i, one in enumerate(chance):
         x = np.arange(len(groups)) + (i - (len(chance) - 1) / 2) * width
         half = 0.42 * width

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.ticker import LogLocator
 
 from modhook import Figure
 from modhook_plugins.figures.common import (
@@ -63,7 +64,7 @@ class History(Figure):
                 row[0].set_ylabel(network.label.replace(", ", "\n").replace(" (", "\n(") if len(found) > 1 else "")
             for axes in grid[-1]:
                 axes.set_xlabel("step")
-            shared_legend(figure, max(grid.ravel(), key=lambda a: len(a.get_legend_handles_labels()[1])))
+            shared_legend(figure, *grid.ravel())
             say_seeds(figure, shown, seeds(found), note, bars="band")
         return figure
 
@@ -75,10 +76,12 @@ def _recorded(network: Network, name: str) -> bool:
 def _draw(axes: Axes, network: Network, name: str, steps: str, scale: float, log: bool) -> list[Spread]:
     """Draw one line per stage, or one in all; many stages are grey lines and their mean."""
     values = scale * network.values(f"history/{name}")  # (seed, [stage,] step)
-    known = values.values[np.isfinite(values.values)]
-    log = log and len(known) > 0 and known.min() > 0 and known.max() > 10 * known.min()
+    mean = values.mean("seed").values
+    log = log and np.nanmin(mean) > 0 and np.nanmax(mean) > 100 * np.nanmin(mean)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        axes.minorticks_off()
     x = values[steps].values
     if "stage" not in values.dims:
         return [_line(axes, x, values, "training", 0, "0.25")]

@@ -39,8 +39,9 @@ class KeptWeights(Figure):
         shown: list[Spread] = []
         with styled():
             most = max(len(n.cube["overlap"]["parameter"]) for n in found)
-            columns = 2 if most <= 16 else 1
-            figure, every = panels([n.label for n in found], "Weights kept per layer", 2.4, columns, wide=most > 16)
+            crowded = most * max(n.cube["overlap"].sizes["stage"] for n in found) > 40
+            columns = 1 if crowded else 2
+            figure, every = panels([n.label for n in found], "Weights kept per layer", 2.4, columns, wide=crowded)
             for axes, network in zip(every, found, strict=True):
                 kept, size = network.values("overlap/kept"), network.values("overlap/size")
                 here = np.isfinite(size.values).any(0) | np.isnan(size.values).all()  # (P,)
@@ -56,7 +57,7 @@ class KeptWeights(Figure):
                 axes.set_ylim(0.4 * min(known, default=1), 1.6 * np.nanmax(size.values) if known else 10)
                 axes.set_ylabel("weights kept [number]")
                 shown += [s for one in series for s in one.values]
-            shared_legend(figure, every[0])
+            shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note)
         return figure
 

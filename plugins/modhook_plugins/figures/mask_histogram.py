@@ -44,6 +44,7 @@ class MaskHistogram(Figure):
         with styled():
             figure = MatplotlibFigure(figsize=(PAGE, 2.6))
             every = figure.subplots(1, len(_PANELS))
+            figure.suptitle("Keep-probabilities under the full-problem mask")
             several = len({setting(n.cube, "task.name") for n in found}) > 1
             for axes, (name, log, title) in zip(every, _PANELS, strict=True):
                 missing = []
@@ -89,6 +90,6 @@ class MaskHistogram(Figure):
                 axes.set_xlim(0, 1)
                 axes.set_yscale("log") if log else axes.set_ylim(0)
             every[0].set_ylabel("density [1 / probability]")
-            shared_legend(figure, every[0])
+            shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note, bars="band")
         return figure

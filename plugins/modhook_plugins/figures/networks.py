@@ -68,11 +68,10 @@ def networks(cubes: Sequence[xr.DataTree], pool: Collection[str] = (), limit: in
     `pool` names sweep keys that are not taken apart. Left out are points between the others, never the first or the last.
     """
     found = [Network("", cube, point) for cube in cubes for point in points(cube, pool)]
-    note = ""
-    if len(found) > limit:
-        note = f"{limit} of {len(found)} networks"
-        found = [found[round(i)] for i in np.linspace(0, len(found) - 1, limit)]
-    return [attrs.evolve(n, label=label) for n, label in zip(found, _labels(found), strict=True)], note
+    found = [attrs.evolve(n, label=label) for n, label in zip(found, _labels(found), strict=True)]
+    if len(found) <= limit:
+        return found, ""
+    return [found[round(i)] for i in np.linspace(0, len(found) - 1, limit)], f"{limit} of {len(found)} networks"
 
 
 def points(cube: xr.DataTree, pool: Collection[str] = ()) -> list[dict[str, Any]]:

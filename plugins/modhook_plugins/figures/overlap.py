@@ -69,7 +69,7 @@ class _Overlap(Figure):
                 )
                 pooled = max(pooled, values["iou"][..., 0].size // network.seeds)
                 shown += [s for one in series for s in one.values]
-            shared_legend(figure, every[0])
+            shared_legend(figure, *every)
             unit = "seeds and modes" if pooled > 1 else "seeds"
             say_seeds(figure, shown, seeds(found, pooled), *dict.fromkeys(notes), unit=unit)
         return figure

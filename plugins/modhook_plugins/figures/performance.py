@@ -82,7 +82,7 @@ def _draw(
             grouped_bars(axes, [name for name, *_ in places], bars)
             axes.set_xlabel("weights kept")
             shown += [s for one in bars for s in one.values]
-        shared_legend(figure, every[0])
+        shared_legend(figure, *every)
         say_seeds(figure, shown, seeds(found), note)
     return figure
 

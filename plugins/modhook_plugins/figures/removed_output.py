@@ -47,6 +47,6 @@ class RemovedOutput(Figure):
                 grouped_bars(axes, tokens, series, "dropped [% of the control's]")
                 axes.set_xlabel("output token")
                 shown += [s for one in series for s in one.values]
-            shared_legend(figure, every[0])
+            shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note)
         return figure

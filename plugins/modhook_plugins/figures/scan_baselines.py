@@ -62,7 +62,7 @@ class ScanBaselines(Figure):
                 grouped_bars(axes, [s.replace("_", " ") for s in splits], series)
                 axes.set_xlabel("test set of the split")
                 shown += [s for one in series for s in one.values]
-            shared_legend(figure, every[0])
+            shared_legend(figure, *every)
             say_seeds(figure, shown, max(seeds(found), seeds(scratch)), note)
         return figure
 

@@ -51,25 +51,13 @@ class SharingSize(Figure):
             axes.set_title("Shared weights against network size")
             x = [size for size, _ in known]
             # A line joins networks that differ in size alone; other ones (an LSTM, another beta) are points.
-            join = (
-                len(
-                    {
-                        (
-                            n.kind,
-                            str({k: v for k, v in n.point.items() if k != "model.hidden"}),
-                            setting(n.cube, "masks.beta"),
-                        )
-                        for _, n in known
-                    }
-                )
-                == 1
-            )
+            join = len({_but_size(n) for _, n in known}) == 1
             for i, stage in enumerate(("add", "mul")):
                 series = Series(
                     f"of the weights for {stage}", tuple(_total(n, "shared_total", stage) for _, n in known)
                 )
                 chance = Series(f"{stage}, by chance", tuple(_total(n, "shared_chance_total", stage) for _, n in known))
-                lines(axes, x, [series], 100, first=i, join=join)
+                lines(axes, [v * (0.97, 1.03)[i] for v in x], [series], 100, first=i, join=join)
                 if np.isfinite(chance.means).any():
                     axes.plot(
                         x,
@@ -85,8 +73,8 @@ class SharingSize(Figure):
                     notes.append("chance: run `modhook analyse CUBE sharing`")
                 shown += series.values
             if known:
-                log_axis(axes, "x")
-                axes.set_xlim(min(x) / 1.6, max(x) * 1.6)
+                log_axis(axes, "x", least=1)
+                axes.set_xlim(min(x) / 2.5, max(x) * 2.5)
                 _name_sizes(axes, known)
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1)
             else:
@@ -103,6 +91,12 @@ def _size(network: Network) -> float:
     totals = network.values("overlap/size").sum("parameter", min_count=1).values
     totals = totals[np.isfinite(totals)]
     return float(totals[0]) if len(totals) else float("nan")
+
+
+def _but_size(network: Network) -> str:
+    """Return what tells networks apart other than their size."""
+    rest = {k: v for k, v in network.point.items() if k != "model.hidden"}
+    return f"{network.kind} {rest} {setting(network.cube, 'masks.beta')}"
 
 
 def _total(network: Network, name: str, stage: str) -> Spread:

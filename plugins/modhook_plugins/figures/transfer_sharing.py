@@ -47,6 +47,6 @@ class TransferSharing(Figure):
                 ]
                 grouped_bars(axes, layer_labels(weights), series, "reused [% of the mask]")
                 shown += [s for one in series for s in one.values]
-            shared_legend(figure, every[0])
+            shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note)
         return figure

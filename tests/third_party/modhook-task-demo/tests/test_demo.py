@@ -3,8 +3,7 @@
 from modhook_task_demo.minmax import MinMax
 from modhook_task_demo.network import DemoGRU
 
-from modhook.testing import check_analysis, check_model, check_task
-from modhook_plugins.analyses.sharing import Sharing
+from modhook.testing import check_model, check_task
 
 
 def test_task():
@@ -15,8 +14,3 @@ def test_task():
 def test_network():
     """The same seed gives the same network, and it runs under several masks at once."""
     check_model(DemoGRU, MinMax, options={"hidden": 8})
-
-
-def test_analysis():
-    """Overlaps can be computed of its masks."""
-    check_analysis(Sharing, MinMax, DemoGRU, model_options={"hidden": 8})

@@ -1,0 +1,57 @@
+"""`modhook analyse`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from modhook.cli.where import WherePath
+
+if TYPE_CHECKING:
+    from modhook.cube import Where
+
+
+@click.command("analyse")
+@click.argument("cube", type=WherePath())
+@click.argument("name")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option of the analysis: --set random=5. May be repeated; without any, those that the cube records.",
+)
+@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... instead of the study's [run] device.")
+def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: str | None) -> int:
+    """Compute the analysis NAME of a finished CUBE, without training (see `modhook list analyses`).
+
+    The study is rebuilt from the cube. Runs that are not finished, and those that have the analysis, are left as they are,
+    so that the same command continues where it was stopped.
+    """
+    from modhook.cube import open_cube
+    from modhook.manager import plugins
+    from modhook.run.later import analyse
+    from modhook.tables import print_tables, tables
+
+    installed = plugins()
+    for broken in installed.broken:
+        click.echo(f"Warning: {broken}", err=True)
+    tracker = installed.load("trackers", "progress")()
+    done = analyse(cube, name, settings, installed, tracker, device)
+    with open_cube(done.path) as tree:
+        print_tables(t for t in tables(tree) if t.group in done.groups)
+    if not done.computed and done.found and not done.failed:
+        click.echo(f"{name} is done already ({_runs(done.found)}); the cube is {done.path}")
+    else:
+        had = f", {done.found} had it already" if done.found else ""
+        click.echo(f"{name} computed for {_runs(done.computed)}{had}; the cube is {done.path}")
+    for line in done.unfinished:
+        click.echo(f"Skipped: {line}; run the study to its end first", err=True)
+    for line in done.failed:
+        click.echo(f"Failed: {line}", err=True)
+    return 1 if done.failed else 0
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"

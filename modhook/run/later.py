@@ -1,0 +1,197 @@
+"""`modhook analyse`: an analysis of a cube whose runs are finished, without training.
+
+The study is rebuilt from the cube's own record, and the data must be those that it was computed from. Nothing is written before
+the analysis has been computed for a first run: a mistake in its options leaves the cube as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import attrs
+import numpy as np
+import torch
+
+from modhook.cube import Cube, Where, claim, open_cube, open_for_writing
+from modhook.cube.tensors import table
+from modhook.errors import CubeError, UserError, listing
+from modhook.interfaces import Tracker
+from modhook.manager import Plugins
+from modhook.run.layout import Prepared, analysis_plan, prepare
+from modhook.run.one import Run, Work, compute_run
+from modhook.run.setting import fingerprints, load_tasks, usable_device
+from modhook.study import difference, resolved, restore
+
+
+@attrs.frozen
+class Analysed:
+    """What a `modhook analyse` did."""
+
+    path: Where
+    groups: tuple[str, ...]
+    """Groups of the cube that the analysis writes."""
+    computed: int
+    """Runs computed now."""
+    found: int
+    """Runs that had the analysis already."""
+    unfinished: tuple[str, ...]
+    """One line per run that is skipped: its stages are not all done."""
+    failed: tuple[str, ...]
+    """One line per run in which the analysis failed."""
+
+
+def analyse(
+    path: Where, name: str, settings: Sequence[str], plugins: Plugins, tracker: Tracker, device: str | None = None
+) -> Analysed:
+    """Compute one analysis for every finished run of a cube that does not have it yet.
+
+    Args:
+        path: the cube.
+        name: of the analysis.
+        settings: its options, `key=value`; without any, those that the cube records, or the defaults.
+        plugins: from `modhook.manager.plugins`.
+        tracker: told about everything.
+        device: instead of the study's.
+
+    Raises:
+        UserError: an unknown analysis or option, an analysis of another task, options other than those of runs that have
+            it already, no finished run, other data, a damaged cube; nothing was written.
+    """
+    plugins.find("analyses", name)
+    cube = open_for_writing(path)
+    prepared, record = _prepare(cube, name, settings, plugins)
+    study = prepared.study
+    before = torch.get_num_threads()
+    torch.set_num_threads(study.run.threads or before)
+    try:
+        chosen = usable_device(device or study.run.device)
+        return _analyse_all(Work(prepared, cube, plugins, tracker, chosen, retry=True), name, record)
+    finally:
+        tracker.close()
+        torch.set_num_threads(before)
+
+
+def _prepare(cube: Cube, name: str, settings: Sequence[str], plugins: Plugins) -> tuple[Prepared, dict[str, Any]]:
+    """Return the study with this analysis alone, and the study's table as the cube is to record it."""
+    recorded = cube.attrs.get("study")
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("analyses", {}), dict):
+        raise CubeError(f"{cube.path} is damaged: its attribute 'study' is missing; restore its zarr.json from a copy.")
+    analyses = recorded.get("analyses", {})
+    # Options that the cube has are the defaults of a later call; the other analyses play no part, nor do their plugins.
+    wanted = {**recorded, "analyses": {name: {} if settings else analyses.get(name, {})}}
+    study = restore(wanted, [f"analyses.{name}.{s}" for s in settings], plugins=plugins)
+    record = {**recorded, "analyses": dict(sorted({**analyses, **resolved(study)["analyses"]}.items()))}
+    if name in analyses and (changes := difference(recorded, record)) and _anywhere(cube, name):
+        raise CubeError(
+            f"{cube.path} has the analysis {name!r} with other options: {'; '.join(changes)}; leave --set away to continue it."
+        )
+    tasks = load_tasks(study, plugins)
+    if cube.attrs.get("data") != fingerprints(tasks):
+        raise CubeError(
+            f"{cube.path} was computed from other data than those found now; analyse it where its data are."
+        )
+    prepared = prepare(study, plugins, tasks)
+    if not prepared.protocol.masked_stages(tasks[0]):
+        raise UserError(f"{cube.path} has no masks to analyse: its protocol {study.study.protocol!r} learns none.")
+    _same_networks(cube, prepared)
+    return prepared, record
+
+
+def _anywhere(cube: Cube, name: str) -> bool:
+    """Return whether any run of the cube has the analysis."""
+    if f"runs/{name}" not in cube.variables:
+        return False
+    with open_cube(cube.path) as tree:
+        return bool((tree["runs"][name] == 1).any())
+
+
+def _same_networks(cube: Cube, prepared: Prepared) -> None:
+    """Check that the study's networks are still those whose weights and masks the cube holds."""
+    for layout in prepared.distinct().values():
+        there = {(e.name, e.shape, e.dtype, e.masked) for e in table(cube, layout.name)}
+        here = {(n, shape, dtype, n in layout.masked) for n, (shape, dtype) in layout.state.items()}
+        if changed := sorted({name for name, *_ in there ^ here}):
+            raise CubeError(
+                f"the network that {prepared.study.model.name!r} builds now is not the one in {cube.path}: it differs in "
+                f"{listing(changed, 5)}; use the version that computed the cube ({cube.attrs.get('versions')})."
+            )
+
+
+def _analyse_all(work: Work, name: str, record: Mapping[str, Any]) -> Analysed:
+    cube, prepared = work.cube, work.prepared
+    declared, labels = analysis_plan(prepared, name, prepared.analyses[name])
+    missing = [(run, _missing(work, run)) for run in _runs(prepared, cube)]
+    ready = [run for run, stages in missing if not stages]
+    if not ready:
+        run, stages = missing[0]
+        raise CubeError(f"no run of {cube.path} is finished ({run.text}: {listing(stages)}); run the study first.")
+    laid_out = cube.attrs["study"] == record and f"runs/{name}_reason" in cube.variables
+    wanted = [run for run in ready if not laid_out or int(cube.read(f"runs/{name}", run.labels)) != 1]
+    work.tracker.study_started(prepared.study.study.name, len(wanted))
+    failed: list[str] = []
+    with claim(cube.path, [run.text for run in wanted]):
+        for run in wanted:
+            ahead = None if laid_out else _Ahead(cube, name, labels)
+            done = compute_run(work if ahead is None else attrs.evolve(work, cube=cast("Cube", ahead)), run)
+            if done.mistake:
+                raise UserError(done.mistake)
+            if ahead is not None:
+                cube.add_variables(declared, labels)
+                cube.set_attrs(study=dict(record))
+                ahead.write_all()
+                laid_out = True
+            failed += done.failed
+    return Analysed(
+        path=cube.path,
+        groups=tuple(dict.fromkeys(v.group for v in declared if v.group != "runs")),
+        computed=len(wanted) - len(failed),
+        found=len(ready) - len(wanted),
+        unfinished=tuple(f"{run.text}: not finished ({listing(stages)})" for run, stages in missing if stages),
+        failed=tuple(failed),
+    )
+
+
+def _runs(prepared: Prepared, cube: Cube) -> Iterator[Run]:
+    """Yield every run of the cube, seeds outermost."""
+    for seed in cube.run_dims["seed"]:
+        for index, point in enumerate(prepared.points):
+            yield Run(index, {"seed": seed, **point.labels})
+
+
+def _missing(work: Work, run: Run) -> tuple[str, ...]:
+    """Return the stages that are not done, with their state."""
+    states = {s: work.cube.status(run.labels, s) for s in work.prepared.protocol.stages(work.prepared.tasks[run.index])}
+    return tuple(f"{s} {state}" for s, state in states.items() if state != "done")
+
+
+class _Ahead:
+    """A cube as it will be once an analysis is laid out: knows its labels, and keeps what is written until then."""
+
+    def __init__(self, cube: Cube, name: str, planned: Mapping[str, Mapping[str, Sequence[Any]]]) -> None:
+        self._cube, self._planned = cube, planned
+        self._state = f"runs/{name}"
+        self._written: dict[str, tuple[Any, Mapping[str, Any]]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cube, name)
+
+    def labels(self, name: str) -> Mapping[str, Sequence[Any]]:
+        """Return the labels of a variable's own dimensions."""
+        group = name.rpartition("/")[0]
+        return self._planned[group] if group in self._planned else self._cube.labels(name)
+
+    def read(self, name: str, run: Mapping[str, Any], **labels: Any) -> Any:
+        """Return what was kept, or what the cube has; the analysis' state is pending until it was kept."""
+        if name in self._written:
+            return np.asarray(self._written[name][0])
+        return np.uint8(0) if name == self._state else self._cube.read(name, run, **labels)
+
+    def write(self, name: str, value: Any, run: Mapping[str, Any]) -> None:
+        """Keep a value."""
+        self._written[name] = value, run
+
+    def write_all(self) -> None:
+        """Write what was kept, in its order: the state comes last."""
+        for name, (value, run) in self._written.items():
+            self._cube.write(name, value, run)

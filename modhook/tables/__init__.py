@@ -1,0 +1,10 @@
+"""A cube's tables, and how they are written: for a terminal, as Markdown, LaTeX or CSV."""
+
+from __future__ import annotations
+
+from modhook.tables.collect import Cell, Table, table_names, tables
+from modhook.tables.markup import latex, markdown
+from modhook.tables.records import as_csv
+from modhook.tables.text import print_tables
+
+__all__ = ["Cell", "Table", "as_csv", "latex", "markdown", "print_tables", "table_names", "tables"]
