@@ -16,6 +16,7 @@ QUIET = (
     "distributed.worker",
     "distributed.scheduler",
     "distributed.core",
+    "distributed.preloading",
     "tornado",
 )
 
