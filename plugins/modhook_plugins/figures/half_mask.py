@@ -13,13 +13,13 @@ from modhook_plugins.figures.common import (
     PAGE,
     Series,
     grouped_bars,
-    legend_below,
     say_seeds,
     seeds,
+    shared_legend,
     spread,
     styled,
 )
-from modhook_plugins.figures.networks import networks, setting
+from modhook_plugins.figures.networks import Network, networks, setting
 
 
 class HalfMask(Figure):
@@ -41,7 +41,7 @@ class HalfMask(Figure):
                 Series(f"{half} layers masked", tuple(spread(d.sel(half=half)) for d in drops))
                 for half in ("early", "late")
             ]
-            labels = [f"{setting(n.cube, 'task.name', '')}\n{n.label}".replace(", ", "\n") for n in found]
+            labels = [_label(n) for n in found]
             grouped_bars(axes, labels, series, "drop [percentage points]", top=None, number=lambda mean: f"{mean:.1f}")
             ends = [
                 100 * (s.mean + side * (s.deviation if s.count > 1 else 0))
@@ -53,6 +53,12 @@ class HalfMask(Figure):
             low, high = min([0.0, *ends]), max([1.0, *ends])
             axes.set_ylim(low - 0.15 * (high - low) if low < 0 else 0, high + 0.15 * (high - low))
             axes.axhline(0, color="0.15", linewidth=0.6)
-            legend_below(axes, 2, -0.28)
+            shared_legend(figure, axes)
             say_seeds(figure, [s for one in series for s in one.values], seeds(found), note)
         return figure
+
+
+def _label(network: Network) -> str:
+    """Return the task, the network and what else tells it apart, each on its own line."""
+    task = str(setting(network.cube, "task.name", ""))
+    return "\n".join([task, *(part for part in network.label.split(", ") if part != task)])

@@ -49,7 +49,11 @@ class MaskHistogram(Figure):
             for axes, (name, log, title) in zip(every, _PANELS, strict=True):
                 missing = []
                 for i, network in enumerate(found):
-                    label = f"{setting(network.cube, 'task.name')}: {network.label}" if several else network.label
+                    label = (
+                        f"{setting(network.cube, 'task.name')}: {network.label}"
+                        if several and str(setting(network.cube, "task.name")) not in network.label
+                        else network.label
+                    )
                     counts = network.values(f"mask_histogram/{name}")  # (seed, bin)
                     total = counts.sum("bin", min_count=1)
                     shown.append(spread(total))

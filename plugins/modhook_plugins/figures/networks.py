@@ -102,7 +102,9 @@ def _labels(found: Sequence[Network]) -> list[str]:
             if after > before:
                 chosen.append(key)
         for i, table in zip(alike, tables, strict=True):
-            extra = ", ".join(f"{short_key(k)} {table[k]}" for k in chosen if k in table and table[k] != "none")
+            extra = ", ".join(
+                f"{short_key(k)} {table[k]}".removeprefix("name ") for k in chosen if k in table and table[k] != "none"
+            )
             labels[i] = f"{labels[i]}, {extra}" if extra else labels[i]
     for alike in _alike(labels):
         names = [PurePath(found[i].cube.encoding.get("source", "")).stem for i in alike]
@@ -149,7 +151,7 @@ def _settings(network: Network) -> dict[str, str]:
 def _telling(tables: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the settings in which the tables differ: swept ones and those with short values first."""
     keys = dict.fromkeys(k for t in tables for k in t)
-    different = [k for k in keys if len({t.get(k, "") for t in tables}) > 1]
+    different = [k for k in keys if len({t[k] for t in tables if k in t}) > 1]
     return sorted(
         different, key=lambda k: (_TELLING.index(k.partition(".")[0]), max(len(t.get(k, "")) for t in tables) > 14)
     )
