@@ -60,20 +60,20 @@ model = { name = "seq2seq_lstm", hidden = 4 }
 sweep = { "task.train_split" = ["jump"] }
 """,
     "transfer": """
-task = { name = "permuted_mnist", source = "synthetic", permutations = 3 }
+task = { name = "permuted_mnist", source = "generated", permutations = 3 }
 model = { name = "fnn", hidden = [8], init = "xavier" }
 [analyses]
 transfer_sharing = {}
 """,
     "cifar": """
-task = { name = "cifar10", source = "synthetic", removed = ["cat", "ship"] }
+task = { name = "cifar10", source = "generated", removed = ["cat", "ship"] }
 model = { name = "cnn", channels = [4, 4], dropout = [0.0, 0.0] }
 [analyses]
 class_removal = {}
 gradient_cosine = { order = ["output", "conv2", "conv1"] }
 """,
     "stability": """
-task = { name = "cifar10_stability", source = "synthetic", pairs = 2 }
+task = { name = "cifar10_stability", source = "generated", pairs = 2 }
 model = { name = "cnn", channels = [4, 4], dropout = [0.0, 0.0] }
 [analyses]
 stability = {}
