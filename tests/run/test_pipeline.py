@@ -247,8 +247,10 @@ def test_plot_draws_every_figure_that_applies(tiny: Path, tmp_path: Path, modhoo
     code, out, err = modhook_run("plot", tmp_path / "tiny.zarr")
     assert code == 0, err
     files = sorted(p.name for p in (tmp_path / "tiny-figures").iterdir())
-    assert files == [f"addmul_performance.{kind}" for kind in ("pdf", "png", "svg")]
-    assert len(out.splitlines()) == 3
+    # What its two analyses, sharing and inverse, and its history allow.
+    names = ["addmul_overlap", "addmul_performance", "history", "kept_weights", "sharing_size"]
+    assert files == [f"{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")]
+    assert len(out.splitlines()) == len(files)
     code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "scan_accuracy")
     assert (code, "for the task scan" in err) == (2, True)
     code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "scan_acuracy")
