@@ -1,4 +1,4 @@
-"""Storage that fails midway, for real: a full disk, a read-only cube, a size limit.
+"""Storage that fails midway, for real: a full disk, a read-only cube, a size limit, a cut connection.
 
 Each time: one sentence that says where and what is safe, exit code 1, nothing corrupted, and the same command continues.
 """
@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,26 @@ import pytest
 from modhook.cube import open_cube
 
 Run = Callable[..., tuple[int, str, str]]
+# Passes bytes on in both directions; killing it cuts every connection, and nobody answers any more.
+PROXY = """
+import asyncio, sys
+host, port, own = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+async def copy(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
+async def serve(reader, writer):
+    there, back = await asyncio.open_connection(host, port)
+    await asyncio.gather(copy(reader, back), copy(there, writer), return_exceptions=True)
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", own)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
 
 
 @contextlib.contextmanager
@@ -119,3 +142,52 @@ def test_a_limit_on_the_size_of_files(
     open_cube(cube).load()
     assert modhook_run("run", file, "--out", tmp_path)[0] == 0
     assert untimed(local_files(cube)) == whole
+
+
+def test_a_connection_that_is_cut(s3: Any, study: Callable[..., Path], tmp_path: Path, whole: dict[str, bytes]) -> None:
+    """The way to the server is cut, by killing a real process, while a run writes; when it is back the run continues."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    host, there = s3.url.removeprefix("http://").split(":")
+
+    def connect() -> subprocess.Popen[str]:
+        proxy = subprocess.Popen(
+            [sys.executable, "-c", PROXY, host, there, str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert proxy.stdout is not None
+        assert proxy.stdout.readline()
+        return proxy
+
+    file = study(2)
+    command = [sys.executable, "-m", "modhook", "run", str(file), "--out", "s3://bucket/cut"]
+    environment = {**os.environ, **s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    proxy = connect()
+    run = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        status = "runs/status/c/0/0"  # the first stage of the first seed is done
+        until = time.monotonic() + 240
+        while status not in s3.files("cut/tiny.zarr") and time.monotonic() < until:
+            time.sleep(0.2)
+        proxy.kill()
+        proxy.communicate()
+        _, err = run.communicate(timeout=240)
+        assert run.returncode == 1, err
+        assert "Traceback" not in err
+        told(err, "s3://bucket/cut/tiny.zarr")
+        proxy = connect()
+        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "were there already" in done.stdout
+        assert untimed(s3.files("cut/tiny.zarr")) == whole
+    finally:
+        proxy.kill()
+        proxy.communicate()
+        run.kill()
+        run.communicate()
+        shutil.rmtree(tmp_path / "whole")
