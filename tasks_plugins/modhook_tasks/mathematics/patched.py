@@ -6,8 +6,10 @@ and `ndarray.itemset`. The file is read, these lines are replaced in memory, and
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import sys
+from typing import Any
 
 from modhook.errors import DataError
 
@@ -38,6 +40,18 @@ def fixed(source: str) -> str:
     return source
 
 
+class _Fixing(importlib.machinery.SourceFileLoader):
+    """Loads a source file with its fixes."""
+
+    def source_to_code(self, data: Any, path: Any, **options: Any) -> Any:
+        """Return the code of the fixed source; importlib runs it as it does any module's."""
+        return super().source_to_code(fixed(importlib.util.decode_source(data)).encode(), path, **options)
+
+    def path_stats(self, path: Any) -> Any:
+        """Say that there is no time of change: compiled code that was kept is of the file as it was."""
+        raise OSError("this module is compiled anew in every process")
+
+
 def import_fixed() -> None:
     """Make the fixed module importable; the first thing to do in a process that generates. Raises `DataError`."""
     if _MODULE in sys.modules:
@@ -46,14 +60,16 @@ def import_fixed() -> None:
         raise DataError(
             f'generating questions needs the package {PACKAGE}; install it with `pip install "modhook[mathematics]"`.'
         )
-    spec = importlib.util.find_spec(_MODULE)
-    if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+    found = importlib.util.find_spec(_MODULE)
+    if found is None or not isinstance(found.loader, importlib.machinery.SourceFileLoader):
         raise DataError(f"the installed {PACKAGE} has no source file sample/polynomials.py; install version 1.0.1.")
-    code = compile(fixed(spec.loader.get_source(_MODULE) or ""), str(spec.origin), "exec")
+    loader = _Fixing(_MODULE, found.loader.path)
+    spec = importlib.util.spec_from_loader(_MODULE, loader)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[_MODULE] = module
     try:
-        exec(code, module.__dict__)  # noqa: S102 - the installed package's own code
+        loader.exec_module(module)
     except BaseException:
         del sys.modules[_MODULE]
         raise
