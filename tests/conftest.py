@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -19,6 +20,12 @@ settings.load_profile("suite")
 def _one_thread() -> None:
     """Two test workers on two cores: one thread each."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Ctrl-C reaches the tests and their child processes also where the suite itself runs in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

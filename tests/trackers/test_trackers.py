@@ -207,6 +207,7 @@ def test_every_event_reaches_every_tracker() -> None:
         "stage_finished": ("s", {}),
         "stage_started": ("s", 1),
         "study_started": ("s", 1),
+        "study_progress": (1, 0, 1, 2),
         "close": (),
     }
     for name in public:
