@@ -127,3 +127,10 @@ def kills(session: nox.Session) -> None:
     """Kill real runs with SIGKILL at more than fifty random moments, and compare every byte of their cubes; half an hour."""
     session.install("-e", ".[test]", *CONSTRAINTS)
     session.run("pytest", "tests/kills", "-s", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """A study on a dask scheduler and workers of its own, one of which is killed."""
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    session.run("pytest", "tests/cluster", *session.posargs, env={"OMP_NUM_THREADS": "1"})
