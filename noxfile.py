@@ -60,7 +60,7 @@ def thirdparty(session: nox.Session) -> None:
     session.run("python", str(DEMO / "verify.py"), str(out / "minmax.zarr"))
     session.run("modhook", "report", str(out / "minmax.zarr"))  # its template and style come with the wheel
     session.install("pytest", *CONSTRAINTS)
-    session.run("pytest", "-c", "/dev/null", "--rootdir", str(DEMO), str(DEMO / "tests"))
+    session.run("pytest", "-c", "/dev/null", "--confcutdir", str(DEMO), "--rootdir", str(DEMO), str(DEMO / "tests"))
     with tempfile.TemporaryDirectory() as folder:
         session.run("modhook", "new-plugin", "fresh-task", "--in", folder)
         project = Path(folder, "fresh-task")
