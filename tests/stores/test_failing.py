@@ -164,7 +164,7 @@ def test_a_connection_that_is_cut(s3: Any, study: Callable[..., Path], tmp_path:
 
     file = study(2)
     command = [sys.executable, "-m", "modhook", "run", str(file), "--out", "s3://bucket/cut"]
-    environment = {**os.environ, **s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    environment = {**os.environ, **s3.environment, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "OMP_NUM_THREADS": "1"}
     proxy = connect()
     run = subprocess.Popen(
         command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
