@@ -61,6 +61,8 @@ def thirdparty(session: nox.Session) -> None:
     session.run("modhook", "report", str(out / "minmax.zarr"))  # its template and style come with the wheel
     session.install("pytest", *CONSTRAINTS)
     session.run("pytest", "-c", "/dev/null", "--confcutdir", str(DEMO), "--rootdir", str(DEMO), str(DEMO / "tests"))
+    # An earlier run in this environment has left it.
+    session.run("python", "-m", "pip", "uninstall", "--yes", "fresh-task", silent=True)
     with tempfile.TemporaryDirectory() as folder:
         session.run("modhook", "new-plugin", "fresh-task", "--in", folder)
         project = Path(folder, "fresh-task")
