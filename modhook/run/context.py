@@ -129,6 +129,29 @@ class RunContext:
         """Return a context in which a network is in the mode of the mask stages, `[masks] mode`."""
         return in_mode(model, self.study.masks.mode)
 
+    def mask_options(self) -> dict[str, Any]:
+        """Return what every mask stage of the study gives to `fit_masks`: `[masks]`, sampler, seed and tracker.
+
+        A protocol adds what it decides itself: samples, init, label, and which masks are fixed or weights trained.
+        """
+        study, masks = self.study, self.study.masks
+        # A pattern that the study does not give keeps the library's default, which may match nothing.
+        given = {k: v for k, v in (("include", masks.include), ("exclude", masks.exclude)) if v is not None}
+        return {
+            "steps": masks.steps,
+            "lr": masks.lr,
+            "beta": masks.beta,
+            **given,
+            "sampler": self.sampler(),
+            "clip": study.mask_clip,
+            "warmup": masks.warmup,
+            "reg_batch": study.reg_batch,
+            "scale_regulariser": masks.scale_regulariser,
+            "executor": masks.executor,
+            "seed": self.seed,
+            "progress": self.tracker,
+        }
+
     def load_weights(self, stage: str | None = None) -> None:
         """Put the run's trained weights from the cube into the network; where stages change them, those after `stage`."""
         self.model.load_state_dict(read_weights(self.cube, self.layout, self.labels, stage))

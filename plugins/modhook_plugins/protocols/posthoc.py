@@ -46,29 +46,16 @@ class Posthoc(Protocol):
             context.task.edit_network(model, stage.name)
         with context.stage(stage.name, masks.steps) as record:
             copied = self._copied(context, stage)
-            # A pattern that the study does not give keeps the library's default, which may match nothing.
-            given = {k: v for k, v in (("include", masks.include), ("exclude", masks.exclude)) if v is not None}
             with context.mask_mode(model):
                 fit = modhook.fit_masks(
                     model,
                     context.batches(stage.name, study.mask_batch),
                     context.task.loss,
                     samples=masks.samples * stage.draws,
-                    steps=masks.steps,
-                    lr=masks.lr,
-                    beta=masks.beta,
                     init=masks.init,
-                    **given,
-                    sampler=context.sampler(),
                     fixed=copied,
-                    clip=study.mask_clip,
-                    warmup=masks.warmup,
-                    reg_batch=study.reg_batch,
-                    scale_regulariser=masks.scale_regulariser,
-                    executor=masks.executor,
-                    seed=context.seed,
                     label=stage.name,
-                    progress=context.tracker,
+                    **context.mask_options(),
                     callback=self._validator(context, record, copied, model),
                 )
             record.history, record.route, record.masks = fit.history, fit.route, fit.masks

@@ -84,28 +84,16 @@ class Transfer(Protocol):
                     for n, p in parameters.items():
                         p.copy_(torch.where(used[n].to(p.device), p, fresh[n]))
             start = {n: torch.where(used[n], self.options.used_init, self.options.new_init) for n in _masked(context)}
-            given = {k: v for k, v in (("include", masks.include), ("exclude", masks.exclude)) if v is not None}
             with context.mask_mode(model):
                 fit = modhook.fit_masks(
                     model,
                     context.batches(name, study.mask_batch),
                     context.task.loss,
                     samples=masks.samples,
-                    steps=masks.steps,
-                    lr=masks.lr,
-                    beta=masks.beta,
                     init=start if earlier else masks.init,
-                    **given,
-                    sampler=context.sampler(),
                     train_weights={n: ~u for n, u in used.items()},
-                    clip=study.mask_clip,
-                    warmup=masks.warmup,
-                    reg_batch=study.reg_batch,
-                    scale_regulariser=masks.scale_regulariser,
-                    executor=masks.executor,
-                    seed=context.seed,
                     label=name,
-                    progress=context.tracker,
+                    **context.mask_options(),
                 )
             with torch.no_grad():
                 for n, weight in fit.weights.items():
