@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from zarr.core.buffer import Buffer, BufferPrototype
 
 _CHUNK = re.compile(r"(?P<array>.+)/c(?:/\d+)*")
-_READ = "cannot be read: {reason}; check the connection and your permission, then give the same command again."
-_WRITE = (
-    "cannot be written: {reason}; every stage that was finished before is safe there: mend that (space, permission, "
-    "connection), then give the same command again and it continues."
-)
+_READ = "cannot be read: {reason}; check the connection and your permission."
+_WRITE = "cannot be written: {reason}; check space, permission and connection."
 
 
 class StorageStore(WrapperStore["Store"]):

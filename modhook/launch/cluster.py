@@ -124,7 +124,7 @@ class _Session:
             answer: Done | Refused = future.result()
             if isinstance(answer, Done):
                 return answer
-            raise (UserError if answer.mistake else RunError)(f"{run.text}: {answer.text}")
+            raise answer.kind(f"{run.text}: {answer.text}")
         if future.status != "error":
             raise self._lost()
         error = future.exception()

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from modhook.cube import open_for_writing
-from modhook.errors import ModhookError, RunError, UserError
+from modhook.errors import ModhookError, RunError, StorageError, UserError
 from modhook.interfaces import Tracker
 from modhook.manager import plugins
 from modhook.run.build import build_task
@@ -46,10 +46,10 @@ class Job:
 
 @attrs.frozen
 class Refused:
-    """A worker's answer where it cannot compute: what the user has to mend, or what the storage said."""
+    """A worker's answer where it cannot compute: the sentence of its error, and which error it is here."""
 
     text: str
-    mistake: bool
+    kind: type[UserError | StorageError | RunError]
 
 
 def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refused:
@@ -64,9 +64,9 @@ def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refus
             tracker = make_trackers(logs, plugins(), job.path, relay=Relay(say))
             return compute_run(_work(job, tracker), run)
         except ModhookError as error:
-            return Refused(str(error), isinstance(error, UserError))
+            return Refused(str(error), next((k for k in (UserError, StorageError) if isinstance(error, k)), RunError))
         except OSError as error:
-            return Refused(f"{job.path} cannot be written: {error.strerror or error}", False)
+            return Refused(f"{job.path} cannot be written: {error.strerror or error}.", StorageError)
         finally:
             tracker.close()
             torch.set_num_threads(before)

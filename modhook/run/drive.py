@@ -29,6 +29,7 @@ from modhook.ranks import spread as ranks_share
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, items
+from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.one import PATIENCE, Run, Spread, Work, in_turn
 from modhook.run.ranked import RankedCube
@@ -91,7 +92,8 @@ def run_study(
     if threads:
         torch.set_num_threads(threads)
     try:
-        return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, spread)
+        with told_what_is_safe():
+            return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, spread)
     finally:
         tracker.close()
         torch.set_num_threads(before)

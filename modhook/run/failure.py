@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from modhook.errors import ModhookError, RunError
+from modhook.errors import ModhookError, RunError, StorageError
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory")
 _NO_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -41,6 +42,18 @@ def out_of_memory(error: BaseException) -> bool:
 def stops_the_study(error: BaseException) -> bool:
     """Return whether an error would hit every other run too: the store is full or cannot be written."""
     return isinstance(error, OSError) and (isinstance(error, ModhookError) or error.errno in _NO_STORE)
+
+
+@contextlib.contextmanager
+def told_what_is_safe() -> Iterator[None]:
+    """Add to a failure of the storage, whether it refused to write or to read, that the work goes on from there."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(
+            f"{str(error).rstrip('.')}; every stage that was finished before is safe there: give the same command again and it "
+            "continues."
+        ) from error
 
 
 def require_finite(tensors: Mapping[str, Tensor], what: str) -> None:

@@ -18,6 +18,7 @@ from modhook.cube.tensors import table
 from modhook.errors import CubeError, UserError, listing
 from modhook.interfaces import Tracker
 from modhook.manager import Plugins
+from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, prepare
 from modhook.run.one import Run, Work, compute_run
 from modhook.run.setting import fingerprints, load_tasks, usable_device
@@ -57,6 +58,7 @@ def analyse(
     Raises:
         UserError: an unknown analysis or option, an analysis of another task, options other than those of runs that have
             it already, no finished run, other data, a damaged cube; nothing was written.
+        StorageError: the cube's place fails midway; finished runs are safe, and the same call continues.
     """
     plugins.find("analyses", name)
     cube = open_for_writing(path)
@@ -66,7 +68,8 @@ def analyse(
     torch.set_num_threads(study.run.threads or before)
     try:
         chosen = usable_device(device or study.run.device)
-        return _analyse_all(Work(prepared, cube, plugins, tracker, chosen, retry=True), name, record)
+        with told_what_is_safe():
+            return _analyse_all(Work(prepared, cube, plugins, tracker, chosen, retry=True), name, record)
     finally:
         tracker.close()
         torch.set_num_threads(before)

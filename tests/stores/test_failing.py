@@ -6,6 +6,7 @@ Each time: one sentence that says where and what is safe, exit code 1, nothing c
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from zarr.storage import LocalStore
 
 from modhook.cube import open_cube
 
@@ -144,6 +146,33 @@ def test_a_limit_on_the_size_of_files(
     assert untimed(local_files(cube)) == whole
 
 
+def test_a_place_that_can_no_longer_be_read(
+    study: Callable[..., Path],
+    modhook_run: Run,
+    local_files: Any,
+    tmp_path: Path,
+    whole: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A read that fails in the middle of a run stops it as a write does, and says as much."""
+    file, cube = study(2), tmp_path / "tiny.zarr"
+    assert modhook_run("run", file, "--out", tmp_path, "--only", "seed=1")[0] == 0
+    get = LocalStore.get
+
+    async def broken(store: LocalStore, key: str, *rest: Any, **named: Any) -> Any:
+        if "/c/1" in key and key.startswith("masks/"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return await get(store, key, *rest, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "get", broken)
+        code, _, err = modhook_run("run", file, "--out", tmp_path)
+    assert code == 1
+    assert "cannot be read: Input/output error" in told(err, cube)
+    assert modhook_run("run", file, "--out", tmp_path)[0] == 0
+    assert untimed(local_files(cube)) == whole
+
+
 def test_a_connection_that_is_cut(s3: Any, study: Callable[..., Path], tmp_path: Path, whole: dict[str, bytes]) -> None:
     """The way to the server is cut, by killing a real process, while a run writes; when it is back the run continues."""
     with socket.socket() as free:
@@ -186,8 +215,7 @@ def test_a_connection_that_is_cut(s3: Any, study: Callable[..., Path], tmp_path:
         assert "were there already" in done.stdout
         assert untimed(s3.files("cut/tiny.zarr")) == whole
     finally:
-        proxy.kill()
-        proxy.communicate()
-        run.kill()
-        run.communicate()
+        for process in (proxy, run):
+            with process:
+                process.kill()
         shutil.rmtree(tmp_path / "whole")
