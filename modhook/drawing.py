@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -14,18 +15,35 @@ _MARGIN = 0.03
 """Around a figure, in inches."""
 
 
+def applies(figure: Figure, cubes: Sequence[xr.DataTree]) -> bool:
+    """Return whether a figure can be drawn from these cubes."""
+    fit = all(_for_task(figure, cube) and not _lacking(figure, cube) for cube in cubes)
+    return fit and not figure.lacks(cubes)
+
+
 def missing_variables(figure: Figure, cubes: Sequence[xr.DataTree]) -> str:
     """Return why a figure cannot be drawn from these cubes, or an empty string; of several cubes the first that does not fit is named."""
     for cube in cubes:
-        task = cube.attrs.get("study", {}).get("task", {}).get("name")
-        if figure.tasks is not None and task not in figure.tasks:
-            return f"it is for the task {' or '.join(figure.tasks)}, and that of {_name(cube)} is {task}"
-        lacks = [name for name in figure.requires if not _has(cube, name)]
-        if lacks:
+        if not _for_task(figure, cube):
+            wanted = " or ".join(figure.tasks or ())
+            return f"it is for the task {wanted}, and that of {_name(cube)} is {_task(cube)}"
+        if lacks := _lacking(figure, cube):
             return (
                 f"it needs the variable {', '.join(lacks)}, which {_name(cube)} does not have; {_remedy(cube, lacks)}"
             )
     return figure.lacks(cubes)
+
+
+def _task(cube: xr.DataTree) -> Any:
+    return cube.attrs.get("study", {}).get("task", {}).get("name")
+
+
+def _for_task(figure: Figure, cube: xr.DataTree) -> bool:
+    return figure.tasks is None or _task(cube) in figure.tasks
+
+
+def _lacking(figure: Figure, cube: xr.DataTree) -> list[str]:
+    return [name for name in figure.requires if not _has(cube, name)]
 
 
 def _has(cube: xr.DataTree, name: str) -> bool:

@@ -45,7 +45,7 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     import contextlib
 
     from modhook.cube import beside, open_cube
-    from modhook.drawing import draw, missing_variables
+    from modhook.drawing import applies, draw, missing_variables
     from modhook.manager import plugins
 
     installed = plugins()
@@ -56,8 +56,9 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
         drawn = False
         for name in wanted:
             figure = installed.load("figures", name)()
-            if lacks := missing_variables(figure, trees):
+            if not applies(figure, trees):
                 if names:
+                    lacks = missing_variables(figure, trees)
                     raise CubeError(f"figure {name!r} cannot be drawn from {', '.join(map(str, cubes))}: {lacks}.")
                 continue
             for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):

@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import xarray as xr
 
-from modhook.drawing import draw, missing_variables
+from modhook.drawing import applies, draw
 from modhook.manager import Plugins
 
 _PNG_SIZE = slice(16, 24)  # width and height in the header chunk, big-endian
@@ -48,7 +48,7 @@ def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[U
             name = entry.spec.name
             try:
                 figure = entry.load()()
-                if missing_variables(figure, [cube]):
+                if not applies(figure, [cube]):
                     continue
                 svg, png = draw(figure, [cube], Path(folder), name, ("svg", "png"))
             except Exception as error:  # a plugin of anybody's, on a cube that may be half finished

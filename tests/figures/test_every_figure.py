@@ -13,7 +13,7 @@ import xarray as xr
 from synthetic_cubes import synthetic_cube
 
 from modhook.cube import open_cube
-from modhook.drawing import draw, missing_variables
+from modhook.drawing import applies, draw, missing_variables
 from modhook.manager import plugins
 from modhook_plugins.figures.networks import layer_labels, networks
 
@@ -61,7 +61,7 @@ def applying(trees: Sequence[xr.DataTree]) -> dict[str, Any]:
     """Every installed figure that can be drawn from the cubes."""
     installed = plugins()
     made = {name: installed.load("figures", name)() for name in installed.names("figures")}
-    return {name: figure for name, figure in made.items() if not missing_variables(figure, trees)}
+    return {name: figure for name, figure in made.items() if applies(figure, trees)}
 
 
 def together(cubes: Callable[[str, int], xr.DataTree], name: str, finished: int) -> list[xr.DataTree]:
@@ -103,6 +103,15 @@ def test_missing_variables_name_the_cube_and_the_analysis(name: str, cubes: Call
     assert "no installed analysis writes that" in missing_variables(figure, [unmasked])
     foreign = xr.DataTree.from_dict({"/": xr.Dataset(attrs={"study": {"task": {"name": "of_another_package"}}})})
     assert "`modhook analyse the cube NAME` with the analysis that writes" in missing_variables(figure, [foreign])
+
+
+def test_a_figure_applies_where_nothing_is_missing(cubes: Callable[[str, int], xr.DataTree]) -> None:
+    """The quick question and the one that composes a remedy have one answer, for every figure and cube."""
+    installed = plugins()
+    for tree in (cubes("tuple_fnn", 1), cubes("scan_baselines", 1), cubes("transfer", 1)):
+        for name in installed.names("figures"):
+            figure = installed.load("figures", name)()
+            assert applies(figure, [tree]) == (not missing_variables(figure, [tree])), name
 
 
 def test_figures_that_compare_studies_say_what_they_need(cubes: Callable[[str, int], xr.DataTree]) -> None:
