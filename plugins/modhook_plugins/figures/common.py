@@ -274,10 +274,9 @@ def grouped_bars(
             if np.isnan(mean):
                 _write_at(axes, at, 0, "none", 90, GREY)
             elif room >= 6:
-                written = number(mean)
-                _write_at(
-                    axes, at, np.fmax(mean + error, mark), written, 0 if room >= 3.3 * len(written) else 90, "black"
-                )
+                written = number(mean).replace("-", "\N{MINUS SIGN}")
+                end = mean - error if mean < 0 else np.fmax(mean + error, mark)
+                _write_at(axes, at, end, written, 0 if room >= 3.3 * len(written) else 90, "black", below=mean < 0)
     for i, one in enumerate(chance):
         x = np.arange(len(groups)) + (i - (len(chance) - 1) / 2) * width
         half = 0.42 * width
@@ -293,10 +292,10 @@ def grouped_bars(
     axes.set_ylabel(ylabel)
 
 
-def _write_at(axes: Axes, x: float, y: float, written: str, rotation: int, ink: str) -> None:
+def _write_at(axes: Axes, x: float, y: float, written: str, rotation: int, ink: str, below: bool = False) -> None:
     axes.annotate(
-        written, (x, y), xytext=(0, 1.5), textcoords="offset points", ha="center", va="bottom", fontsize=SMALL,
-        rotation=rotation, color=ink,
+        written, (x, y), xytext=(0, -1.5 if below else 1.5), textcoords="offset points", ha="center",
+        va="top" if below else "bottom", fontsize=SMALL, rotation=rotation, color=ink,
     )  # fmt: skip
 
 

@@ -59,6 +59,7 @@ class HalfMask(Figure):
 
 
 def _label(network: Network) -> str:
-    """Return the task, the network and what else tells it apart, each on its own line."""
+    """Return the task, the network, what else tells it apart, and whether its halves are random, each on its own line."""
     task = str(setting(network.cube, "task.name", ""))
-    return "\n".join([task, *(part for part in network.label.split(", ") if part != task)])
+    random = ["random halves"] if setting(network.cube, "analyses.half_mask.random", 0) else []
+    return "\n".join([task, *(part for part in network.label.split(", ") if part != task), *random])
