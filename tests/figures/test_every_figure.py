@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import xarray as xr
+from matplotlib.transforms import Bbox
 from synthetic_cubes import synthetic_cube
 
 from modhook.cube import open_cube
@@ -57,6 +59,19 @@ def note(figure: Any) -> str:
     return next(t.get_text() for t in figure.texts if t.get_gid() == "note")
 
 
+def written_over(figure: Any) -> list[tuple[str, str]]:
+    """Pairs of texts within one panel of which more than a quarter lies under the other."""
+    figure.draw_without_rendering()
+    found = []
+    for axes in figure.axes:
+        for pair in itertools.combinations([t for t in axes.texts if t.get_text()], 2):
+            a, b = (t.get_window_extent() for t in pair)
+            common = Bbox.intersection(a, b)
+            if common and common.width * common.height > 0.25 * min(a.width * a.height, b.width * b.height):
+                found.append((pair[0].get_text(), pair[1].get_text()))
+    return found
+
+
 def applying(trees: Sequence[xr.DataTree]) -> dict[str, Any]:
     """Every installed figure that can be drawn from the cubes."""
     installed = plugins()
@@ -86,6 +101,7 @@ def test_half_finished_and_empty_cubes_plot(name: str, cubes: Callable[[str, int
         assert "no spread" in note(drawn)
         empty = figure.draw(together(cubes, name, 0))
         assert "no run has finished yet" in note(empty)
+        assert not written_over(empty)
 
 
 @pytest.mark.parametrize("name", ["mask_histogram", "kept_weights", "half_mask"])

@@ -165,6 +165,7 @@ class DropStatistics(Figure):
         found, note = networks(cubes)
         kinds = (("removed class", "target_drop"), ("largest other", "other_drop"), ("other / removed", "other_share"))
         shown: list[Spread] = []
+        missing: list[float] = []
         with styled():
             figure = MatplotlibFigure(figsize=(COLUMN if len(found) <= 2 else PAGE, 2.6))
             axes = figure.subplots()
@@ -178,7 +179,7 @@ class DropStatistics(Figure):
                     mean = spread(values.mean("stage"))
                     shown.append(mean)
                     if not mean.count:
-                        axes.annotate("none", (x, 0), rotation=90, fontsize=5.5, ha="center", va="bottom", color="0.35")
+                        missing.append(x)
                         continue
                     classes = 100 * values.mean("seed").values
                     axes.plot(
@@ -192,6 +193,9 @@ class DropStatistics(Figure):
                                   fontsize=5.5, va="center")  # fmt: skip
             if not any(s.count for s in shown):
                 gap(axes, "no run has finished yet")
+                missing = []
+            for x in missing:
+                axes.annotate("none", (x, 0), rotation=90, fontsize=5.5, ha="center", va="bottom", color="0.35")
             axes.axhline(0, color="0.15", linewidth=0.6)
             axes.set_ylabel("drop, or share of it [%]")
             shared_legend(figure, axes)

@@ -246,13 +246,14 @@ def grouped_bars(
 
     `scale` multiplies what is drawn: shares are shown in percent. `number` writes a mean beside its bar where there is room.
     `chance` holds, per series, means that are drawn as a black mark. A value that is missing leaves its place empty, with the
-    word "none".
+    word "none"; once where the places of several are too narrow for it.
     """
     number = number or (lambda mean: f"{mean:.0f}")
     width = 0.82 / max(1, len(series))
     group_ticks(axes, groups)
     room = panel_points(axes) * width / max(1, len(groups))  # points per bar
     highest = 0.0
+    said = np.zeros(len(groups), dtype=bool)  # "none", by the series before
     for i, one in enumerate(series):
         x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
         means, errors = scale * one.means, scale * one.deviations
@@ -270,13 +271,16 @@ def grouped_bars(
         )
         highest = max([highest, *(means + errors)[np.isfinite(means)]])
         above = scale * chance[i].means if i < len(chance) else np.full(len(groups), np.nan)
-        for at, mean, error, mark in zip(x, means, errors, above, strict=True):
+        missing = np.isnan(means)
+        for at, mean, error, mark, again in zip(x, means, errors, above, said & (room < 6), strict=True):
             if np.isnan(mean):
-                _write_at(axes, at, 0, "none", 90, GREY)
+                if not again:
+                    _write_at(axes, at, 0, "none", 90, GREY)
             elif room >= 6:
                 written = number(mean).replace("-", "\N{MINUS SIGN}")
                 end = mean - error if mean < 0 else np.fmax(mean + error, mark)
                 _write_at(axes, at, end, written, 0 if room >= 3.3 * len(written) else 90, "black", below=mean < 0)
+        said = missing
     for i, one in enumerate(chance):
         x = np.arange(len(groups)) + (i - (len(chance) - 1) / 2) * width
         half = 0.42 * width
@@ -300,11 +304,18 @@ def _write_at(axes: Axes, x: float, y: float, written: str, rotation: int, ink: 
 
 
 def lines(
-    axes: Axes, x: Sequence[float], series: Sequence[Series], scale: float = 1, first: int = 0, join: bool = True
+    axes: Axes,
+    x: Sequence[float],
+    series: Sequence[Series],
+    scale: float = 1,
+    first: int = 0,
+    join: bool = True,
+    apart: float = 0,
 ) -> None:
-    """Draw means over `x` with bars of deviation, one colour, marker and dash per series; a series without values says so.
+    """Draw means over `x` with bars of deviation, one colour, marker and dash per series; series without values among others are named.
 
-    `first` is the number of the first colour; without `join` only the markers are drawn.
+    `first` is the number of the first colour; without `join` only the markers are drawn. `apart` is the distance along `x` of one
+    series to the next, so that their bars do not hide each other.
     """
     empty = []
     for i, one in enumerate(series, first):
@@ -313,7 +324,7 @@ def lines(
             continue
         errors = scale * one.deviations
         axes.errorbar(
-            np.asarray(x, dtype=float),
+            np.asarray(x, dtype=float) + apart * (i - first - (len(series) - 1) / 2),
             scale * one.means,
             yerr=np.where(np.isnan(one.means), 0, errors) if errors.any() else None,
             label=one.label,
@@ -323,7 +334,7 @@ def lines(
             linestyle=DASHES[i % len(DASHES)] if join else "none",
             elinewidth=0.8,
         )
-    if empty:
+    if 0 < len(empty) < len(series):
         axes.text(
             0.02, 0.02, f"none yet: {', '.join(empty)}", transform=axes.transAxes, fontsize=SMALL, color=GREY
         )  # fmt: skip

@@ -55,8 +55,7 @@ class GradientCosine(Figure):
                 )
                 axes.set_ylim(min([0.0, *(1.1 * s.mean for one in series for s in one.values if s.count)]), 1.05)
                 axes.set_xlim(-0.2, len(levels) - 0.8)
-                for i, one in enumerate(series):  # side by side, so that their bars do not hide each other
-                    lines(axes, [v + 0.05 * (i - (len(series) - 1) / 2) for v in x], [one], first=i)
+                lines(axes, x, series, apart=0.05)
                 label_ends(axes, x, series)
                 if not any(s.count for one in series for s in one.values):
                     gap(axes, "no run has finished yet")

@@ -18,6 +18,7 @@ from modhook_plugins.figures.common import (
     colour,
     group_ticks,
     log_axis,
+    panel_points,
     panels,
     say_seeds,
     seeds,
@@ -67,6 +68,8 @@ def _dots(axes: Axes, series: Sequence[Series], size: Series) -> None:
     places = np.arange(len(size.values))
     axes.hlines(size.means, places - 0.45, places + 0.45, color="0.6", linewidth=1.2, label=size.label)
     width = 0.7 / max(1, len(series))
+    narrow = panel_points(axes) * width / max(1, len(places)) < 6  # for a word at every mark
+    said = [""] * len(places)
     for i, one in enumerate(series):
         x = places + (i - (len(series) - 1) / 2) * width
         errors = one.deviations
@@ -83,10 +86,12 @@ def _dots(axes: Axes, series: Sequence[Series], size: Series) -> None:
             elinewidth=0.8,
             label=one.label,
         )
-        for at, mean in zip(x, one.means, strict=True):
-            if np.isnan(mean) or mean == 0:  # which a logarithmic axis cannot show
+        # What a logarithmic axis cannot show.
+        words = ["none" if np.isnan(mean) else "0" if mean == 0 else "" for mean in one.means]
+        for at, word, before in zip(x, words, said, strict=True):
+            if word and not (narrow and word == before):
                 axes.annotate(
-                    "none" if np.isnan(mean) else "0",
+                    word,
                     (at, 0.02),
                     xycoords=("data", "axes fraction"),
                     rotation=90,
@@ -94,3 +99,4 @@ def _dots(axes: Axes, series: Sequence[Series], size: Series) -> None:
                     ha="center",
                     color=GREY,
                 )
+        said = words
