@@ -191,11 +191,11 @@ class DropStatistics(Figure):
                     )  # fmt: skip
                     axes.annotate(f"{100 * mean.mean:.0f}", (x + 0.1, 100 * mean.mean), xytext=(4, 0), textcoords="offset points",
                                   fontsize=5.5, va="center")  # fmt: skip
-            if not any(s.count for s in shown):
+            if len(missing) == len(shown):
                 gap(axes, "no run has finished yet")
-                missing = []
-            for x in missing:
-                axes.annotate("none", (x, 0), rotation=90, fontsize=5.5, ha="center", va="bottom", color="0.35")
+            else:
+                for x in missing:
+                    axes.annotate("none", (x, 0), rotation=90, fontsize=5.5, ha="center", va="bottom", color="0.35")
             axes.axhline(0, color="0.15", linewidth=0.6)
             axes.set_ylabel("drop, or share of it [%]")
             shared_legend(figure, axes)

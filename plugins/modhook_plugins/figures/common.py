@@ -272,11 +272,10 @@ def grouped_bars(
         highest = max([highest, *(means + errors)[np.isfinite(means)]])
         above = scale * chance[i].means if i < len(chance) else np.full(len(groups), np.nan)
         missing = np.isnan(means)
-        for at, mean, error, mark, again in zip(x, means, errors, above, said & (room < 6), strict=True):
-            if np.isnan(mean):
-                if not again:
-                    _write_at(axes, at, 0, "none", 90, GREY)
-            elif room >= 6:
+        for at in x[missing & ~(said & (room < 6))]:
+            _write_at(axes, at, 0, "none", 90, GREY)
+        for at, mean, error, mark in zip(x, means, errors, above, strict=True):
+            if room >= 6 and not np.isnan(mean):
                 written = number(mean).replace("-", "\N{MINUS SIGN}")
                 end = mean - error if mean < 0 else np.fmax(mean + error, mark)
                 _write_at(axes, at, end, written, 0 if room >= 3.3 * len(written) else 90, "black", below=mean < 0)
