@@ -14,28 +14,34 @@ if TYPE_CHECKING:
     from modhook.errors import ModhookError as ModhookError
     from modhook.errors import RunError as RunError
     from modhook.errors import UserError as UserError
-    from modhook.evaluation import evaluate as evaluate
     from modhook.fit import Fit as Fit
     from modhook.fit import fit_masks as fit_masks
-    from modhook.hookspecs import Spec as Spec
-    from modhook.hookspecs import hookimpl as hookimpl
-    from modhook.interfaces import Analysis as Analysis
-    from modhook.interfaces import Figure as Figure
-    from modhook.interfaces import Model as Model
-    from modhook.interfaces import Protocol as Protocol
-    from modhook.interfaces import Sampler as Sampler
-    from modhook.interfaces import Stage as Stage
-    from modhook.interfaces import Task as Task
-    from modhook.interfaces import Tracker as Tracker
     from modhook.masks import Masks as Masks
     from modhook.masks import iomin as iomin
     from modhook.masks import iou as iou
+    from modhook.masks.evaluation import evaluate as evaluate
+    from modhook.masks.select import matching as matching
+    from modhook.masks.select import select as select
+    from modhook.plugin.contract import FinishedRun as FinishedRun
+    from modhook.plugin.contract import RunContext as RunContext
+    from modhook.plugin.contract import StageRecord as StageRecord
+    from modhook.plugin.hookspecs import Spec as Spec
+    from modhook.plugin.hookspecs import hookimpl as hookimpl
+    from modhook.plugin.interfaces import Analysis as Analysis
+    from modhook.plugin.interfaces import Figure as Figure
+    from modhook.plugin.interfaces import Model as Model
+    from modhook.plugin.interfaces import Protocol as Protocol
+    from modhook.plugin.interfaces import Sampler as Sampler
+    from modhook.plugin.interfaces import Stage as Stage
+    from modhook.plugin.interfaces import Task as Task
+    from modhook.plugin.interfaces import Tracker as Tracker
+    from modhook.plugin.variables import Variable as Variable
     from modhook.stacked import Report as Report
     from modhook.stacked import Stacked as Stacked
     from modhook.stacked import inspect as inspect
     from modhook.stacked import shared as shared
     from modhook.stacked import stack as stack
-    from modhook.variables import Variable as Variable
+    from modhook.steps.train import train as train
 
 _HOME = {
     "masks_from": "cube",
@@ -43,28 +49,34 @@ _HOME = {
     "ModhookError": "errors",
     "RunError": "errors",
     "UserError": "errors",
-    "evaluate": "evaluation",
     "Fit": "fit",
     "fit_masks": "fit",
-    "Spec": "hookspecs",
-    "hookimpl": "hookspecs",
-    "Analysis": "interfaces",
-    "Figure": "interfaces",
-    "Model": "interfaces",
-    "Protocol": "interfaces",
-    "Sampler": "interfaces",
-    "Stage": "interfaces",
-    "Task": "interfaces",
-    "Tracker": "interfaces",
     "Masks": "masks",
     "iomin": "masks",
     "iou": "masks",
+    "evaluate": "masks.evaluation",
+    "matching": "masks.select",
+    "select": "masks.select",
+    "FinishedRun": "plugin.contract",
+    "RunContext": "plugin.contract",
+    "StageRecord": "plugin.contract",
+    "Spec": "plugin.hookspecs",
+    "hookimpl": "plugin.hookspecs",
+    "Analysis": "plugin.interfaces",
+    "Figure": "plugin.interfaces",
+    "Model": "plugin.interfaces",
+    "Protocol": "plugin.interfaces",
+    "Sampler": "plugin.interfaces",
+    "Stage": "plugin.interfaces",
+    "Task": "plugin.interfaces",
+    "Tracker": "plugin.interfaces",
+    "Variable": "plugin.variables",
     "Report": "stacked",
     "Stacked": "stacked",
     "inspect": "stacked",
     "shared": "stacked",
     "stack": "stacked",
-    "Variable": "variables",
+    "train": "steps.train",
 }
 
 __version__ = "0.1.0"

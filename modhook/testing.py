@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from modhook.cube import open_cube
 from modhook.errors import ModhookError, listing
 from modhook.fit import fit_masks
-from modhook.hookspecs import Spec
-from modhook.interfaces import Analysis, Model, Task, Tracker
-from modhook.manager import KINDS, Entry, Plugins, plugins
+from modhook.plugin.hookspecs import Spec
+from modhook.plugin.interfaces import Analysis, Model, Task, Tracker
+from modhook.plugin.manager import KINDS, Entry, Plugins, plugins
 from modhook.run import run_study
 from modhook.run.build import build_model, build_task
 from modhook.run.data import items

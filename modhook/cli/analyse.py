@@ -30,7 +30,7 @@ def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: s
     so that the same command continues where it was stopped.
     """
     from modhook.cube import open_cube
-    from modhook.manager import plugins
+    from modhook.plugin.manager import plugins
     from modhook.run.later import analyse
     from modhook.tables import print_tables, tables
 

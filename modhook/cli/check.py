@@ -16,7 +16,7 @@ def check_command(studies: tuple[Path, ...]) -> int:
 
     Every mistake is reported at once, each with its place in the file. Exit code 2 if there is any.
     """
-    from modhook.manager import plugins
+    from modhook.plugin.manager import plugins
     from modhook.study import check
 
     installed = plugins()

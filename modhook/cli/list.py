@@ -6,7 +6,7 @@ import json
 
 import click
 
-from modhook.manager import KINDS, plugins
+from modhook.plugin.manager import KINDS, plugins
 
 
 @click.command("list")

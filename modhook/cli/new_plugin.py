@@ -22,7 +22,7 @@ def new_plugin_command(name: str, parent: Path) -> None:
 
     NAME is the distribution's and the folder's, such as my-task. An existing folder is never touched.
     """
-    from modhook.scaffold import new_plugin
+    from modhook.plugin.scaffold import new_plugin
 
     for path in new_plugin(name, parent):
         click.echo(str(path))

@@ -45,8 +45,8 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     import contextlib
 
     from modhook.cube import beside, open_cube
-    from modhook.drawing import applies, draw, missing_variables
-    from modhook.manager import plugins
+    from modhook.plugin.manager import plugins
+    from modhook.report.drawing import applies, draw, missing_variables
 
     installed = plugins()
     folder = out or beside(cubes[0], "-figures")

@@ -27,7 +27,7 @@ def report_command(cube: Where, out: Path | None) -> None:
     Findings, warnings, scores, every figure that applies, tables, state of the runs, and how to compute it again. A
     half-finished cube shows what it has.
     """
-    from modhook.manager import plugins
+    from modhook.plugin.manager import plugins
     from modhook.report import write_report
 
     click.echo(str(write_report(cube, out, plugins())))

@@ -86,7 +86,7 @@ def run_command(
     if workers and scheduler:
         raise UserError("give --workers N for workers of this machine, or --scheduler ADDRESS for others; not both.")
     from modhook.cube import place_of
-    from modhook.manager import plugins
+    from modhook.plugin.manager import plugins
     from modhook.run import run_study
     from modhook.run.checkpoints import Checkpoints
     from modhook.run.drive import cube_path

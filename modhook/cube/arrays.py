@@ -14,7 +14,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from modhook.cube.labels import Label, label_array
 from modhook.cube.metadata import Draft
 from modhook.cube.resolve import Slot
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 # The checksum comes last, over the bytes as they lie on disk: whatever flips is noticed before anything is decoded.
 COMPRESSORS = (ZstdCodec(level=3), Crc32cCodec())

@@ -19,7 +19,7 @@ from modhook.cube.store import open_root, open_store
 from modhook.cube.values import fitted
 from modhook.cube.where import place_of
 from modhook.errors import CubeError, ModhookError, listing, near_miss
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 Status = Literal["pending", "done", "failed"]
 Run = Mapping[str, Any]

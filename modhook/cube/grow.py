@@ -27,7 +27,7 @@ from modhook.cube.store import CheckedStore, open_root, open_store
 from modhook.cube.values import fitted
 from modhook.cube.where import place_of
 from modhook.errors import CubeError, listing
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 
 def add_variables(

@@ -25,7 +25,7 @@ from typing import Any
 from attrs import frozen
 
 from modhook.errors import CubeError, listing, near_miss
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 
 @frozen

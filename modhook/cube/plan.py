@@ -8,7 +8,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from modhook.errors import CubeError
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 FORMAT = 2
 """Version of the layout on disk, the root attribute `modhook_format`; 1 had no checksum of the metadata."""

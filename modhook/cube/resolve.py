@@ -11,7 +11,7 @@ from attrs import frozen
 
 from modhook.cube.labels import Label, labels_of
 from modhook.errors import CubeError, listing
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # xarray gives these attributes a meaning and would change what is read.

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from modhook.errors import MaskError, UserError, listing
 from modhook.fit.engine import Loss, MaskTrainer
-from modhook.interfaces import Sampler, Tracker
-from modhook.loop import run_steps
-from modhook.manager import plugins
 from modhook.masks import Masks
-from modhook.optim import MakeOptimizer
-from modhook.select import DEFAULT_EXCLUDE, select
+from modhook.masks.select import DEFAULT_EXCLUDE, select
+from modhook.plugin.interfaces import Sampler, Tracker
+from modhook.plugin.manager import plugins
+from modhook.steps.loop import run_steps
+from modhook.steps.optim import MakeOptimizer
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -84,7 +84,7 @@ def fit_masks(
         lr: learning rate of the logits.
         beta: pull towards fewer weights, per logit and item; larger keeps less.
         init: start of all logits (2.0: keep-probability 0.88), or {name: tensor of the parameter's shape}; names left out start at 2.
-        include, exclude: patterns of parameters to mask (see `modhook.select`).
+        include, exclude: patterns of parameters to mask (see `modhook.masks.select`).
         sampler: a sampler plugin's name, or a `Sampler`.
         fixed: masks that are applied and not learned.
         train_weights: {name: bool tensor}: weights that learn together with the logits where True.

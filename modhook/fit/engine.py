@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from modhook.errors import RunError, UserError
 from modhook.fit.groups import batch_size, cut, part
 from modhook.fit.scaling import GradientScale
-from modhook.interfaces import Sampler
 from modhook.masks import Masks
-from modhook.noise import generators
-from modhook.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
-from modhook.ranks import add_up, agree, same, share
+from modhook.noise.noise import generators
+from modhook.noise.workspace import Workspace
+from modhook.plugin.interfaces import Sampler
 from modhook.stacked import Stacked, prepare
-from modhook.workspace import Workspace
+from modhook.steps.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from modhook.steps.ranks import add_up, agree, same, share
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
 

@@ -12,10 +12,10 @@ import attrs
 from distributed import Client, Future, KilledWorker
 
 from modhook.errors import RunError, UserError
-from modhook.interfaces import Tracker
 from modhook.launch.job import Job, Refused
 from modhook.launch.local import local_cluster
 from modhook.launch.worker import compute_here, given, quiet, topic
+from modhook.plugin.interfaces import Tracker
 from modhook.run.failure import stops_the_study
 from modhook.run.layout import versions
 from modhook.run.one import Done, Run, Work, compute_run, failures, mark_failed, missing

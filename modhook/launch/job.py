@@ -12,8 +12,8 @@ import torch
 
 from modhook.cube import open_for_writing
 from modhook.errors import ModhookError, RunError, StorageError, UserError
-from modhook.interfaces import Tracker
-from modhook.manager import plugins
+from modhook.plugin.interfaces import Tracker
+from modhook.plugin.manager import plugins
 from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
 from modhook.run.layout import prepare, versions

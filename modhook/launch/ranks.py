@@ -14,7 +14,7 @@ import torch
 from torch import distributed as dist
 
 from modhook.errors import UserError
-from modhook.ranks import rank
+from modhook.steps.ranks import rank
 
 _LAST_WORDS = 2.0
 """Seconds: torchrun ends all ranks as soon as one ends badly, and the first is to say why."""

@@ -14,7 +14,7 @@ import xarray as xr
 
 from modhook import __version__
 from modhook.errors import ModhookError
-from modhook.manager import Plugins
+from modhook.plugin.manager import Plugins
 from modhook.report.cautions import Caution, cautions
 from modhook.report.facts import Facts, Place, known, label, mean
 from modhook.report.findings import findings, percent

@@ -10,8 +10,8 @@ from pathlib import Path
 import attrs
 import xarray as xr
 
-from modhook.drawing import applies, draw
-from modhook.manager import Plugins
+from modhook.plugin.manager import Plugins
+from modhook.report.drawing import applies, draw
 
 _PNG_SIZE = slice(16, 24)  # width and height in the header chunk, big-endian
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modhook.cube import Where, beside, open_cube, place_of
 from modhook.errors import UserError
-from modhook.manager import Plugins
+from modhook.plugin.manager import Plugins
 from modhook.report.collect import collect
 from modhook.report.render import render
 

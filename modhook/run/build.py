@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import DataError, ModhookError, UserError, WeightsError, listing
-from modhook.interfaces import Task
-from modhook.manager import Plugins
-from modhook.seeding import derive
+from modhook.noise.seeding import derive
+from modhook.plugin.interfaces import Task
+from modhook.plugin.manager import Plugins
 from modhook.study import Study, find_callable
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from modhook.cube import Where, place_of
-from modhook.snapshot import PARTIAL, SUFFIX
+from modhook.steps.snapshot import PARTIAL, SUFFIX
 
 
 @attrs.frozen

@@ -9,58 +9,32 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor, nn
 
-from modhook.checkpoint import Keeper
 from modhook.cube import Cube, read_logits, read_weights, write_masks, write_weights
 from modhook.errors import RunError, UserError
-from modhook.evaluation import evaluate
-from modhook.interfaces import Batch, Sampler, Task, Tracker
-from modhook.loop import recorded_steps
-from modhook.manager import plugins
 from modhook.masks import Masks
-from modhook.modes import in_mode
-from modhook.randomness import seeded
-from modhook.ranks import even, spread, together
+from modhook.masks.evaluation import evaluate
+from modhook.noise.randomness import seeded
+from modhook.noise.seeding import derive
+from modhook.plugin.contract import RunContext, Scores, StageRecord
+from modhook.plugin.interfaces import Batch, Sampler, Task, Tracker
+from modhook.plugin.manager import plugins
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, in_order, train_subset
 from modhook.run.failure import reason_of, require_finite, stops_the_study
 from modhook.run.layout import SUBSET, valid_steps, versions
-from modhook.seeding import derive
-from modhook.snapshot import digest
+from modhook.steps.checkpoint import Keeper
+from modhook.steps.loop import recorded_steps
+from modhook.steps.modes import in_mode
+from modhook.steps.ranks import even, spread, together
+from modhook.steps.snapshot import digest
 from modhook.study import Study, resolved
 
-Scores = dict[str, dict[str, float]]
-
 
 @attrs.define
-class StageRecord:
-    """What a stage leaves behind; a protocol fills it, and it is written when the stage ends."""
-
-    stage: str
-    scores: Scores = attrs.field(factory=dict)
-    """{metric: {split: value}}"""
-    masks: Masks | None = None
-    logits: Mapping[str, Tensor] | None = None
-    history: xr.Dataset | None = None
-    validation: dict[int, Scores] = attrs.field(factory=dict)
-    """{step: scores} measured on the way, on every split and on `SUBSET`, a part of the training set."""
-    route: Mapping[str, Any] = attrs.field(factory=dict)
-    keep_weights: bool = False
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what was measured on the way."""
-        return {"validation": self.validation}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict()`'s result."""
-        self.validation = dict(state["validation"])
-
-
-@attrs.define
-class RunContext:
+class Context(RunContext):
     """One run: study (at its sweep point), task, network, seed, and where results go."""
 
     study: Study

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from modhook.errors import DataError
-from modhook.interfaces import Batch, Task
-from modhook.seeding import derive
+from modhook.noise.seeding import derive
+from modhook.plugin.interfaces import Batch, Task
 
 SUBSET_SEED = 0xB0C1FA53
 SUBSET_SIZE = 1_000

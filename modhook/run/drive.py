@@ -22,10 +22,8 @@ from modhook.cube import (
     writer_lock,
 )
 from modhook.errors import CubeError, UserError, listing
-from modhook.interfaces import Tracker
-from modhook.manager import Plugins
-from modhook.ranks import rank, together
-from modhook.ranks import spread as ranks_share
+from modhook.plugin.interfaces import Tracker
+from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, items
@@ -34,6 +32,8 @@ from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.one import PATIENCE, Run, Spread, Work, in_turn
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import fingerprints, load_tasks, usable_device
+from modhook.steps.ranks import rank, together
+from modhook.steps.ranks import spread as ranks_share
 from modhook.study import Study, difference, resolved
 
 LAYOUT_PATIENCE = 600.0
@@ -76,7 +76,7 @@ def run_study(
     Args:
         study: from `modhook.study.load`.
         out: folder for the cube, a local path or a URL that fsspec understands.
-        plugins: from `modhook.manager.plugins`.
+        plugins: from `modhook.plugin.manager.plugins`.
         tracker: told about everything.
         only: coordinates that a run must have to be computed now, `{"seed": "3"}`.
         fresh: delete an existing cube of this study, and its checkpoints, first.

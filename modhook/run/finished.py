@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_weights
-from modhook.interfaces import Batch, Task
 from modhook.masks import Masks
-from modhook.run.context import Scores, score
+from modhook.plugin.contract import FinishedRun, Scores
+from modhook.plugin.interfaces import Batch, Task
+from modhook.run.context import score
 from modhook.run.data import in_order
 from modhook.study import Study
 
 
 @attrs.define(slots=False)
-class FinishedRun:
+class Finished(FinishedRun):
     """One finished run.
 
     Attributes:
@@ -62,6 +63,10 @@ class FinishedRun:
     def _changing(self) -> bool:
         """Whether stages changed the weights."""
         return "stage" in self.cube.labels(f"masks/{self.layout}/weights")
+
+    def coordinates(self, variable: str) -> dict[str, list[Any]]:
+        """Return the labels of a declared variable's dimensions in the cube: {dimension: labels}."""
+        return {dim: list(labels) for dim, labels in self.cube.labels(variable).items()}
 
     def batches(self, split: str) -> Iterator[Batch]:
         """Return all items of a split once, prepared for measuring."""

@@ -16,8 +16,8 @@ import torch
 from modhook.cube import Cube, Where, claim, open_cube, open_for_writing
 from modhook.cube.tensors import table
 from modhook.errors import CubeError, UserError, listing
-from modhook.interfaces import Tracker
-from modhook.manager import Plugins
+from modhook.plugin.interfaces import Tracker
+from modhook.plugin.manager import Plugins
 from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, prepare
 from modhook.run.one import Run, Work, compute_run
@@ -51,7 +51,7 @@ def analyse(
         path: the cube.
         name: of the analysis.
         settings: its options, `key=value`; without any, those that the cube records, or the defaults.
-        plugins: from `modhook.manager.plugins`.
+        plugins: from `modhook.plugin.manager.plugins`.
         tracker: told about everything.
         device: instead of the study's.
 

@@ -10,13 +10,13 @@ import attrs
 
 import modhook
 from modhook.cube import Plan, layout_variables
-from modhook.interfaces import Analysis, Protocol, Task
-from modhook.loop import recorded_steps
-from modhook.manager import Plugins
+from modhook.masks.select import select
+from modhook.plugin.interfaces import Analysis, Protocol, Task
+from modhook.plugin.manager import Plugins
+from modhook.plugin.variables import Variable
 from modhook.run.build import model_shapes
-from modhook.select import select
+from modhook.steps.loop import recorded_steps
 from modhook.study import Point, Study, points, resolved
-from modhook.variables import Variable
 
 SUBSET = "part of the training set"
 """Names the training items that are measured on the way, beside the splits; `train_subset` gives them."""

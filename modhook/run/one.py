@@ -12,15 +12,15 @@ import torch
 
 from modhook.cube import Cube, computing
 from modhook.errors import RunError, UserError, listing
-from modhook.interfaces import Tracker
-from modhook.manager import Plugins
-from modhook.ranks import agreed, rank, spread, together
+from modhook.plugin.interfaces import Tracker
+from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
 from modhook.run.checkpoints import Checkpoints
-from modhook.run.context import RunContext
+from modhook.run.context import Context
 from modhook.run.failure import reason_of, stops_the_study
-from modhook.run.finished import FinishedRun
+from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
+from modhook.steps.ranks import agreed, rank, spread, together
 
 PATIENCE = 60.0
 """Seconds that a run waits for another process that computes it: a worker that lost its connection ends sooner."""
@@ -153,7 +153,7 @@ def _compute(work: Work, run: Run) -> None:
     prepared, cube, labels = work.prepared, work.cube, dict(run.labels)
     study, task, layout = prepared.points[run.index].study, prepared.tasks[run.index], prepared.layouts[run.index].name
     model = build_model(study, task, work.plugins, labels["seed"]).to(work.device)
-    context = RunContext(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device)
+    context = Context(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device)
     stages, analyses = _states(work, run)
     if set(stages.values()) != {"done"}:
         prepared.protocol.run(context)
@@ -162,7 +162,7 @@ def _compute(work: Work, run: Run) -> None:
         return
     context.load_weights(list(stages)[-1] if prepared.protocol.weights_per_stage else None)
     model.eval().requires_grad_(False)
-    finished = FinishedRun(study, task, model, labels, cube, layout, prepared.protocol.masked_stages(task), work.device)
+    finished = Finished(study, task, model, labels, cube, layout, prepared.protocol.masked_stages(task), work.device)
     for name in wanted:
         with _recorded(cube, name, labels):
             _analyse(prepared, name, finished, work.tracker)
@@ -185,7 +185,7 @@ def _recorded(cube: Cube, name: str, labels: Mapping[str, Any]) -> Iterator[None
     cube.write(f"runs/{name}", np.uint8(state), labels)
 
 
-def _analyse(prepared: Prepared, name: str, run: FinishedRun, tracker: Tracker) -> None:
+def _analyse(prepared: Prepared, name: str, run: Finished, tracker: Tracker) -> None:
     analysis = prepared.analyses[name]
     tracker.message(f"analysis {name}")
     declared = {v.name for v in analysis.variables(run.task)}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from modhook.cube import Cube
 from modhook.cube.cube import Run
-from modhook.ranks import from_first, rank
+from modhook.steps.ranks import from_first, rank
 
 
 class RankedCube(Cube):

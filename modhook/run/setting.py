@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from modhook.errors import UserError
-from modhook.interfaces import Task
-from modhook.manager import Plugins
+from modhook.plugin.interfaces import Task
+from modhook.plugin.manager import Plugins
 from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
 from modhook.study import Study, points

@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from modhook.interfaces import Tracker
-from modhook.manager import Plugins
+from modhook.plugin.interfaces import Tracker
+from modhook.plugin.manager import Plugins
 from modhook.study import Study
 
 EVENTS = tuple(name for name, found in vars(Tracker).items() if callable(found) and not name.startswith("_"))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import attrs
 
 from modhook.errors import listing, near_miss
-from modhook.manager import Plugins
+from modhook.plugin.manager import Plugins
 from modhook.study.named import make, named, plugin_class
 from modhook.study.problems import Problems
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection

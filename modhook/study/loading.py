@@ -10,8 +10,8 @@ from typing import Any, Literal
 import attrs
 
 from modhook.errors import StudyError
-from modhook.manager import Plugins
-from modhook.manager import plugins as installed
+from modhook.plugin.manager import Plugins
+from modhook.plugin.manager import plugins as installed
 from modhook.study.bounds import PLAIN_NAME, Rejected, check_bounds
 from modhook.study.build import Built, build, check_sections
 from modhook.study.grid import check_sweep, expand

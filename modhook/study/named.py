@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from modhook.errors import PluginError, UserError
-from modhook.manager import Plugins
+from modhook.plugin.manager import Plugins
 from modhook.study.problems import Problems
 from modhook.study.strict import plain
 from modhook.study.structure import structured, structured_by, unknown_key

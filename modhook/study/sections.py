@@ -39,7 +39,7 @@ class TrainSection:
     `steps` may be left out or 0 only with `weights`, a file of safetensors or of a torch state dict, relative to the
     study file; then nothing is trained. `clip` is the largest global gradient norm; `clip = 0` switches clipping off
     (None here). The learning rate rises linearly for `warmup` steps and is multiplied by `decay` at every step of
-    `decay_at`; `schedule = "transformer"` multiplies it by the factor of `modhook.optim.learning_rate` instead.
+    `decay_at`; `schedule = "transformer"` multiplies it by the factor of `modhook.steps.optim.learning_rate` instead.
     `validate_every = 0` never validates. `betas` and `eps` are Adam's, `momentum` is SGD's.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modhook.hookspecs import Spec, hookimpl
+from modhook.plugin.hookspecs import Spec, hookimpl
 
 _HERE = "modhook_tasks"
 

@@ -12,7 +12,7 @@ from torch import Tensor
 import modhook
 
 if TYPE_CHECKING:
-    from modhook.interfaces import Batch, Net
+    from modhook.plugin.interfaces import Batch, Net
 
 END = 0
 """Token that ends every sequence, in every vocabulary. It also fills the padding, which nothing reads."""

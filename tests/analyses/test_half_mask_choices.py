@@ -11,9 +11,9 @@ from torch import nn
 
 from modhook.cube import masks_from, open_cube, weights_from
 from modhook.errors import PatternError, StudyError, UserError
-from modhook.manager import plugins
+from modhook.masks.select import select
+from modhook.plugin.manager import plugins
 from modhook.run.build import model_shapes
-from modhook.select import select
 from modhook.study import load, points
 from modhook_plugins.analyses.half_mask import HalfMask, HalfMaskOptions
 

@@ -93,20 +93,17 @@ def test_shared_by_chance_with_several_others() -> None:
     torch.manual_seed(0)
     shapes = {"x.weight": (8, 5), "y.weight": (3, 8)}
 
-    class Cube:
-        """Labels of the one dimension that the analysis asks for."""
-
-        def labels(self, name: str) -> dict[str, list[str]]:
-            return {"parameter": ["other", *shapes]}
-
     class Run:
         """A finished run of a task without a control."""
 
-        cube, stages = Cube(), ("a", "b", "c")
+        stages = ("a", "b", "c")
         task = type("Task", (), {"control": False})
 
         def __init__(self) -> None:
             self.masks = {s: Masks({n: torch.rand(*shape) < 0.4 for n, shape in shapes.items()}) for s in self.stages}
+
+        def coordinates(self, variable: str) -> dict[str, list[str]]:
+            return {"parameter": ["other", *shapes]}
 
     run = Run()
     found = Sharing().compute(run)  # type: ignore[arg-type]

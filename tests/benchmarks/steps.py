@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from modhook import Sampler
 from modhook.fit.engine import MaskTrainer
-from modhook.interfaces import NoOptions
-from modhook.noise import generators
+from modhook.noise.noise import generators
+from modhook.plugin.interfaces import NoOptions
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 
 Step = Callable[[], Any]

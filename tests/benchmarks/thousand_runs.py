@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from modhook.cube import Cube, create, open_for_writing
-from modhook.manager import plugins
+from modhook.plugin.manager import plugins
 from modhook.run.build import build_task
 from modhook.run.layout import plan, prepare
 from modhook.study import load, points

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 
 from modhook.errors import UserError
-from modhook.scaffold import new_plugin
+from modhook.plugin.scaffold import new_plugin
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

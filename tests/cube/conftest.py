@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from modhook.cube import Cube, Plan, create, layout_variables, open_for_writing, write_masks, write_weights
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 STAGES = ["unmasked", "control", "add"]
 STATE = {"l.weight": ((3, 5), "float32"), "l.bias": ((3,), "float32"), "seen": ((), "int64")}

@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 
 from modhook.cube import RUN_VARIABLES, Cube, Plan, create
 from modhook.errors import CubeError
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 MakePlan = Callable[..., Plan]
 

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore
 
 from modhook.cube import Cube, Plan, create, open_cube, open_for_writing
 from modhook.errors import CubeError
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 ADDED = (
     Variable("extra/deep/count", ("stage", "bin"), "int64", "d"),

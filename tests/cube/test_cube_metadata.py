@@ -16,7 +16,7 @@ import zarr
 
 from modhook.cube import Cube, open_cube, open_for_writing, seal
 from modhook.errors import CubeError
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 NAME = "modhook_metadata_sha256"
 

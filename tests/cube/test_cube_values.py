@@ -13,7 +13,7 @@ import zarr
 
 from modhook.cube import Cube, open_cube, open_for_writing
 from modhook.errors import CubeError
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 
 def test_a_value_lies_where_it_was_written(cube: Cube, run: dict[str, Any]) -> None:

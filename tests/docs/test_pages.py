@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modhook import hookspecs
 from modhook.cube import masks_from, open_cube, weights_from
-from modhook.manager import KINDS
+from modhook.plugin import hookspecs
+from modhook.plugin.manager import KINDS
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from modhook.cube import RUN_VARIABLES, layout_variables
 from modhook.errors import UserError
-from modhook.interfaces import Task
-from modhook.manager import KINDS, Plugins, plugins
+from modhook.plugin.interfaces import Task
+from modhook.plugin.manager import KINDS, Plugins, plugins
+from modhook.plugin.variables import Variable
 from modhook.run.layout import plan, prepare
 from modhook.study import restore
-from modhook.variables import Variable
 
 PAGE = Path(__file__).parents[2] / "docs" / "variables.md"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from modhook.cube import Cube, create
-from modhook.manager import plugins
+from modhook.plugin.manager import plugins
 from modhook.run.layout import plan, prepare
 from modhook.study import load, points
 

@@ -15,8 +15,8 @@ from matplotlib.transforms import Bbox
 from synthetic_cubes import synthetic_cube
 
 from modhook.cube import open_cube
-from modhook.drawing import applies, draw, missing_variables
-from modhook.manager import plugins
+from modhook.plugin.manager import plugins
+from modhook.report.drawing import applies, draw, missing_variables
 from modhook_plugins.figures.networks import layer_labels, networks
 
 STUDIES = Path(__file__).parents[2] / "studies"

@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 
 from modhook.cube import Plan, create, open_cube
-from modhook.drawing import draw
+from modhook.plugin.variables import Variable
+from modhook.report.drawing import draw
 from modhook.tables import tables
-from modhook.variables import Variable
 from modhook_plugins.figures.common import spread
 from modhook_plugins.figures.performance import AddMulPerformance
 from modhook_plugins.figures.scan_accuracy import ScanAccuracy

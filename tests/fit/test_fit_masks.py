@@ -15,7 +15,7 @@ import modhook
 from modhook import Masks, Tracker
 from modhook.errors import MaskError, PatternError, RunError, UserError
 from modhook.fit.api import _bytes
-from modhook.noise import generators, uniform
+from modhook.noise.noise import generators, uniform
 
 
 def loss(net: Any, batch: dict[str, Tensor]) -> Tensor:

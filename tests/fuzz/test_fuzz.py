@@ -33,9 +33,9 @@ from modhook.cube import (
     write_weights,
 )
 from modhook.errors import CheckpointError, CubeError, MaskError, ModhookError, StudyError
-from modhook.snapshot import read_snapshot, write_snapshot
+from modhook.plugin.variables import Variable
+from modhook.steps.snapshot import read_snapshot, write_snapshot
 from modhook.study import Study, load
-from modhook.variables import Variable
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 COUNT = int(os.environ.get("MODHOOK_FUZZ", "100"))

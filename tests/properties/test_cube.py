@@ -25,7 +25,7 @@ from modhook.cube import (
     write_weights,
 )
 from modhook.cube.labels import label_of, labels_of
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 STAGES = ["unmasked", "control", "x"]
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modhook.errors import StudyError
-from modhook.manager import Plugins, plugins
+from modhook.plugin.manager import Plugins, plugins
 from modhook.study import Study, difference, load, points, resolved, restore
 from modhook.study.text import dotted
 

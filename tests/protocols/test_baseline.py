@@ -10,10 +10,10 @@ import xarray as xr
 
 from modhook.cli import main
 from modhook.cube import open_cube, weights_from
-from modhook.manager import plugins
-from modhook.optim import learning_rate
+from modhook.plugin.manager import plugins
 from modhook.run.build import build_model, build_task
 from modhook.run.data import Draw
+from modhook.steps.optim import learning_rate
 from modhook.study import load, restore
 
 STUDY = """

@@ -66,20 +66,20 @@ def test_dropout_and_batch_norm_follow_the_mode(
     protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Learning runs in the mode, measuring always in evaluation mode, and no buffer ever changes in a mask stage."""
-    from modhook.run.context import RunContext
+    from modhook.run.context import Context
 
     (tmp_path / "modenet.py").write_text(NET)
     monkeypatch.syspath_prepend(tmp_path)
     net: Any = importlib.import_module("modenet")
-    write, seen, buffers = RunContext._write, {}, []
+    write, seen, buffers = Context._write, {}, []
 
-    def spy(self: RunContext, stage: str, record: object) -> None:
+    def spy(self: Context, stage: str, record: object) -> None:
         seen[stage] = set(net.SEEN)
         net.SEEN.clear()
         buffers.append({n: b.clone() for n, b in self.model.named_buffers()})
         write(self, stage, record)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(RunContext, "_write", spy)
+    monkeypatch.setattr(Context, "_write", spy)
     learned = {}
     for mode in ("eval", "dropout", "train"):
         text = STUDY.replace("PROTOCOL", protocol).replace("MODE", mode).replace("TRAIN", TRAIN[protocol])

@@ -50,16 +50,16 @@ def run(*arguments: str | Path) -> int:
 
 def test_used_weights_never_change_and_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that an earlier mask kept stay bit for bit; unused ones and the whole first layer are new in every stage."""
-    from modhook.run.context import RunContext
+    from modhook.run.context import Context
 
     after: list[dict[str, torch.Tensor]] = []
-    write = RunContext._write
+    write = Context._write
 
-    def spy(self: RunContext, stage: str, record: object) -> None:
+    def spy(self: Context, stage: str, record: object) -> None:
         after.append({n: p.detach().clone() for n, p in self.model.named_parameters()})
         write(self, stage, record)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(RunContext, "_write", spy)
+    monkeypatch.setattr(Context, "_write", spy)
     file = tmp_path / "move.toml"
     file.write_text(STUDY)
     assert run("run", file, "--out", tmp_path) == 0

@@ -12,11 +12,11 @@ import pytest
 
 from modhook import Tracker
 from modhook.cube import Cube, Plan, create
-from modhook.manager import KINDS, Plugins, plugins
+from modhook.plugin.manager import KINDS, Plugins, plugins
+from modhook.plugin.variables import Variable
 from modhook.report import write_report
 from modhook.run import run_study
 from modhook.study import load
-from modhook.variables import Variable
 
 sys.path.insert(0, str(Path(__file__).parent))
 

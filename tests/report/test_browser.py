@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import report_browser as chromium
 
-from modhook.manager import plugins
+from modhook.plugin.manager import plugins
 from modhook.report import write_report
 
 pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or "all is there")

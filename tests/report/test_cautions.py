@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from modhook.cube import Cube, Plan, create, layout_variables, open_cube, write_masks
+from modhook.plugin.variables import Variable
 from modhook.report.cautions import Caution, cautions
 from modhook.report.facts import Facts
-from modhook.variables import Variable
 
 #            iid  add  mul
 GOOD = [

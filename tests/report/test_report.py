@@ -13,7 +13,7 @@ import pytest
 
 from modhook.cube import Cube, open_cube
 from modhook.errors import CubeError, UserError
-from modhook.manager import KINDS, Entry, Plugins, plugins
+from modhook.plugin.manager import KINDS, Entry, Plugins, plugins
 from modhook.report import report_path, write_report
 from modhook.study import load, resolved
 
@@ -73,7 +73,7 @@ def test_report_shows_the_numbers_of_the_cube(real: Path, real_page: Path) -> No
 
 def test_every_figure_and_table_is_there(one: Path, one_page: Path) -> None:
     """The figures that `modhook plot` would draw are images with alt texts, and all tables of `modhook show` are in the page."""
-    from modhook.drawing import applies
+    from modhook.report.drawing import applies
     from modhook.tables import tables
 
     found, installed = read(one_page), plugins()
@@ -222,7 +222,7 @@ def test_a_broken_figure_is_said_and_the_others_are_drawn(
     one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A figure plugin that raises becomes a caution with its reason, and costs no other figure."""
-    from modhook.hookspecs import Spec
+    from modhook.plugin.hookspecs import Spec
 
     (tmp_path / "broken_figure_plugin.py").write_text(
         "from modhook import Figure\nclass Broken(Figure):\n    def draw(self, cubes):\n        raise KeyError('no <b>')\n"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-import modhook.manager
+import modhook.plugin.manager
 from modhook.cube import open_cube
-from modhook.hookspecs import Spec
-from modhook.manager import Broken, Entry, Plugins, plugins
+from modhook.plugin.hookspecs import Spec
+from modhook.plugin.manager import Broken, Entry, Plugins, plugins
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -187,9 +187,9 @@ def test_a_broken_plugin_is_named_and_skipped(
 ) -> None:
     """A plugin that cannot be imported is a warning while nothing of it is needed, and explains an unknown name."""
     good = plugins()
-    entries = [e for kind in modhook.manager.KINDS for e in good.entries(kind)]
+    entries = [e for kind in modhook.plugin.manager.KINDS for e in good.entries(kind)]
     broken = Plugins(entries, [Broken("mine", "modhook-mine", "ImportError: no module named wat")])
-    monkeypatch.setattr(modhook.manager, "plugins", lambda: broken)
+    monkeypatch.setattr(modhook.plugin.manager, "plugins", lambda: broken)
     code, _, err = modhook_run("run", tiny, "--out", tmp_path, "--set", "study.seeds=1")
     assert code == 0
     assert "'mine' of modhook-mine was skipped: ImportError" in err
@@ -203,9 +203,9 @@ def test_a_plugin_of_the_wrong_kind(
     tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A spec that points at something else than the interface is an error that names plugin and object."""
-    entries = [e for kind in modhook.manager.KINDS for e in plugins().entries(kind)]
+    entries = [e for kind in modhook.plugin.manager.KINDS for e in plugins().entries(kind)]
     wrong = Plugins([*entries, Entry("tasks", Spec("odd", "not a task", "math:sqrt"), "modhook-odd")], [])
-    monkeypatch.setattr(modhook.manager, "plugins", lambda: wrong)
+    monkeypatch.setattr(modhook.plugin.manager, "plugins", lambda: wrong)
     tiny.write_text(tiny.read_text().replace('name = "addmul"\ntrain_size = 400\nvalid_size = 60', 'name = "odd"'))
     code, _, err = modhook_run("run", tiny, "--out", tmp_path)
     assert code == 2

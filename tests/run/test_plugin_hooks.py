@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import modhook.manager
+import modhook.plugin.manager
 from modhook import Stage, Task
 from modhook.cube import masks_from, open_cube, weights_from
-from modhook.hookspecs import Spec
-from modhook.manager import Entry, Plugins, plugins
+from modhook.plugin.hookspecs import Spec
+from modhook.plugin.manager import Entry, Plugins, plugins
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,11 +79,11 @@ def with_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "copies_plugin", sys.modules[__name__])
-    entries = [e for kind in modhook.manager.KINDS for e in plugins().entries(kind)]
+    entries = [e for kind in modhook.plugin.manager.KINDS for e in plugins().entries(kind)]
     found = Plugins(
         [*entries, Entry("tasks", Spec("copies", "for a test", "copies_plugin:Copies"), "modhook-copies")], []
     )
-    monkeypatch.setattr(modhook.manager, "plugins", lambda: found)
+    monkeypatch.setattr(modhook.plugin.manager, "plugins", lambda: found)
 
 
 @pytest.mark.usefixtures("with_copies")

@@ -11,8 +11,8 @@ import torch
 import modhook
 from modhook.cli import main
 from modhook.cube import logits_from, open_cube, weights_from
-from modhook.manager import plugins
-from modhook.noise import generators, uniform
+from modhook.noise.noise import generators, uniform
+from modhook.plugin.manager import plugins
 from modhook.run.build import build_model, build_task
 from modhook.run.data import Draw
 from modhook.study import load

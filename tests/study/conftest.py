@@ -13,9 +13,9 @@ import pytest
 from annotated_types import Ge, Interval, MinLen, MultipleOf
 
 from modhook.errors import StudyError, UserError
-from modhook.hookspecs import Spec
-from modhook.interfaces import Analysis, Model, Protocol, Sampler, Stage, Task, Tracker
-from modhook.manager import Entry, Plugins
+from modhook.plugin.hookspecs import Spec
+from modhook.plugin.interfaces import Analysis, Model, Protocol, Sampler, Stage, Task, Tracker
+from modhook.plugin.manager import Entry, Plugins
 from modhook.study import Study, load
 
 

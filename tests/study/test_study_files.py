@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modhook.errors import StudyError
-from modhook.manager import KINDS, Broken, Plugins
+from modhook.plugin.manager import KINDS, Broken, Plugins
 from modhook.study import Study, check, load
 
 Problems = Callable[..., tuple[str, ...]]

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from modhook.errors import StudyError
-from modhook.manager import Plugins
+from modhook.plugin.manager import Plugins
 from modhook.study import Study, difference, points, resolved, restore
 
 Loaded = Callable[..., Study]

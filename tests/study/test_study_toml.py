@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modhook.manager import plugins
+from modhook.plugin.manager import plugins
 from modhook.study import check, load, resolved
 from modhook.study.toml import as_toml
 

@@ -17,8 +17,8 @@ from rich.console import Console
 from modhook.cli import main
 from modhook.cube import Plan, create, open_cube
 from modhook.errors import UserError
+from modhook.plugin.variables import Variable
 from modhook.tables import as_csv, latex, markdown, print_tables, table_names, tables
-from modhook.variables import Variable
 
 NASTY = "a_b|c&d 100% $x$ {y} #1 *z* <b>~^\\"
 STAGES = ["control", NASTY]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-import modhook.manager
+import modhook.plugin.manager
 from modhook import Tracker
 from modhook.cube import open_cube
 from modhook.errors import UserError
-from modhook.hookspecs import Spec
-from modhook.manager import Entry, Plugins, plugins
+from modhook.plugin.hookspecs import Spec
+from modhook.plugin.manager import Entry, Plugins, plugins
 from modhook.run.trackers import Trackers
 from modhook_plugins.trackers.places import beside, plain
 
@@ -175,10 +175,10 @@ def test_a_tracker_that_fails_costs_nothing(
 ) -> None:
     """It is left out and said so, at once and at the end; every stage is computed, to the same numbers."""
     monkeypatch.setitem(sys.modules, "breaking_tracker", sys.modules[__name__])
-    entries = [e for kind in modhook.manager.KINDS for e in plugins().entries(kind)]
+    entries = [e for kind in modhook.plugin.manager.KINDS for e in plugins().entries(kind)]
     breaks = Entry("trackers", Spec("breaks", "for a test", "breaking_tracker:Breaks"), "modhook-breaks")
     found = Plugins([*entries, breaks], [])
-    monkeypatch.setattr(modhook.manager, "plugins", lambda: found)
+    monkeypatch.setattr(modhook.plugin.manager, "plugins", lambda: found)
     study.write_text(STUDY + '[run]\ntrackers = ["breaks", "progress"]\n')
     code, out, err = run("run", study, "--out", tmp_path / "one")
     assert (code, "8 stages computed" in out) == (0, True)

@@ -20,8 +20,8 @@ from modhook import Masks, open_cube
 from modhook.cube import Cube, Plan, create
 from modhook.cube.metadata import checksum
 from modhook.errors import CubeError, MaskError, ModhookError, StudyError
+from modhook.plugin.variables import Variable
 from modhook.study import load
-from modhook.variables import Variable
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [f for d in ("modhook", "plugins", "tasks_plugins") for f in sorted((ROOT / d).rglob("*.py"))]

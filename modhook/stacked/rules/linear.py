@@ -1,7 +1,7 @@
 """Linear layers on CPU: vmap's products are as fast, but each gradient of the weights goes to memory that is new.
 
 At K times the size of a layer, new memory costs more than the product; here the gradient is written, in the layout of the
-weights, to memory of the stage (`modhook.workspace`).
+weights, to memory of the stage (`modhook.noise.workspace`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from modhook.noise.workspace import take
 from modhook.stacked.rules.bridge import bridge, is_stacked
 from modhook.stacked.rules.memory import Memory
-from modhook.workspace import take
 
 
 def linear(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from modhook.noise.workspace import take
 from modhook.stacked.rules.bridge import bridge
 from modhook.stacked.rules.lstm_cells import cell_steps
 from modhook.stacked.rules.memory import Memory
-from modhook.workspace import take
 
 LONGEST = 64
 """With more time steps than this the stock kernel, once per sample, is taken: it keeps less for the backward pass."""

@@ -18,7 +18,7 @@ def cell_steps(dtype: torch.dtype) -> Iterator[tuple[Bind, Bind]]:
     if dtype != torch.float32:
         yield _on_tensors(forward), _on_tensors(backward)
         return
-    from modhook import kernels
+    from modhook.noise import kernels
 
     with kernels.same_threads():
         from modhook.stacked.rules import lstm_kernels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from modhook.kernels import compiled, exponential, spread
+from modhook.noise.kernels import compiled, exponential, spread
 
 _ONE, _TWO, _FAR = np.float32(1), np.float32(2), np.float32(80)
 

@@ -15,7 +15,7 @@ import torch
 from modhook import Analysis, Masks, Task, UserError, Variable
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 _NUMBER = {"table": "number"}
 

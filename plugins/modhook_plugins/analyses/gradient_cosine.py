@@ -19,7 +19,7 @@ from modhook import Analysis, Masks, Task, UserError, Variable
 from modhook.errors import listing
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class GradientCosine(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Measure one gradient per stage and layer."""
-        order = [str(x) for x in run.cube.labels("gradient_cosine/cosine")["parameter"]]
+        order = [str(x) for x in run.coordinates("gradient_cosine/cosine")["parameter"]]
         levels = len(self.options.order) + 1
         cosine = np.full((len(run.stages), levels, len(order)), np.nan)
         total = np.full((len(run.stages), levels), np.nan)

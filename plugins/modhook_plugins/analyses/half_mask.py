@@ -14,12 +14,11 @@ import attrs
 import numpy as np
 from annotated_types import Ge, Le
 
-from modhook import Analysis, Masks, Task, UserError, Variable
+from modhook import Analysis, Masks, Task, UserError, Variable, matching
 from modhook.errors import listing
-from modhook.select import matching
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 HALVES = ("early", "late")
 
@@ -75,7 +74,7 @@ class HalfMask(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Measure both halves of every choice."""
-        order = [str(x) for x in run.cube.labels("half_mask/masked")["parameter"]]
+        order = [str(x) for x in run.coordinates("half_mask/masked")["parameter"]]
         control, split = run.masks[run.stages[0]], run.task.splits[0]
         choices = max(1, self.options.random)
         found = {m: np.full((choices, len(HALVES)), np.nan) for m in run.task.metrics}

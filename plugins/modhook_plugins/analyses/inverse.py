@@ -9,11 +9,10 @@ import attrs
 import numpy as np
 import torch
 
-from modhook import Analysis, Masks, Task, UserError, Variable
-from modhook.select import matching
+from modhook import Analysis, Masks, Task, UserError, Variable, matching
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ import numpy as np
 from modhook import Analysis, Task, Variable
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 BINS = 500
 FLOOR = 2e-4

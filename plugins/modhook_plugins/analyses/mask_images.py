@@ -13,7 +13,7 @@ from torch import Tensor
 from modhook import Analysis, Masks, Task, Variable
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 CELLS = 64
 """Most cells of a picture along each side."""
@@ -46,7 +46,7 @@ class MaskImages(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Draw every tensor."""
-        order = [str(x) for x in run.cube.labels("mask_images/counts")["parameter"]]
+        order = [str(x) for x in run.coordinates("mask_images/counts")["parameter"]]
         functions = _functions(run.task, run.stages)
         counts = np.full((len(order), CELLS, CELLS, len(functions) + len(_SHARED)), np.nan, dtype=np.float32)
         shape = np.full((len(order), 2), np.nan)

@@ -11,7 +11,7 @@ import torch
 from modhook import Analysis, Task, UserError, Variable
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 NONE = "none"
 

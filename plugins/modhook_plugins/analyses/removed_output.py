@@ -9,12 +9,11 @@ import attrs
 import numpy as np
 from torch import Tensor
 
-from modhook import Analysis, Task, UserError, Variable
+from modhook import Analysis, Task, UserError, Variable, matching
 from modhook.errors import listing
-from modhook.select import matching
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 
 @attrs.frozen

@@ -24,7 +24,7 @@ from modhook import Analysis, Task, Variable
 from modhook_plugins.analyses import chance
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 Array = NDArray[np.float64]
 Values = tuple[Array, Array]
@@ -73,7 +73,7 @@ class Sharing(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Count every pair of stages."""
-        order = [str(x) for x in run.cube.labels("overlap/kept")["parameter"]]
+        order = [str(x) for x in run.coordinates("overlap/kept")["parameter"]]
         masks = [run.masks[s] for s in run.stages]
 
         def spread(counts: dict[str, int]) -> Array:

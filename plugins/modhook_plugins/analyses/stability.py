@@ -11,7 +11,7 @@ from modhook import Analysis, Task, UserError, Variable, iou
 from modhook_plugins.analyses import chance
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 
 class Stability(Analysis):
@@ -58,7 +58,7 @@ class Stability(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Compare the two masks of every function."""
-        order = [str(x) for x in run.cube.labels("stability/iou")["parameter"]]
+        order = [str(x) for x in run.coordinates("stability/iou")["parameter"]]
         pairs = [(run.masks[a], run.masks[b]) for a, b in _repeats(run.task).values()]
         # (F, P) each, NaN for tensors that this network does not have
         measured, expected = (np.full((len(pairs), len(order)), np.nan) for _ in range(2))

@@ -15,7 +15,7 @@ import torch
 from modhook import Analysis, Task, Variable
 
 if TYPE_CHECKING:
-    from modhook.run import FinishedRun
+    from modhook import FinishedRun
 
 _DIMS = ("stage", "parameter")
 
@@ -37,7 +37,7 @@ class TransferSharing(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Go through the stages with the union of the masks so far."""
-        order = [str(x) for x in run.cube.labels("transfer_sharing/used")["parameter"]]
+        order = [str(x) for x in run.coordinates("transfer_sharing/used")["parameter"]]
         reused, used = (np.full((len(run.stages), len(order)), np.nan) for _ in range(2))  # (S, P)
         so_far = {n: torch.zeros_like(m) for n, m in run.masks[run.stages[0]].items()}
         for s, stage in enumerate(run.stages):

@@ -8,7 +8,7 @@ from modhook import Protocol, Task
 from modhook_plugins.protocols.training import train_or_load
 
 if TYPE_CHECKING:
-    from modhook.run.context import RunContext
+    from modhook import RunContext
 
 
 class Baseline(Protocol):

@@ -6,14 +6,13 @@ import copy
 from typing import TYPE_CHECKING
 
 import modhook
-from modhook import Masks, Protocol, Stage, Task
-from modhook.select import matching
+from modhook import Masks, Protocol, Stage, Task, matching
 from modhook_plugins.protocols.training import train_or_load
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from modhook.run.context import RunContext, StageRecord
+    from modhook import RunContext, StageRecord
 
 
 class Posthoc(Protocol):

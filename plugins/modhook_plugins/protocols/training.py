@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modhook.train import train_network
+import modhook
 
 if TYPE_CHECKING:
-    from modhook.run.context import RunContext
+    from modhook import RunContext
 
 
 def train_or_load(context: RunContext) -> None:
@@ -18,7 +18,7 @@ def train_or_load(context: RunContext) -> None:
         if train.weights:
             context.load_pretrained()
         else:
-            record.history = train_network(
+            record.history = modhook.train(
                 context.model,
                 context.batches(None, train.batch),
                 context.task.loss,

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 import modhook
-from modhook import Masks, Protocol, Task
-from modhook.select import matching, select
+from modhook import Masks, Protocol, Task, matching, select
 
 if TYPE_CHECKING:
-    from modhook.run.context import RunContext
+    from modhook import RunContext
 
 
 @attrs.frozen

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modhook import Sampler
-from modhook.noise import counted, keys, uniform
-from modhook.workspace import take
+from modhook.noise.noise import counted, keys, uniform
+from modhook.noise.workspace import take
 
 
 @attrs.frozen
@@ -82,7 +82,7 @@ class _Counted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # type: ignore[override]
-        from modhook.kernels import run, sample
+        from modhook.noise.kernels import run, sample
 
         ctx.save_for_backward(weight, logits)
         ctx.keys = drawn = keys(generators)  # (K, 2)
@@ -95,7 +95,7 @@ class _Counted(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
-        from modhook.kernels import pull_back, pull_back_weights, run
+        from modhook.noise.kernels import pull_back, pull_back_weights, run
 
         weight, logits = ctx.saved_tensors
         drawn, threads, to_weight, to_logits = ctx.keys, torch.get_num_threads(), None, None

@@ -17,7 +17,7 @@ from typing import IO, Any
 from rich.progress import MofNCompleteColumn
 
 from modhook.errors import DataError
-from modhook.seeding import derive
+from modhook.noise.seeding import derive
 from modhook_tasks.data.progress import progress
 from modhook_tasks.mathematics.modules import TRAIN, Module
 from modhook_tasks.mathematics.patched import PACKAGE, installed

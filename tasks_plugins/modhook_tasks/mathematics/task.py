@@ -20,7 +20,7 @@ from modhook_tasks.mathematics.modules import MODULES, TRAIN
 from modhook_tasks.sequences import SequenceTask, decoded, shortest_first
 
 if TYPE_CHECKING:
-    from modhook.interfaces import Batch
+    from modhook.plugin.interfaces import Batch
     from modhook_tasks.mathematics.index import Index
 
 SPLITS = ("iid", "easy", "hard", "interpolate", "extrapolate")

@@ -17,7 +17,7 @@ from modhook_tasks.scan.splits import SPLITS, Split, generated
 from modhook_tasks.sequences import SequenceTask, decoded
 
 if TYPE_CHECKING:
-    from modhook.interfaces import Batch
+    from modhook.plugin.interfaces import Batch
 
 _STAGE_DOCS = {
     "simple": "the train set of the simple split: a random four fifths of all commands",

@@ -109,7 +109,7 @@ def _patches(phase: Phase) -> dict[str, Callable[[Any], None]]:
         original, module._put = module._put, put
 
     def context(module: Any) -> None:
-        original = module.RunContext.stage
+        original = module.Context.stage
 
         @contextlib.contextmanager
         def in_stage(self: Any, name: str, steps: int) -> Iterator[Any]:
@@ -118,20 +118,20 @@ def _patches(phase: Phase) -> dict[str, Callable[[Any], None]]:
             with original(self, name, steps) as record:
                 yield record
 
-        module.RunContext.stage = in_stage
+        module.Context.stage = in_stage
 
     def finished(module: Any) -> None:
-        original = module.FinishedRun.__init__
+        original = module.Finished.__init__
 
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
             original(self, *args, **kwargs)
             phase.now("analysis")
 
-        module.FinishedRun.__init__ = init
+        module.Finished.__init__ = init
 
     return {
-        "modhook.loop": loop,
-        "modhook.snapshot": snapshot,
+        "modhook.steps.loop": loop,
+        "modhook.steps.snapshot": snapshot,
         "modhook.cube.creation": creation,
         "zarr.storage._local": local,
         "modhook.run.context": context,

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 
 from modhook.errors import PluginError
-from modhook.hookspecs import Spec
-from modhook.interfaces import Tracker
-from modhook.manager import KINDS, PROJECT, SINGULAR, Entry, Plugins, plugins
+from modhook.plugin.hookspecs import Spec
+from modhook.plugin.interfaces import Tracker
+from modhook.plugin.manager import KINDS, PROJECT, SINGULAR, Entry, Plugins, plugins
 
 Install = Callable[..., None]
 
 GOOD = """
-from modhook.hookspecs import Spec, hookimpl
+from modhook.plugin.hookspecs import Spec, hookimpl
 
 @hookimpl
 def modhook_trackers():
-    return [Spec("{name}", "a tracker", "modhook.interfaces:Tracker")]
+    return [Spec("{name}", "a tracker", "modhook.plugin.interfaces:Tracker")]
 """
 
 
@@ -67,27 +67,27 @@ def test_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
         ("import no_such_package_at_all", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
         ("def broken(:", "SyntaxError: "),
         (
-            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_trakers(): return []",
+            "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_trakers(): return []",
             "PluginValidationError: unknown hook 'modhook_trakers' in plugin ",
         ),
         (
-            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(extra): return []",
+            "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(extra): return []",
             "PluginValidationError: ",
         ),
         (
-            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): raise OSError('disk')",
+            "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): raise OSError('disk')",
             "OSError: disk",
         ),
         (
-            "from modhook.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): return ['scan']",
+            "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): return ['scan']",
             "TypeError: modhook_tasks must return modhook.Spec objects, not 'scan'",
         ),
         (
-            "from modhook.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a b', 'x', 'y:z')]",
+            "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a b', 'x', 'y:z')]",
             "ValueError: ",
         ),
         (
-            "from modhook.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a', 'x', 'y')]",
+            "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a', 'x', 'y')]",
             "ValueError: target must be 'package.module:Object', not 'y'",
         ),
     ],
@@ -139,7 +139,7 @@ def test_two_plugins_of_one_name_are_an_error(install: Install) -> None:
 
 def test_one_name_may_be_of_several_kinds() -> None:
     """A task and an analysis may share a name; a kind and a name say which is meant."""
-    spec = Spec("scan", "x", "modhook.interfaces:Tracker")
+    spec = Spec("scan", "x", "modhook.plugin.interfaces:Tracker")
     found = Plugins([Entry("tasks", spec, "a"), Entry("trackers", spec, "b")], [])
     assert (found.find("tasks", "scan").distribution, found.find("trackers", "scan").distribution) == ("a", "b")
 
@@ -154,9 +154,9 @@ def test_entry_point_listed_twice_is_one_plugin() -> None:
     ("target", "text"),
     [
         ("no_such_module:X", "cannot be loaded from 'no_such_module:X': ModuleNotFoundError: "),
-        ("modhook.interfaces:Trakcer", "cannot be loaded from 'modhook.interfaces:Trakcer': AttributeError: "),
-        ("modhook.interfaces:Task", "must be a subclass of modhook.Tracker, but "),
-        ("modhook.manager:PROJECT", "must be a subclass of modhook.Tracker, but "),
+        ("modhook.plugin.interfaces:Trakcer", "cannot be loaded from 'modhook.plugin.interfaces:Trakcer': AttributeError: "),
+        ("modhook.plugin.interfaces:Task", "must be a subclass of modhook.Tracker, but "),
+        ("modhook.plugin.manager:PROJECT", "must be a subclass of modhook.Tracker, but "),
     ],
 )
 def test_object_that_is_not_there_or_not_of_its_kind(target: str, text: str) -> None:
@@ -180,7 +180,7 @@ def test_every_first_party_plugin_loads() -> None:
 def test_finding_plugins_imports_neither_torch_nor_xarray() -> None:
     """`modhook list` is quick because specs are read without the objects behind them."""
     code = (
-        "import sys; from modhook.manager import plugins; found = plugins()\n"
+        "import sys; from modhook.plugin.manager import plugins; found = plugins()\n"
         "assert found.names('tasks') and not found.broken, found.broken\n"
         "print(sorted({'torch', 'xarray', 'zarr', 'matplotlib', 'pandas'} & set(sys.modules)))"
     )

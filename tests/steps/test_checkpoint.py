@@ -17,10 +17,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from modhook import Tracker, fit_masks
-from modhook.checkpoint import Keeper, kept
 from modhook.errors import CheckpointError, RunError
-from modhook.snapshot import digest, read_snapshot, write_snapshot
-from modhook.train import train_network
+from modhook.steps.checkpoint import Keeper, kept
+from modhook.steps.snapshot import digest, read_snapshot, write_snapshot
+from modhook.steps.train import train
 
 LEAVES = (
     st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text(max_size=5)
@@ -143,9 +143,9 @@ def test_every_loop_of_a_stage_is_kept(tmp_path: Path) -> None:
 
     def stage(tracker: Tracker) -> list[torch.Tensor]:
         net = network()
-        first = train_network(net, [ITEMS[:8]], loss, 5, tracker)
+        first = train(net, [ITEMS[:8]], loss, 5, tracker)
         fit = fit_masks(net, [ITEMS[8:16]], loss, steps=5, lr=0.5, samples=2, progress=tracker)
-        last = train_network(net, [ITEMS[16:]], loss, 5, tracker)
+        last = train(net, [ITEMS[16:]], loss, 5, tracker)
         histories = [torch.tensor(h["loss"].values) for h in (first, fit.history, last)]
         return [*net.state_dict().values(), *fit.logits.values(), *histories]
 
@@ -177,7 +177,7 @@ def test_batches_without_a_state_of_their_own(kind: str, tmp_path: Path) -> None
 
     def stage(tracker: Tracker) -> list[torch.Tensor]:
         net = network()
-        train_network(net, batches(), loss, 11, tracker)
+        train(net, batches(), loss, 11, tracker)
         return list(net.state_dict().values())
 
     torch.manual_seed(1)
@@ -202,9 +202,9 @@ def test_batches_that_are_not_the_same_again_are_noticed(tmp_path: Path) -> None
             yield torch.from_numpy(rng.normal(size=(8, 4))).float()
 
     with pytest.raises(MemoryError), keeper(tmp_path / "s").active():
-        train_network(network(), ever_new(), loss, 9, Stopping(at=4))
+        train(network(), ever_new(), loss, 9, Stopping(at=4))
     with pytest.raises(RunError, match="not the same when they are drawn again"), keeper(tmp_path / "s").active():
-        train_network(network(), ever_new(), loss, 9)
+        train(network(), ever_new(), loss, 9)
     assert not (tmp_path / "s").exists()
 
 
@@ -270,7 +270,7 @@ def test_ctrl_c_saves_and_a_second_one_stops_at_once(tmp_path: Path) -> None:
 
 def test_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint comes after its interval, and never takes more than a hundredth of the time, however slow the disk is."""
-    from modhook import checkpoint
+    from modhook.steps import checkpoint
 
     clock, writes = [0.0], []
 
@@ -313,10 +313,10 @@ def test_a_loop_within_a_loop_is_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "s"
 
     def callback(step: int) -> None:
-        train_network(network(), [ITEMS], loss, 2)
+        train(network(), [ITEMS], loss, 2)
 
     with keeper(path).active():
-        train_network(network(), [ITEMS], loss, 3, callback=callback)
+        train(network(), [ITEMS], loss, 3, callback=callback)
     assert len(read_snapshot(path)["calls"]) == 1
 
 

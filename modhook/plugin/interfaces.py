@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from modhook.variables import Variable
+from modhook.plugin.variables import Variable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
     from torch import Tensor, nn
 
-    from modhook.run.context import RunContext
-    from modhook.run.finished import FinishedRun
+    from modhook.plugin.contract import FinishedRun, RunContext
 
 
 Batch = dict[str, Any]

@@ -14,9 +14,9 @@ from typing import Any
 import attrs
 import pluggy
 
-from modhook import hookspecs, interfaces
 from modhook.errors import PluginError, listing, near_miss
-from modhook.hookspecs import PROJECT, Spec
+from modhook.plugin import hookspecs, interfaces
+from modhook.plugin.hookspecs import PROJECT, Spec
 
 KINDS: dict[str, type] = {
     "tasks": interfaces.Task,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from modhook.errors import RunError
-from modhook.randomness import random_state, set_random_state
-from modhook.snapshot import digest
+from modhook.noise.randomness import random_state, set_random_state
+from modhook.steps.snapshot import digest
 
 
 class Source:

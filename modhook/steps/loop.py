@@ -10,10 +10,10 @@ import attrs
 import numpy as np
 import xarray as xr
 
-from modhook.checkpoint import Stateful, kept
 from modhook.errors import RunError, UserError
-from modhook.interfaces import Tracker
-from modhook.source import Source
+from modhook.plugin.interfaces import Tracker
+from modhook.steps.checkpoint import Stateful, kept
+from modhook.steps.source import Source
 
 RECORDS = 200
 """About how many points a history keeps."""

@@ -1,4 +1,4 @@
-"""A new plugin project, from the templates in `modhook/templates`."""
+"""A new plugin project, from the templates in `modhook/plugin/templates`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def new_plugin(name: str, parent: Path) -> list[Path]:
 
     # Programs and not web pages: nothing is escaped. The only value is a name of letters, digits, - and _.
     engine = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)  # noqa: S701
-    templates = files("modhook").joinpath("templates", "plugin")
+    templates = files("modhook.plugin").joinpath("templates")
     written = []
     try:
         for place, template in _FILES.items():

@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from modhook.interfaces import Tracker
-from modhook.loop import run_steps
-from modhook.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from modhook.plugin.interfaces import Tracker
+from modhook.steps.loop import run_steps
+from modhook.steps.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
 
 
 class Trainer:
@@ -73,7 +73,7 @@ class Trainer:
         torch.set_rng_state(state["torch"])
 
 
-def train_network(
+def train(
     model: nn.Module,
     batches: Iterable[Any],
     loss: Callable[[nn.Module, Any], Tensor],

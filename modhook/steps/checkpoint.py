@@ -20,8 +20,8 @@ from typing import Any, Protocol
 import attrs
 
 from modhook.errors import CheckpointError, RunError
-from modhook.randomness import random_state, set_random_state
-from modhook.snapshot import read_snapshot, write_snapshot
+from modhook.noise.randomness import random_state, set_random_state
+from modhook.steps.snapshot import read_snapshot, write_snapshot
 
 SHARE = 0.01
 """Most of a run's time that saving may take; a checkpoint that takes long is written more rarely than asked for."""

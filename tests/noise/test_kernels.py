@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modhook.kernels import (
+from modhook.noise.kernels import (
     BLOCK,
     LANES,
     ROUNDS,
@@ -24,8 +24,8 @@ from modhook.kernels import (
     run,
     sample,
 )
-from modhook.noise import generators, keys, uniform
-from modhook.workspace import Workspace, take
+from modhook.noise.noise import generators, keys, uniform
+from modhook.noise.workspace import Workspace, take
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:
@@ -167,7 +167,7 @@ def test_the_number_of_threads_stays(threads: int) -> None:
     """In a fresh process, compiled noise and cells leave torch's number of threads as it was set."""
     code = f"""
 import torch; torch.set_num_threads({threads})
-from modhook.noise import generators, uniform
+from modhook.noise.noise import generators, uniform
 from modhook.stacked.rules.lstm_cells import cell_steps
 uniform(torch.empty(300, 1000), generators(0, "s", 4)); assert torch.get_num_threads() == {threads}
 with cell_steps(torch.float32) as (forward, _):

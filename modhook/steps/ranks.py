@@ -13,7 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from modhook.errors import RunError, UserError
-from modhook.seeding import derive
+from modhook.noise.seeding import derive
 
 _TEXT = 1024
 """Most bytes of an error's message that travel."""

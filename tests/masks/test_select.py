@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from modhook.errors import PatternError
-from modhook.select import matching, parameter_names, select
+from modhook.masks.select import matching, parameter_names, select
 
 
 def test_defaults_leave_out_biases(net: nn.Module) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from modhook.errors import ModhookError, UserError
-from modhook.interfaces import Figure
+from modhook.plugin.interfaces import Figure
 
 _MARGIN = 0.03
 """Around a figure, in inches."""
@@ -69,7 +69,7 @@ def _remedy(cube: xr.DataTree, lacks: Sequence[str]) -> str:
 
 def _writers(cube: xr.DataTree) -> dict[str, str] | None:
     """Return which installed analysis writes which variable for a cube's study, or None if this modhook cannot read the study."""
-    from modhook.manager import plugins
+    from modhook.plugin.manager import plugins
     from modhook.study import restore
 
     installed = plugins()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from modhook.seeding import derive
+from modhook.noise.seeding import derive
 
 
 def generators(seed: int, label: str, samples: int, device: torch.device | str = "cpu") -> list[torch.Generator]:
@@ -30,7 +30,7 @@ def uniform(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         for row, generator in zip(out, generators, strict=True):
             row.uniform_(generator=generator)
         return out
-    from modhook.kernels import fill, run
+    from modhook.noise.kernels import fill, run
 
     run(fill, keys(generators), out.view(len(generators), -1).numpy(), threads=torch.get_num_threads())  # (K, N)
     return out

@@ -1,0 +1,1 @@
+"""Randomness: seeds from names, one generator per mask sample, compiled kernels and the memory they work in."""

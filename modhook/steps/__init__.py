@@ -1,0 +1,1 @@
+"""Learning step by step: loop, batches, optimisers, checkpoints, ranks of torchrun, base training."""
