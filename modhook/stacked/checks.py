@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from modhook.errors import StackError, listing, near_miss
-from modhook.stacked.scope import parameter_names
+from modhook.network.scope import parameter_names
 from modhook.stacked.trees import Leaf
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from modhook.network.scope import refresh, restored
 from modhook.stacked.gather import stacked_outputs
 from modhook.stacked.rules.bridge import bridge, is_stacked
-from modhook.stacked.scope import refresh, restored
 from modhook.stacked.trees import Tree, flatten
 
 Around = Callable[[], AbstractContextManager[Any]]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import StackError
+from modhook.network.scope import parameter_names
 from modhook.stacked import canary
 from modhook.stacked.heard import Heard, listening
 from modhook.stacked.routes import Job, forward, run_loop, run_vmap
-from modhook.stacked.scope import parameter_names
 from modhook.stacked.settle import Choice, settle
 from modhook.stacked.stacked import stack
 from modhook.stacked.trees import Tree, flatten

@@ -10,12 +10,12 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from modhook.network.scope import substituted
 from modhook.stacked.blame import blamed
 from modhook.stacked.gather import stacked_outputs
 from modhook.stacked.islands import install
 from modhook.stacked.rules import Memory, Rules, stock_switches
 from modhook.stacked.rules.bridge import is_stacked
-from modhook.stacked.scope import substituted
 from modhook.stacked.trees import Tree, flatten
 
 Function = Callable[..., Any]
