@@ -7,7 +7,9 @@ code: 2 for a user's mistake (`UserError`), 1 for a run that failed (`RunError`)
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class ModhookError(Exception):
@@ -83,3 +85,39 @@ def listing(names: Iterable[str], limit: int = 20) -> str:
     names = list(names)
     shown = ", ".join(names[:limit])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > limit else shown or "none"
+
+
+def near_file(path: str | os.PathLike[str], suffixes: Iterable[str] = (), folders: Iterable[str] = ()) -> str:
+    """Return ` (did you mean 'studies/scan.toml'?)` for the file whose name is closest, or an empty string.
+
+    Looked at are the folder of `path`, the folders whose names are close to it, and `folders`, below the current one. With
+    `suffixes`, only names that end so count, and they may be missing in `path`. A name that stands elsewhere as it is comes first.
+    """
+    wanted, suffixes = Path(path), tuple(suffixes) or (Path(path).suffix,)
+    here = [wanted.parent, *_alike(wanted.parent), *map(Path, folders)]
+    found: dict[Path, str] = {}
+    for folder in here:
+        for name in _names(folder):
+            if name.endswith(suffixes):
+                found.setdefault(folder / name, name)
+    names = [wanted.name, *(wanted.name + s for s in suffixes if s and not wanted.name.endswith(s))]
+    for name in names:
+        close = difflib.get_close_matches(name, list(found.values()), n=1, cutoff=0.6)
+        if close:
+            return f" (did you mean {str(next(p for p, n in found.items() if n == close[0]))!r}?)"
+    return ""
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))[:10_000]
+    except (OSError, ValueError):
+        return []
+
+
+def _alike(folder: Path) -> list[Path]:
+    """Return the folders beside one that is not there whose names are close to its name."""
+    if folder.is_dir() or folder == folder.parent:
+        return []
+    beside = [n for n in _names(folder.parent) if (folder.parent / n).is_dir()]
+    return [folder.parent / n for n in difflib.get_close_matches(folder.name, beside, n=3, cutoff=0.6)]

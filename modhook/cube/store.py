@@ -13,8 +13,8 @@ from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
 from modhook.cube.metadata import ROOT, Draft, nodes_of, parsed
-from modhook.cube.place import Place
-from modhook.errors import CubeError, ModhookError
+from modhook.cube.place import Folder, Place
+from modhook.errors import CubeError, ModhookError, near_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -148,11 +148,15 @@ def open_store(place: Place, *, read_only: bool, sealed: bool = True) -> Checked
         root = place.read(ROOT)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not place.exists():
-            raise CubeError(f"there is no cube at {place}; run the study first, or check the name.") from error
+            raise CubeError(f"there is no cube at {place}{_near(place)}; run the study first, or check the name.") from error
         raise CubeError(
             f"{place} is not a modhook cube; give a folder that modhook run has written, such as results/scan.zarr."
         ) from error
     return CheckedStore(place.store(read_only=read_only), place, root, parsed(root, str(place), sealed=sealed))
+
+
+def _near(place: Place) -> str:
+    return near_file(place.path, (".zarr",), ("", "results")) if isinstance(place, Folder) else ""
 
 
 def open_root(store: CheckedStore | Draft, place: Place, *, writable: bool) -> zarr.Group:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import DataError, ModhookError, UserError, WeightsError, listing
+from modhook.errors import DataError, ModhookError, UserError, WeightsError, listing, near_file
 from modhook.noise.seeding import derive
 from modhook.plugin.interfaces import Task
 from modhook.plugin.manager import Plugins
@@ -94,7 +94,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}.")
+        raise WeightsError(f"there is no weights file {path}{near_file(path)}.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -30,7 +30,7 @@ from modhook.steps.loop import recorded_steps
 from modhook.steps.modes import in_mode
 from modhook.steps.ranks import even, spread, together
 from modhook.steps.snapshot import digest
-from modhook.study import Study, resolved
+from modhook.study import Study, resolved, weights_file
 
 
 @attrs.define
@@ -132,8 +132,9 @@ class Context(RunContext):
 
     def load_pretrained(self) -> None:
         """Put the study's own weights file into the network."""
-        assert self.study.weights is not None
-        load_weights(self.model, self.study.weights)
+        file = weights_file(self.study, self.seed)
+        assert file is not None
+        load_weights(self.model, file)
 
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a finished stage, as stored."""

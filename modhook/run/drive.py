@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
@@ -21,7 +22,7 @@ from modhook.cube import (
     remove_leftovers,
     writer_lock,
 )
-from modhook.errors import CubeError, UserError, listing
+from modhook.errors import CubeError, UserError, listing, near_miss
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
@@ -34,7 +35,7 @@ from modhook.run.ranked import RankedCube
 from modhook.run.setting import fingerprints, load_tasks, usable_device
 from modhook.steps.ranks import rank, together
 from modhook.steps.ranks import spread as ranks_share
-from modhook.study import Study, difference, resolved
+from modhook.study import Study, difference, resolved, weights_file
 
 LAYOUT_PATIENCE = 600.0
 """Seconds that a run with --only waits while others lay out or grow the cube."""
@@ -116,8 +117,8 @@ def _run(
             _same_study(path, open_for_writing(path), study)  # before any data are read
         prepared = prepare(study, plugins, load_tasks(study, plugins))
         _check_batches(prepared)
-        _check_weights(prepared, plugins)
         runs = list(_runs(prepared, only))
+        _check_weights(prepared, plugins, runs)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     with _laid_out(out, path, prepared, runs, fresh, LAYOUT_PATIENCE if only else 0.0, tracker) as cube:
         tracker.study_started(study.study.name, len(runs))
@@ -158,11 +159,15 @@ def _check_batches(prepared: Prepared) -> None:
             Draw(task, stage, 1, 0, torch.device("cpu"))
 
 
-def _check_weights(prepared: Prepared, plugins: Plugins) -> None:
-    """Weights that are loaded instead of trained must fit, before anything is computed."""
-    for point, task in zip(prepared.points, prepared.tasks, strict=True):
-        if point.study.weights is not None:
-            load_weights(build_model(point.study, task, plugins, 0), point.study.weights)
+def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) -> None:
+    """Weights that are loaded instead of trained must fit, before anything is computed; every file of a network is read once."""
+    known: set[tuple[str, Path]] = set()
+    for run in runs:
+        study, layout = prepared.points[run.index].study, prepared.layouts[run.index].name
+        file = weights_file(study, run.labels["seed"])
+        if file is not None and (layout, file) not in known:
+            known.add((layout, file))
+            load_weights(build_model(study, prepared.tasks[run.index], plugins, 0), file)
 
 
 def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
@@ -216,19 +221,40 @@ def _same_study(path: Where, cube: Cube, study: Study) -> None:
 
 def _runs(prepared: Prepared, only: dict[str, str]) -> Iterator[Run]:
     """Yield every run that is asked for, seeds outermost."""
-    keys = ["seed", *prepared.study.sweep]
+    keys, seeds = ["seed", *prepared.study.sweep], prepared.study.study.seeds
     if unknown := [k for k in only if k not in keys]:
-        raise UserError(f"--only {unknown[0]}=... is no dimension of this study; it has: {listing(keys)}.")
+        near = near_miss(unknown[0], keys)
+        raise UserError(f"--only {unknown[0]}=...{near} is no dimension of this study; it has: {listing(keys)}.")
     chosen = False
-    for seed in range(1, prepared.study.study.seeds + 1):
+    for seed in range(1, seeds + 1):
         for index, point in enumerate(prepared.points):
             labels = {"seed": seed, **point.labels}
-            if all(str(labels[k]) == v for k, v in only.items()):
+            if all(_is(labels[k], v) for k, v in only.items()):
                 chosen = True
                 yield Run(index, labels)
-    if not chosen:
-        values = {k: list(dict.fromkeys(p.labels[k] for p in prepared.points)) for k in prepared.study.sweep}
-        raise UserError(
-            f"--only {' '.join(f'{k}={v}' for k, v in only.items())} matches no run; the coordinates are "
-            f"{ {'seed': list(range(1, prepared.study.study.seeds + 1)), **values} }."
+    if chosen:
+        return
+    asked = " ".join(f"{k}={v}" for k, v in only.items())
+    if "seed" in only and not any(_is(seed, only["seed"]) for seed in range(1, seeds + 1)):
+        more = (
+            f"; --set study.seeds={int(only['seed'])} adds more"
+            if only["seed"].isdecimal() and seeds < int(only["seed"])
+            else ""
         )
+        raise UserError(f"--only {asked} matches no run: the seeds of this study are 1 to {seeds}{more}.")
+    values = {k: list(dict.fromkeys(p.labels[k] for p in prepared.points)) for k in prepared.study.sweep}
+    near = "".join(
+        near_miss(v, map(str, values[k])) for k, v in only.items() if k in values and v not in map(str, values[k])
+    )
+    has = "; ".join(f"{k}: {listing(map(str, v))}" for k, v in values.items())
+    raise UserError(f"--only {asked} matches no run{near}; there are {f'seed: 1 to {seeds}; {has}'.rstrip('; ')}.")
+
+
+def _is(label: Any, text: str) -> bool:
+    """Return whether a label is what a user wrote: `3e-5` is the label 3e-05."""
+    if str(label) == text or isinstance(label, str):
+        return str(label) == text
+    try:
+        return float(text) == float(label)
+    except ValueError:
+        return False

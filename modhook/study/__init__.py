@@ -10,6 +10,7 @@ from modhook.study.resolve import difference, resolved
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.structure import structure
 from modhook.study.study import Named, Point, Study
+from modhook.study.weights import weights_file
 
 __all__ = [
     "PLAIN_NAME",
@@ -30,4 +31,5 @@ __all__ = [
     "resolved",
     "restore",
     "structure",
+    "weights_file",
 ]

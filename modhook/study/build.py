@@ -16,6 +16,7 @@ from modhook.study.sections import MasksSection, RunSection, StudySection, Train
 from modhook.study.structure import keys, structured
 from modhook.study.study import Study
 from modhook.study.text import written
+from modhook.study.weights import check_weights
 
 SECTIONS: dict[str, type | None] = {
     "study": StudySection,
@@ -72,7 +73,11 @@ def build(
     _check_trackers(run, plugins, problems)
     sampler = _plugin_of("samplers", MasksSection, "masks", "sampler", table, plugins, problems)
     if train and protocol:
-        _check_training(train, protocol, table, file, problems)
+        _check_training(train, protocol, table, problems)
+    if train and train.weights is not None and file is not None and protocol and protocol.trains:
+        parts = {"task": task and task[0], "model": model and model[0], "train": train, "masks": masks}
+        if wrong := check_weights(train.weights, study.seeds if study else 1, parts, file):
+            problems.add(("train", "weights"), wrong)
     if train and masks and not unmasked:
         _check_groups(train, masks, problems)
     layout = _layout(task[1], protocol, problems) if task and protocol else None
@@ -122,27 +127,18 @@ def _analyses(table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any
     return made
 
 
-def _check_training(
-    train: TrainSection, protocol: Any, table: Mapping[str, Any], file: pathlib.Path | None, problems: Problems
-) -> None:
+def _check_training(train: TrainSection, protocol: Any, table: Mapping[str, Any], problems: Problems) -> None:
     """Check that there is base training, or weights instead of it, where the protocol wants it and nowhere else."""
     if not protocol.trains:
         for key in ("steps", "weights"):
             if getattr(train, key):
                 name = table.get("study", {}).get("protocol")
                 problems.add(("train", key), f"the protocol {name!r} has no base training; leave it out")
-    elif train.weights is None:
-        if train.steps < 1:
-            problems.add(
-                ("train", "steps"),
-                "must be given and at least 1, unless train.weights names a file to load instead of training",
-            )
-    elif file is not None:
-        target = file.parent / train.weights
-        if "\0" in train.weights or not target.is_file():
-            problems.add(
-                ("train", "weights"), f"there is no file {str(target)!r}; the name is relative to the study file"
-            )
+    elif train.weights is None and train.steps < 1:
+        problems.add(
+            ("train", "steps"),
+            "must be given and at least 1, unless train.weights names a file to load instead of training",
+        )
 
 
 def _check_trackers(run: RunSection | None, plugins: Plugins, problems: Problems) -> None:

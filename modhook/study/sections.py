@@ -15,6 +15,7 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Decay = Annotated[float, Ge(0), Lt(1)]
 Name = Annotated[str, MinLen(1)]
+MOST_SEEDS = 10_000
 Device = Annotated[str, Matches(r"[a-z]+(:\d+)?", "a device such as cpu, cuda or cuda:1")]
 
 
@@ -27,7 +28,7 @@ class StudySection:
     """`[study]`: its name, which names the cube, and how many seeds (1, 2, ...) it runs."""
 
     name: Annotated[str, PLAIN_NAME]
-    seeds: Annotated[int, Ge(1), Le(10)] = 1
+    seeds: Annotated[int, Ge(1), Le(MOST_SEEDS)] = 1
     protocol: Name = "posthoc"
     description: str = ""
 
@@ -37,7 +38,8 @@ class TrainSection:
     """`[train]`: base training, or the weights to load instead of it.
 
     `steps` may be left out or 0 only with `weights`, a file of safetensors or of a torch state dict, relative to the
-    study file; then nothing is trained. `clip` is the largest global gradient norm; `clip = 0` switches clipping off
+    study file; then nothing is trained. `"base-{seed}.safetensors"` names one file per seed, and a setting of the run in
+    braces, such as `{model.hidden}`, one per value. `clip` is the largest global gradient norm; `clip = 0` switches clipping off
     (None here). The learning rate rises linearly for `warmup` steps and is multiplied by `decay` at every step of
     `decay_at`; `schedule = "transformer"` multiplies it by the factor of `modhook.steps.optim.learning_rate` instead.
     `validate_every = 0` never validates. `betas` and `eps` are Adam's, `momentum` is SGD's.

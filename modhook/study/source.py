@@ -7,7 +7,7 @@ import pathlib
 import tomllib
 from typing import Any
 
-from modhook.errors import StudyError
+from modhook.errors import StudyError, near_file
 
 _DEEPEST = 50
 _TOO_DEEP = f"tables and lists are nested too deeply; at most {_DEEPEST} levels are allowed"
@@ -19,7 +19,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = pathlib.Path(path).read_bytes().decode("utf-8-sig")  # some editors of Windows write a byte order mark
     except FileNotFoundError:
-        raise StudyError(where, ["there is no such file"]) from None
+        raise StudyError(where, [f"there is no such file{near_file(path, ('.toml',), ('', 'studies'))}"]) from None
     except IsADirectoryError:
         raise StudyError(where, ["this is a folder; name the study file in it"]) from None
     except UnicodeDecodeError as error:

@@ -59,14 +59,6 @@ class Study:
         return f"{self.study.name}-{self.variant}" if self.variant else self.study.name
 
     @property
-    def weights(self) -> pathlib.Path | None:
-        """The file of weights to load instead of training; relative names are relative to the study file."""
-        if self.train.weights is None:
-            return None
-        folder = self.path.parent if self.path else pathlib.Path()
-        return folder / self.train.weights
-
-    @property
     def mask_batch(self) -> int:
         """Batch size of the mask stages."""
         return self.masks.batch if self.masks.batch is not None else self.train.batch

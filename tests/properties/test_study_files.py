@@ -138,7 +138,7 @@ def test_any_document_is_a_study_or_a_list_of_mistakes(
     study = _load(folder, text, installed, variant=variant)
     if study is None:
         return
-    assert study.study.seeds in range(1, 11)
+    assert study.study.seeds in range(1, 10_001)
     assert all(point.study.mask_batch % point.study.masks.samples == 0 for point in points(study))
     table = json.loads(json.dumps(resolved(study), allow_nan=False))
     assert difference(table, resolved(restore(table, plugins=installed))) == []
