@@ -190,7 +190,7 @@ def _check_data(what: str, data: Any) -> None:
 
 def _prepared(task: Task, data: Mapping[str, Tensor], count: int, training: bool) -> dict[str, Any]:
     """Return `count` items, prepared; small data sets are gone through again."""
-    index = torch.arange(count) % items(data, "the data")
+    index = torch.arange(count, device="cpu") % items(data, "the data")
     return task.prepare({name: tensor[index] for name, tensor in data.items()}, np.random.default_rng(0), training)
 
 
@@ -203,7 +203,7 @@ def _check_scores(task: Task, net: nn.Module, batch: dict[str, Any], split: str)
         _require(shape == (_ITEMS,), f"score[{metric!r}] must have shape (B,) = ({_ITEMS},), not {shape}.")
         halves = []
         for half in (slice(0, _ITEMS // 2), slice(_ITEMS // 2, _ITEMS)):
-            data = {n: t[torch.arange(_ITEMS)[half] % len(t)] for n, t in task.test_set(split).items()}
+            data = {n: t[torch.arange(_ITEMS, device="cpu")[half] % len(t)] for n, t in task.test_set(split).items()}
             halves.append(task.score(net, task.prepare(data, np.random.default_rng(0), False))[metric])
         same = torch.allclose(torch.cat(halves).double(), whole[metric].double(), atol=1e-4)
         _require(same, f"score[{metric!r}] of an item depends on the items beside it in split {split!r}.")

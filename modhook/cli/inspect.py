@@ -59,7 +59,10 @@ def inspect_command(target: str, inputs: tuple[str, ...], samples: int, executor
     for keyword, name, shape in given:
         dtype = getattr(torch, name)
         floating = dtype.is_floating_point
-        made = torch.randn(shape, generator=generator).to(dtype) if floating else torch.zeros(shape, dtype=dtype)
+        if floating:
+            made = torch.randn(shape, generator=generator, device="cpu").to(dtype)
+        else:
+            made = torch.zeros(shape, dtype=dtype, device="cpu")
         if keyword:
             kwargs[keyword] = made
         else:

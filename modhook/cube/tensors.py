@@ -148,7 +148,7 @@ def _flat(entries: list[Entry], tensors: Mapping[str, Tensor], dtype: torch.dtyp
     import torch
 
     parts = [tensors[e.name].detach().to("cpu", dtype).reshape(-1) for e in entries]  # (count,) each
-    flat: NDArray[Any] = (torch.cat(parts) if parts else torch.empty(0, dtype=dtype)).numpy()
+    flat: NDArray[Any] = (torch.cat(parts) if parts else torch.empty(0, dtype=dtype, device="cpu")).numpy()
     return flat
 
 

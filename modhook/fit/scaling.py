@@ -21,7 +21,7 @@ class GradientScale:
     """
 
     def __init__(self) -> None:
-        self.norms = torch.empty(0, dtype=torch.float64)  # (W, T), oldest first
+        self.norms = torch.empty(0, dtype=torch.float64, device="cpu")  # (W, T), oldest first
 
     def factors(self, gradients: Mapping[str, Tensor]) -> dict[str, float]:
         """Take in one step's gradients, regulariser not included, and return the factors by name."""

@@ -11,7 +11,9 @@ All in one file, because the compiler's cache does not notice a change in anothe
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from numba.core import caching
 
 ROUNDS = 7
 """The fewest that pass the test battery BigCrush, says the paper."""
@@ -32,9 +35,40 @@ _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 _HALF, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 _SHIFT, _UNIT = np.uint32(8), np.float32(2.0**-24)
 
-compiled = numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract"})
-"""Compiles a function; the machine code is kept for the next process."""
-spread = numba.njit(nogil=True, error_model="numpy", cache=True, fastmath={"contract"}, parallel=True)
+
+class _Kept(caching.FunctionCache):
+    """Machine code on disk; where the disk refuses, it is compiled again in every process, and nothing else is different."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the code of one signature, or None where it cannot be read."""
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # a file that was cut off, of another user, on a disk that is gone
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write the code of one signature, where that is possible."""
+        with contextlib.suppress(OSError):
+            try:
+                super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+            except (EOFError, ValueError, pickle.PickleError):  # the list of what is kept is damaged: begin another
+                self.flush()  # type: ignore[no-untyped-call]
+                super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+def _compiler(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    def compile_(function: Callable[..., None]) -> Any:
+        made = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, **options)(function)
+        with contextlib.suppress(RuntimeError, OSError):  # no folder that can be written: a container without a home
+            made._cache = _Kept(function)  # type: ignore[no-untyped-call]
+        return made
+
+    return compile_
+
+
+compiled = _compiler()
+"""Compiles a function; the machine code is kept for the next process, where there is a place for it."""
+spread = _compiler(parallel=True)
 """Compiles a function whose `prange` runs on several threads: OpenMP's where there are such, which torch's are too."""
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -207,7 +241,8 @@ _SPREAD_FROM = 1 << 17
 _one = threading.Lock()
 _state = {"forked": False}
 # A child of fork must not use the parent's OpenMP threads, which it does not have.
-os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
+if hasattr(os, "register_at_fork"):  # a system that cannot fork has no such child
+    os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 
 
 def run(kernel: Callable[..., None], keys: Any, *arrays: Any, threads: int) -> None:

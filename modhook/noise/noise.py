@@ -43,7 +43,7 @@ def counted(like: Tensor) -> bool:
 
 def keys(generators: Sequence[torch.Generator]) -> npt.NDArray[np.uint32]:
     """Draw the keys of one tensor's streams: (K, 2)."""
-    drawn = torch.empty(len(generators), dtype=torch.int64)  # (K,)
+    drawn = torch.empty(len(generators), dtype=torch.int64, device="cpu")  # (K,)
     for row, generator in zip(drawn, generators, strict=True):
         row.random_(-(2**63), None, generator=generator)  # all 64 bits
     return drawn.numpy().view(np.uint32).reshape(-1, 2)

@@ -33,7 +33,7 @@ class Workspace:
         known = self._buffers.setdefault((numel, dtype), [])
         found = next((b for b in known if _references(b) == _ALONE), None)
         if found is None:
-            found = torch.empty(numel, dtype=dtype)
+            found = torch.empty(numel, dtype=dtype, device="cpu")
             known.append(found)
         return found.detach()  # another tensor on the same memory: the buffer counts as in use as long as it lives
 
@@ -43,8 +43,8 @@ def take(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tens
     workspace = _active.get()
     numel = prod(shape)
     if workspace is None or device.type != "cpu" or numel * dtype.itemsize < _SMALLEST:
-        return torch.empty(*shape, dtype=dtype, device=device)
-    return workspace.take(numel, dtype).view(*shape)
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
+    return workspace.take(numel, dtype).view(tuple(shape))
 
 
 def _references(tensor: Tensor) -> int:
@@ -53,4 +53,4 @@ def _references(tensor: Tensor) -> int:
 
 
 _active: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
-_ALONE = _references(torch.empty(1))
+_ALONE = _references(torch.empty(1, device="cpu"))

@@ -40,7 +40,7 @@ def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> dict[str,
     sets = {}
     for name in names:
         value = own[name].detach()
-        noise = torch.rand(samples, *value.shape, generator=generator).to(value.device, value.dtype) - 0.5
+        noise = torch.rand(samples, *value.shape, generator=generator, device="cpu").to(value.device, value.dtype) - 0.5
         sets[name] = value * (1 + 0.1 * noise) + 0.02 * noise  # (K, ...)
     return sets
 
@@ -67,7 +67,9 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
                 with NoDropout(), stock_switches():
                     leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
             except Exception as error:
-                error.add_note(blamed(twin, error, f"in a plain run of a copy of the model, weights {k + 1} of {samples}"))
+                error.add_note(
+                    blamed(twin, error, f"in a plain run of a copy of the model, weights {k + 1} of {samples}")
+                )
                 raise
             refuse_if_used(leaves, kept, {id(p) for p in own.values()} if function is forward else None)
             gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
@@ -143,7 +145,7 @@ def _gradients(outputs: Sequence[Tensor], of: dict[str, Tensor], *, stacked: boo
     generator = torch.Generator().manual_seed(1)
     for output in outputs:
         shape = output.shape[1:] if stacked else output.shape
-        weight = torch.randn(shape, generator=generator)
+        weight = torch.randn(shape, generator=generator, device="cpu")
         if output.requires_grad:
             weight = weight.to(output.device, output.dtype)
             parts.append((output * weight).abs().sum() if output.is_complex() else (output * weight).sum())

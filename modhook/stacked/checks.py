@@ -51,7 +51,7 @@ def stacked_parameters(model: nn.Module, params: Mapping[str, Tensor]) -> tuple[
         shape = tuple(own[first].shape)
         if tuple(value.shape[1:]) != shape or value.dim() == 0:
             raise StackError(
-                f"parameter {name!r} must have shape (K, {', '.join(map(str, shape))}), but has {tuple(value.shape)}"
+                f"parameter {name!r} must have shape ({', '.join(map(str, ('K', *shape)))}), but has {tuple(value.shape)}"
             )
         if samples is None:
             samples, given = value.shape[0], name

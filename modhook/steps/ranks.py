@@ -120,7 +120,7 @@ def _told(error: Exception | None, source: int) -> Exception:
     words = torch.zeros(_TEXT, dtype=torch.uint8, device=_device())
     if rank() == source:
         said = f"{'U' if isinstance(error, UserError) else 'R'}{type(error).__name__}: {error}".encode()[:_TEXT]
-        words[: len(said)] = torch.tensor(list(said), dtype=torch.uint8)
+        words[: len(said)] = torch.tensor(list(said), dtype=torch.uint8, device=words.device)
     dist.broadcast(words, source)
     text = bytes(words.tolist()).rstrip(b"\0").decode(errors="replace")
     return (UserError if text[:1] == "U" else RunError)(f"rank {source} stopped: {text[1:]}")

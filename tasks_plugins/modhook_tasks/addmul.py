@@ -21,7 +21,7 @@ from modhook_tasks.digits import one_hot_digits, split_digits
 
 SEED = 0x12345678
 OPERATIONS = ("add", "mul")
-_ONE_HOT = one_hot_digits(torch.arange(100))  # (100, 20)
+_ONE_HOT = one_hot_digits(torch.arange(100, device="cpu"))  # (100, 20)
 
 
 @attrs.frozen

@@ -201,4 +201,5 @@ def pairs(size: int, seed: int) -> Tensor:
 
 def _marked(numbers: Tensor, shown: list[bool], counted: list[bool], delayed: bool = False) -> dict[str, Tensor]:
     rows = {"shown": shown, "counted": counted} | ({"delayed": [True, True]} if delayed else {})
-    return {"numbers": numbers, **{n: torch.tensor(r).expand(len(numbers), -1) for n, r in rows.items()}}
+    marks = {n: torch.tensor(r, device="cpu").expand(len(numbers), -1) for n, r in rows.items()}
+    return {"numbers": numbers, **marks}

@@ -37,7 +37,7 @@ class Images:
     def normalisation(self) -> tuple[Tensor, Tensor]:
         """Return mean and deviation of every channel, each (C,) float32, of pixels in 0..255."""
         counts = [torch.bincount(c.flatten(), minlength=256).double() for c in self.pixels.unbind(1)]
-        values = torch.arange(256, dtype=torch.float64)
+        values = torch.arange(256, dtype=torch.float64, device="cpu")
         means = torch.stack([(c * values).sum() / c.sum() for c in counts])  # (C,)
         squares = torch.stack(
             [(c * (values - m) ** 2).sum() / (c.sum() - 1) for c, m in zip(counts, means, strict=True)]

@@ -107,7 +107,7 @@ class PermutedMNIST(ImageTask):
 def permutation(number: int) -> Tensor:
     """Return which pixel comes where, (784,) int64: `RandomState(number).permutation(784)`, in place for number 0."""
     if number == 0:
-        return torch.arange(784)
+        return torch.arange(784, device="cpu")
     return torch.from_numpy(np.random.RandomState(number).permutation(784))
 
 

@@ -62,6 +62,20 @@ def test_a_samplers_own_masks_are_kept(tmp_path: Path, plan: Callable[..., Any])
     assert masks_from(cube.path, 1, "add")["w"].tolist() == [True, False, True]
 
 
+def test_a_mask_over_one_number_comes_back(tmp_path: Path, plan: Callable[..., Any]) -> None:
+    """A parameter of dimension 0 takes one bit between its neighbours', and comes back in its shape."""
+    logits = {"a": torch.tensor([1.0, -1.0]), "scale": torch.tensor(-0.5), "b": torch.tensor([2.0])}
+    cube = cube_for(tmp_path / "a.zarr", plan, logits, list(logits))
+    write_masks(cube, "layout0", {"seed": 1}, "add", logits)
+    write_weights(cube, "layout0", {"seed": 1}, logits)
+    for stage in ("unmasked", "add"):
+        cube.set_status({"seed": 1}, stage, "done")
+    masks, weights = masks_from(cube.path, 1, "add"), weights_from(cube.path, 1)
+    assert {n: m.tolist() for n, m in masks.items()} == {"a": [True, False], "scale": False, "b": [True]}
+    assert weights["scale"].shape == logits_from(cube, 1, "add")["scale"].shape == ()
+    assert float(weights["scale"]) == -0.5
+
+
 def test_a_whole_network_comes_back(tmp_path: Path, plan: Callable[..., Any]) -> None:
     """Weights, running statistics and counters load into a new network, which computes the same."""
     torch.manual_seed(0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
+import modhook
 from modhook.noise.kernels import (
     BLOCK,
     LANES,
@@ -175,3 +178,95 @@ with cell_steps(torch.float32) as (forward, _):
 assert torch.get_num_threads() == {threads}
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, in which warnings are errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+_NO_PLACE = """
+from numba.core import caching
+
+def refuse(self):
+    raise OSError("read-only")
+
+for name, found in vars(caching).items():
+    if isinstance(found, type) and hasattr(found, "ensure_cache_path"):
+        found.ensure_cache_path = refuse
+"""
+_NO_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))"  # no file may grow: a full disk
+_NUMBERS = """
+import numpy as np
+from modhook.noise.kernels import BLOCK, draw_block
+out = np.empty(BLOCK, np.float32)
+draw_block(np.zeros(2, np.uint32), 0, out)
+print(int(out[0] * 2**24))
+"""
+
+
+@pytest.mark.parametrize("refusing", [_NO_PLACE, _NO_SPACE])
+def test_code_that_cannot_be_kept_is_compiled_all_the_same(refusing: str, tmp_path: Path) -> None:
+    """Without a folder for compiled code, or without space in it, the numbers are the published ones, and nothing is said."""
+    cache = {} if refusing is _NO_PLACE else {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = _python(refusing + _NUMBERS, **cache)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{0x5F6FB709 >> 8}\n", "")
+
+
+def test_kept_code_is_used_again_and_damage_is_compiled_over(tmp_path: Path) -> None:
+    """A second process takes the machine code of the first; cut files are compiled again."""
+    hits = _NUMBERS + "print(sum(draw_block.stats.cache_hits.values()))"
+    outputs = [_python(hits, NUMBA_CACHE_DIR=str(tmp_path)).stdout.split()[1] for _ in range(2)]
+    assert outputs == ["0", "1"]
+    for path in tmp_path.rglob("*.nb?"):
+        path.write_bytes(path.read_bytes()[:20])
+    done = _python(hits, NUMBA_CACHE_DIR=str(tmp_path))
+    assert (done.stdout.split(), done.stderr) == ([str(0x5F6FB709 >> 8), "0"], "")
+    assert _python(hits, NUMBA_CACHE_DIR=str(tmp_path)).stdout.split()[1] == "1"
+
+
+def test_a_system_without_fork_can_import() -> None:
+    """Where os has no register_at_fork (Windows), kernels are imported and run."""
+    code = "import distributed, numba, torch, xarray, os; del os.register_at_fork" + _NUMBERS
+    assert _python(code).stdout == f"{0x5F6FB709 >> 8}\n"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("memory", [None, 16])
+def test_a_parameter_of_dimension_0_equals_the_formula(dtype: torch.dtype, memory: int | None) -> None:
+    """One number under K masks: the step's loss and gradient norm are those of the paper's formula, whole and in parts."""
+
+    class Gain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.tensor(3.0, dtype=dtype))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.gain
+
+    model, x = Gain(), torch.arange(1.0, 5.0, dtype=dtype)
+    bytes_ = None if memory is None else memory * x.element_size()
+    fit = modhook.fit_masks(
+        model,
+        [(x,)],
+        lambda m, b: m(b[0]).sum(),
+        steps=1,
+        samples=4,
+        init=0.3,
+        beta=0,
+        clip=None,
+        memory=bytes_,
+        progress=False,
+    )
+    u = uniform(torch.zeros((), dtype=dtype), generators(0, "", 4)).double()  # (K,)
+    p = torch.sigmoid(torch.tensor(0.3, dtype=torch.float64))
+    kept, soft = u > 1 - p, p * u / (p * u + (1 - p) * (1 - u))
+    assert fit.history["loss"].item() == pytest.approx(float((3 * x * kept).mean()), rel=1e-6)
+    assert fit.history["gradient_norm"].item() == pytest.approx(float((3 * x * soft * (1 - soft)).mean()), rel=1e-5)
+    assert fit.masks["gain"].shape == fit.logits["gain"].shape == ()

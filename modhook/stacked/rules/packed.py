@@ -17,7 +17,7 @@ def pack(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs
     x, lengths, batch_first = args
     if is_stacked(lengths):
         return NotImplemented
-    sizes = func(torch.empty(x.shape[:2]), lengths, batch_first)[1]
+    sizes = func(torch.empty(x.shape[:2], device="cpu"), lengths, batch_first)[1]
     return _behind(x, lambda whole: func(whole, lengths, batch_first)[0], 2), sizes
 
 
@@ -26,7 +26,7 @@ def unpack(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwar
     data, sizes, *options = args
     if is_stacked(sizes):
         return NotImplemented
-    lengths = func(torch.empty(data.shape[:1]), sizes, *options)[1]
+    lengths = func(torch.empty(data.shape[:1], device="cpu"), sizes, *options)[1]
     return _behind(data, lambda whole: func(whole, sizes, *options)[0], 1), lengths
 
 

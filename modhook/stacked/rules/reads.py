@@ -29,7 +29,7 @@ def together(memory: Memory, tensor: Any) -> Any:
 
     def compute(samples: int, tensors: Sequence[Tensor], stacked: Sequence[bool]) -> tuple[Tensor, ...]:
         kept.append(tensors[0].detach())
-        return (torch.zeros(samples),)
+        return (torch.zeros(samples, device=tensors[0].device),)
 
     bridge(compute, [tensor])
     whole = kept[0]  # (K, ...)

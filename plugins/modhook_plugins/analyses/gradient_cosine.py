@@ -90,7 +90,7 @@ class GradientCosine(Analysis):
 def gradient(run: FinishedRun, masks: Masks | None, stage: str) -> dict[str, Tensor]:
     """Return the gradient of the mean loss over the first split, by parameter, at the weights as the masks leave them."""
     plain: nn.Module = run.network(stage)
-    none = Masks({n: torch.ones(p.shape, dtype=torch.bool) for n, p in plain.named_parameters()})
+    none = Masks({n: torch.ones(p.shape, dtype=torch.bool, device="cpu") for n, p in plain.named_parameters()})
     model = (none if masks is None else masks).materialize(plain).eval().requires_grad_(True)
     count = 0
     for batch in run.batches(run.task.splits[0]):

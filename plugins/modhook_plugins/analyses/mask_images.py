@@ -64,9 +64,9 @@ def shrunk(kept: Tensor) -> NDArray[np.float32]:
     picture = kept.float()
     for axis in (0, 1):
         size = picture.shape[axis]
-        cell = torch.arange(size) * min(size, CELLS) // size  # (size,)
+        cell = torch.arange(size, device="cpu") * min(size, CELLS) // size  # (size,)
         shape = [min(size, CELLS) if a == axis else n for a, n in enumerate(picture.shape)]
-        picture = torch.zeros(shape).index_add_(axis, cell, picture)
+        picture = torch.zeros(shape, device="cpu").index_add_(axis, cell, picture)
     return picture.numpy()
 
 

@@ -108,7 +108,7 @@ class Transfer(Protocol):
 
     def _used(self, context: RunContext, earlier: list[Masks]) -> dict[str, Tensor]:
         """Return for every parameter which weights an earlier mask keeps; none of the first layer's, none that have no mask."""
-        used = {n: torch.zeros(p.shape, dtype=torch.bool) for n, p in context.model.named_parameters()}
+        used = {n: torch.zeros(p.shape, dtype=torch.bool, device="cpu") for n, p in context.model.named_parameters()}
         if earlier:
             used |= dict(reduce(or_, earlier))
         for n in matching(context.model, self.options.reset, "protocol.reset"):

@@ -77,7 +77,7 @@ class Cifar10Base(ImageTask):
         """Read or download the images. Raises `DataError`."""
         train = self._read(cifar.TRAIN)
         if self.options.normalisation == "fixed":
-            mean, deviation = (255 * torch.tensor(numbers) for numbers in _FIXED)
+            mean, deviation = (255 * torch.tensor(numbers, device="cpu") for numbers in _FIXED)
             self.normalise(mean, deviation)
         else:
             self.normalise(*train.normalisation())
@@ -119,7 +119,7 @@ class Cifar10Base(ImageTask):
     def _of(self, images: Images, classes: Sequence[str]) -> Images:
         if len(classes) == len(CLASSES):
             return images
-        wanted = torch.tensor([name in classes for name in CLASSES])  # (10,)
+        wanted = torch.tensor([name in classes for name in CLASSES], device="cpu")  # (10,)
         return images.where(wanted[images.labels.long()])
 
 
@@ -128,9 +128,10 @@ def augmented(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     count, _, height, width = pixels.shape
     down, right = (torch.from_numpy(rng.integers(0, 2 * _PADDING + 1, (count, 1))) for _ in range(2))  # (B, 1)
     mirrored = torch.from_numpy(rng.random((count, 1)) < 0.5)
-    rows = down + torch.arange(height)  # (B, H)
-    columns = right + torch.where(mirrored, torch.arange(width - 1, -1, -1), torch.arange(width))  # (B, W)
+    rows = down + torch.arange(height, device="cpu")  # (B, H)
+    across = torch.arange(width, device="cpu")
+    columns = right + torch.where(mirrored, across.flip(0), across)  # (B, W)
     padded = F.pad(pixels, (_PADDING,) * 4)
-    items = torch.arange(count).view(-1, 1, 1).to(pixels.device)
+    items = torch.arange(count, device=pixels.device).view(-1, 1, 1)
     rows, columns = rows.unsqueeze(2).to(pixels.device), columns.unsqueeze(1).to(pixels.device)
     return padded[items, :, rows, columns].permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
