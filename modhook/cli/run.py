@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="Only the runs with this coordinate: --only seed=3. May be repeated.",
 )
+@click.option(
+    "--only-control",
+    is_flag=True,
+    help="Only base training and the control of every run; the same command without it computes the rest.",
+)
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Compute runs on N workers of this machine.")
 @click.option(
     "--scheduler", metavar="ADDRESS", help="Compute runs on the workers of a dask scheduler: tcp://host:8786."
@@ -68,6 +73,7 @@ def run_command(
     overrides: tuple[str, ...],
     out: Where,
     only: tuple[str, ...],
+    only_control: bool,
     workers: int | None,
     scheduler: str | None,
     device: str | None,
@@ -129,6 +135,7 @@ def run_command(
             only=chosen,
             fresh=fresh,
             retry_failed=retry_failed,
+            only_control=only_control,
             spread=_spread(workers, scheduler),
         )
     code = 1 if outcome.failed else 0

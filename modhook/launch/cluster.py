@@ -159,7 +159,8 @@ def job_device(job: Job) -> Any:
 
 def _job(work: Work) -> Job:
     study = work.prepared.study
-    return Job(study, str(work.cube.path), versions(), study.run.threads or 1, work.retry, uuid.uuid4().hex[:12])
+    token = uuid.uuid4().hex[:12]
+    return Job(study, str(work.cube.path), versions(), study.run.threads or 1, work.retry, work.only_control, token)
 
 
 def _warn(client: Client, job: Job, tracker: Tracker) -> None:

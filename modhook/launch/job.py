@@ -40,6 +40,7 @@ class Job:
     versions: Mapping[str, str]
     threads: int
     retry: bool
+    only_control: bool
     token: str
     """Names this job: a worker loads the data of a job once."""
 
@@ -136,5 +137,11 @@ def _loaded(token: str, holder: _Holder) -> Work:
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"a worker cannot use device {str(device)!r}: {str(error).splitlines()[0]}.") from error
     return Work(
-        prepare(job.study, installed, tasks), cube, installed, tracker=Tracker(), device=device, retry=job.retry
+        prepare(job.study, installed, tasks),
+        cube,
+        installed,
+        tracker=Tracker(),
+        device=device,
+        retry=job.retry,
+        only_control=job.only_control,
     )

@@ -33,6 +33,10 @@ from modhook.steps.snapshot import digest
 from modhook.study import Study, resolved, weights_file
 
 
+class Enough(BaseException):
+    """Ends a protocol where it begins a stage that is not asked for now; no `Exception`, so that no plugin takes it for one."""
+
+
 @attrs.define
 class Context(RunContext):
     """One run: study (at its sweep point), task, network, seed, and where results go."""
@@ -47,6 +51,8 @@ class Context(RunContext):
     layout: str
     tracker: Tracker
     device: torch.device
+    later: frozenset[str] = frozenset()
+    """Stages that are not asked for now: the first of them ends the run."""
 
     def done(self, stage: str) -> bool:
         """Whether this stage is in the cube already."""
@@ -150,6 +156,8 @@ class Context(RunContext):
         Any error marks the stage failed, with the reason, and raises `RunError`; a user's mistake (`UserError`), a full disk
         and Ctrl-C leave it pending. Logits and weights that are not finite are such an error.
         """
+        if name in self.later:
+            raise Enough
         record = StageRecord(name)
         self.tracker.stage_started(name, steps)
         keeper = self._keeper(name, record)

@@ -30,7 +30,7 @@ from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, items
 from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
-from modhook.run.one import PATIENCE, Run, Spread, Work, in_turn
+from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import fingerprints, load_tasks, usable_device
 from modhook.steps.ranks import rank, together
@@ -70,6 +70,7 @@ def run_study(
     only: Mapping[str, str] | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
+    only_control: bool = False,
     spread: Spread = in_turn,
 ) -> Outcome:
     """Compute everything of a study that its cube does not hold yet.
@@ -82,6 +83,7 @@ def run_study(
         only: coordinates that a run must have to be computed now, `{"seed": "3"}`.
         fresh: delete an existing cube of this study, and its checkpoints, first.
         retry_failed: compute failed stages and analyses again.
+        only_control: compute no stage after the control of each run, and no analysis; a later call computes the rest.
         spread: computes the runs: one after the other here, or on workers (`modhook.launch`).
 
     Raises:
@@ -94,7 +96,7 @@ def run_study(
         torch.set_num_threads(threads)
     try:
         with told_what_is_safe():
-            return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, spread)
+            return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, only_control, spread)
     finally:
         tracker.close()
         torch.set_num_threads(before)
@@ -108,6 +110,7 @@ def _run(
     only: dict[str, str],
     fresh: bool,
     retry: bool,
+    only_control: bool,
     spread: Spread,
 ) -> Outcome:
     path = cube_path(study, out)
@@ -116,13 +119,15 @@ def _run(
         if place_of(path).exists() and not fresh:
             _same_study(path, open_for_writing(path), study)  # before any data are read
         prepared = prepare(study, plugins, load_tasks(study, plugins))
+        for task in prepared.tasks if only_control else ():
+            after_control(prepared, task)
         _check_batches(prepared)
         runs = list(_runs(prepared, only))
         _check_weights(prepared, plugins, runs)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     with _laid_out(out, path, prepared, runs, fresh, LAYOUT_PATIENCE if only else 0.0, tracker) as cube:
         tracker.study_started(study.study.name, len(runs))
-        finished = list(spread(Work(prepared, cube, plugins, tracker, device, retry), runs))
+        finished = list(spread(Work(prepared, cube, plugins, tracker, device, retry, only_control), runs))
     computed, mistakes = sum(one.computed for one in finished), [one.mistake for one in finished if one.mistake]
     if mistakes and not computed:
         raise UserError(mistakes[0])

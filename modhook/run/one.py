@@ -12,11 +12,11 @@ import torch
 
 from modhook.cube import Cube, computing
 from modhook.errors import RunError, UserError, listing
-from modhook.plugin.interfaces import Tracker
+from modhook.plugin.interfaces import Task, Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
 from modhook.run.checkpoints import Checkpoints
-from modhook.run.context import Context
+from modhook.run.context import Context, Enough
 from modhook.run.failure import reason_of, stops_the_study
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
@@ -37,6 +37,8 @@ class Work:
     device: torch.device
     retry: bool = False
     """Whether what failed before is computed again."""
+    only_control: bool = False
+    """Whether a run ends with its control; analyses, which look at all stages, wait too."""
 
 
 @attrs.frozen
@@ -80,6 +82,9 @@ def in_turn(work: Work, runs: Sequence[Run]) -> Iterator[Done]:
 def missing(work: Work, run: Run) -> bool:
     """Return whether anything of a run is to be computed."""
     stages, analyses = _states(work, run)
+    if work.only_control:
+        later, analyses = after_control(work.prepared, work.prepared.tasks[run.index]), {}
+        stages = {stage: state for stage, state in stages.items() if stage not in later}
     left = {*stages.values(), *analyses.values()} - {"done"}
     return bool(left) and (work.retry or "failed" not in stages.values()) and (work.retry or left != {"failed"})
 
@@ -112,6 +117,18 @@ def compute_run(work: Work, run: Run) -> Done:
     work.tracker.run_finished(run.text)
     after = sum(s == "done" for s in _states(work, run)[0].values())
     return Done(run, after - before, before, tuple(failures(work, run, "{}")), mistake)
+
+
+def after_control(prepared: Prepared, task: Task) -> frozenset[str]:
+    """Return the stages that come after a task's control. Raises `UserError` if there is none."""
+    stages = prepared.protocol.stages(task)
+    if "control" not in prepared.protocol.masked_stages(task):
+        study = prepared.study
+        raise UserError(
+            f"--only-control has nothing to end with: under the protocol {study.study.protocol!r} the task {study.task.name!r} has "
+            f"no stage 'control' (its stages: {listing(stages)}); leave --only-control away."
+        )
+    return frozenset(stages[stages.index("control") + 1 :])
 
 
 def failures(work: Work, run: Run, text: str) -> Iterator[str]:
@@ -153,10 +170,14 @@ def _compute(work: Work, run: Run) -> None:
     prepared, cube, labels = work.prepared, work.cube, dict(run.labels)
     study, task, layout = prepared.points[run.index].study, prepared.tasks[run.index], prepared.layouts[run.index].name
     model = build_model(study, task, work.plugins, labels["seed"]).to(work.device)
-    context = Context(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device)
+    later = after_control(prepared, task) if work.only_control else frozenset()
+    context = Context(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device, later)
     stages, analyses = _states(work, run)
     if set(stages.values()) != {"done"}:
-        prepared.protocol.run(context)
+        with contextlib.suppress(Enough):
+            prepared.protocol.run(context)
+    if work.only_control:
+        return
     wanted = [n for n, state in analyses.items() if state == "pending" or (state == "failed" and work.retry)]
     if not wanted:
         return
