@@ -23,11 +23,16 @@ if TYPE_CHECKING:
     help="An option of the analysis: --set random=5. May be repeated; without any, those that the cube records.",
 )
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... instead of the study's [run] device.")
-def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: str | None) -> int:
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Import and run what the cube names as its network although no installed plugin brings it (MODULE:CALLABLE).",
+)
+def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: str | None, trust: bool) -> int:
     """Compute the analysis NAME of a finished CUBE, without training (see `modhook list analyses`).
 
-    The study is rebuilt from the cube. Runs that are not finished, and those that have the analysis, are left as they are,
-    so that the same command continues where it was stopped.
+    The study is rebuilt from the cube; code that the cube names runs only with --trust. Runs that are not finished, and
+    those that have the analysis, are left as they are, so that the same command continues where it was stopped.
     """
     from modhook.cube import open_cube
     from modhook.plugin.manager import plugins
@@ -38,7 +43,7 @@ def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: s
     for broken in installed.broken:
         click.echo(f"Warning: {broken}", err=True)
     tracker = installed.load("trackers", "progress")()
-    done = analyse(cube, name, settings, installed, tracker, device)
+    done = analyse(cube, name, settings, installed, tracker, device, trust=trust)
     with open_cube(done.path) as tree:
         print_tables(t for t in tables(tree) if t.group in done.groups)
     if not done.computed and done.found and not done.failed:

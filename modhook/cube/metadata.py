@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from zarr.core.buffer import default_buffer_prototype
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 ROOT = "zarr.json"
 CHECKSUM = "modhook_metadata_sha256"
+# Codecs of numbers and plain text, which zarr itself brings. Others belong to packages that are installed by chance, and
+# some of those unpickle.
+_CODECS = {"bytes", "vlen-utf8", "vlen-bytes", "transpose", "zstd", "gzip", "blosc", "crc32c", "sharding_indexed"}
 _UNSEALED = 1
 """The last format whose metadata had no checksum."""
 
@@ -72,6 +75,7 @@ def parsed(data: bytes, where: str, *, sealed: bool = True) -> dict[str, Any]:
             f"{where} is damaged: its file zarr.json lacks the list of all variables; restore that file from a copy."
         )
     _check_names(nodes, where)
+    _check_codecs(nodes, where)
     return document  # type: ignore[no-any-return]
 
 
@@ -144,3 +148,27 @@ def _check_names(nodes: dict[str, Any], where: str) -> None:
     for name in nodes:
         if {"", ".", ".."} & set(name.split("/")) or "\\" in name or "\0" in name:
             raise CubeError(f"{where} is no cube to be trusted: its variable {name!r} would lie outside of it.")
+
+
+def _check_codecs(nodes: dict[str, Any], where: str) -> None:
+    for name, node in nodes.items():
+        if unknown := next((c for c in _codecs(node.get("codecs")) if c not in _CODECS), None):
+            raise CubeError(
+                f"{where} is no cube to be trusted: its variable {name!r} asks for the codec {unknown!r}, which modhook does not use."
+            )
+
+
+def _codecs(listed: Any) -> Iterator[str]:
+    """Yield the name of every codec in a list of them, also of those within others."""
+    for codec in listed if isinstance(listed, list) else ():
+        if isinstance(codec, str):
+            yield codec
+        elif isinstance(codec, dict):
+            yield str(codec.get("name"))
+            inside = codec.get("configuration")
+            for more in inside.values() if isinstance(inside, dict) else ():
+                yield from _codecs(more) if _are_codecs(more) else ()
+
+
+def _are_codecs(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, dict) and "name" in v for v in value)

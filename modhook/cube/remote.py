@@ -61,6 +61,10 @@ class Remote(Place):
             self._remove(fs, path)
             fs.rm_file(self._marker(path))
 
+    def looks_like_a_cube(self) -> bool:
+        """See `Place`. It never does: at a URL only a root that says so makes a cube."""
+        return False
+
     def check_writable(self) -> None:
         """See `Place`."""
         fs, path = self._reached()
@@ -123,7 +127,7 @@ class Remote(Place):
             except ImportError as error:
                 how = _PACKAGES.get(protocol, str(error))
                 raise CubeError(f"{self} needs a package that is not installed; install it: {how}.") from error
-            except ValueError as error:
+            except (ValueError, TypeError) as error:  # also a kind of place that a URL alone does not describe
                 raise CubeError(f"{self} cannot be used for a cube: {reason(error)}.") from error
             except Exception as error:
                 if not self.is_failure(error):

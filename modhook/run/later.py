@@ -22,7 +22,7 @@ from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, prepare
 from modhook.run.one import Run, Work, compute_run
 from modhook.run.setting import fingerprints, load_tasks, usable_device
-from modhook.study import difference, resolved, restore
+from modhook.study import Study, difference, points, resolved, restore
 
 
 @attrs.frozen
@@ -43,7 +43,14 @@ class Analysed:
 
 
 def analyse(
-    path: Where, name: str, settings: Sequence[str], plugins: Plugins, tracker: Tracker, device: str | None = None
+    path: Where,
+    name: str,
+    settings: Sequence[str],
+    plugins: Plugins,
+    tracker: Tracker,
+    device: str | None = None,
+    *,
+    trust: bool = False,
 ) -> Analysed:
     """Compute one analysis for every finished run of a cube that does not have it yet.
 
@@ -54,15 +61,16 @@ def analyse(
         plugins: from `modhook.plugin.manager.plugins`.
         tracker: told about everything.
         device: instead of the study's.
+        trust: whether code that the cube names, and that no installed plugin brings, may be imported and run.
 
     Raises:
-        UserError: an unknown analysis or option, an analysis of another task, options other than those of runs that have
-            it already, no finished run, other data, a damaged cube; nothing was written.
+        UserError: code to be run without `trust`, an unknown analysis or option, an analysis of another task, options other
+            than those of runs that have it already, no finished run, other data, a damaged cube; nothing was written.
         StorageError: the cube's place fails midway; finished runs are safe, and the same call continues.
     """
     plugins.find("analyses", name)
     cube = open_for_writing(path)
-    prepared, record = _prepare(cube, name, settings, plugins)
+    prepared, record = _prepare(cube, name, settings, plugins, trust)
     study = prepared.study
     before = torch.get_num_threads()
     torch.set_num_threads(study.run.threads or before)
@@ -75,7 +83,9 @@ def analyse(
         torch.set_num_threads(before)
 
 
-def _prepare(cube: Cube, name: str, settings: Sequence[str], plugins: Plugins) -> tuple[Prepared, dict[str, Any]]:
+def _prepare(
+    cube: Cube, name: str, settings: Sequence[str], plugins: Plugins, trust: bool
+) -> tuple[Prepared, dict[str, Any]]:
     """Return the study with this analysis alone, and the study's table as the cube is to record it."""
     recorded = cube.attrs.get("study")
     if not isinstance(recorded, dict) or not isinstance(recorded.get("analyses", {}), dict):
@@ -84,6 +94,8 @@ def _prepare(cube: Cube, name: str, settings: Sequence[str], plugins: Plugins) -
     # Options that the cube has are the defaults of a later call; the other analyses play no part, nor do their plugins.
     wanted = {**recorded, "analyses": {name: {} if settings else analyses.get(name, {})}}
     study = restore(wanted, [f"analyses.{name}.{s}" for s in settings], plugins=plugins)
+    if not trust:
+        _runs_no_code(cube, study, plugins)
     record = {**recorded, "analyses": dict(sorted({**analyses, **resolved(study)["analyses"]}.items()))}
     if name in analyses and (changes := difference(recorded, record)) and _anywhere(cube, name):
         raise CubeError(
@@ -99,6 +111,23 @@ def _prepare(cube: Cube, name: str, settings: Sequence[str], plugins: Plugins) -
         raise UserError(f"{cube.path} has no masks to analyse: its protocol {study.study.protocol!r} learns none.")
     _same_networks(cube, prepared)
     return prepared, record
+
+
+def _runs_no_code(cube: Cube, study: Study, plugins: Plugins) -> None:
+    """Raise `UserError` if the study names code that no installed plugin brings: whoever wrote the cube chose it."""
+    for point in points(study):
+        for what, kind, name in (
+            ("network", "models", point.study.model.name),
+            ("task", "tasks", point.study.task.name),
+        ):
+            if name in plugins.names(kind):
+                continue
+            module, _, attribute = name.partition(":")
+            raise UserError(
+                f"{cube.path} names the {what} {name!r}, which no installed plugin brings: to analyse it, modhook would import "
+                f"{module!r} and call {attribute!r}, and that is code which whoever wrote the cube has chosen and which runs with "
+                "your rights; read it first, and give --trust if you trust it."
+            )
 
 
 def _anywhere(cube: Cube, name: str) -> bool:

@@ -58,11 +58,12 @@ def build(
 ) -> Built | None:
     """Return the study of one table, or None after noting everything that is wrong with it.
 
-    `file` is where the study stands; without it (a study restored from a cube) no file that it names is looked for.
+    `file` is where the study stands; without it (a study restored from a cube) no file that it names is looked for, and
+    no module that it names is imported: a cube may come from anybody.
     """
     study = _section(StudySection, "study", table, problems)
     task = named("tasks", table.get("task", {}), ("task",), plugins, problems)
-    model = named("models", table.get("model", {}), ("model",), plugins, problems)
+    model = named("models", table.get("model", {}), ("model",), plugins, problems, imports=file is not None)
     train = _section(TrainSection, "train", table, problems)
     protocol = _plugin_of("protocols", StudySection, "study", "protocol", table, plugins, problems)
     unmasked = task and protocol and not protocol().masked_stages(task[1])

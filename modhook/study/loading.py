@@ -83,7 +83,10 @@ def check(
 
 
 def restore(table: Mapping[str, Any], overrides: Sequence[str] = (), *, plugins: Plugins | None = None) -> Study:
-    """Return the study of a plain table made by `resolved`, as it stands in a cube. Files that it names need not exist.
+    """Return the study of a plain table made by `resolved`, as it stands in a cube.
+
+    Files that it names need not exist, and no module that it names is imported, installed plugins aside: a cube may come
+    from anybody, and whoever builds the network asks first.
 
     `overrides` are texts `key=value` as in `load`.
 

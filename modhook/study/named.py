@@ -31,8 +31,13 @@ def plugin_class(kind: str, name: Any, path: Path, plugins: Plugins, problems: P
         return None
 
 
-def named(kind: str, table: Any, path: Path, plugins: Plugins, problems: Problems) -> tuple[Named, Any] | None:
-    """Return a task's or a model's name and options, and the object made from them (None for a callable)."""
+def named(
+    kind: str, table: Any, path: Path, plugins: Plugins, problems: Problems, imports: bool = True
+) -> tuple[Named, Any] | None:
+    """Return a task's or a model's name and options, and the object made from them (None for a callable).
+
+    Without `imports` a callable is taken as it is named: looking at it would run its module's code.
+    """
     if not isinstance(table, Mapping):
         problems.add(path, f"{written(table)} is not a table; write [{path[0]}]")
         return None
@@ -43,7 +48,7 @@ def named(kind: str, table: Any, path: Path, plugins: Plugins, problems: Problem
     name = table["name"]
     if kind == "models" and isinstance(name, str) and ":" in name:
         options = structured_by(plain, rest, path, problems)
-        good = _callable(name, rest, path, problems)
+        good = not imports or _callable(name, rest, path, problems)
         return (Named(name, options), None) if good and options is not None else None
     cls = plugin_class(kind, name, (*path, "name"), plugins, problems)
     made = None if cls is None else make(cls, rest, path, problems)
