@@ -11,6 +11,7 @@ from modhook.cube.lock import writer_lock
 from modhook.cube.place import Place, Where
 from modhook.cube.plan import RUN_VARIABLES, Plan
 from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
+from modhook.cube.removal import removable
 from modhook.cube.run_locks import claim, computing
 from modhook.cube.tensors import read_logits, read_masks, read_weights, write_masks, write_weights
 from modhook.cube.where import beside, is_url, place_of
@@ -37,6 +38,7 @@ __all__ = [
     "read_logits",
     "read_masks",
     "read_weights",
+    "removable",
     "remove_leftovers",
     "seal",
     "weights_from",

@@ -21,6 +21,7 @@ def remove_leftovers(path: Where) -> None:
     place = place_of(path)
     if not isinstance(place, Folder):
         return
+    place.remove_deleted()
     for folder, _, files in os.walk(place.path):
         for name in files:
             if _HALF_WRITTEN.fullmatch(name):

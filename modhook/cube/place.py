@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shutil
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 Where = str | Path
 """A local path, or a URL as text."""
+DELETED = ".deleted"
+"""Ends the name that a cube has while it is deleted."""
+_GROUPS = {"runs", "timing", "scores", "masks", "history", "overlap", "seed"}
+# The root, the metadata of a node, and chunks, also half-written ones.
+_OF_ZARR = re.compile(r"zarr\.json|(?:[^/]+/)+(?:zarr\.json|c|c/(?:\d+/)*\d+)|.*\.[0-9a-f]{32}\.partial")
 # What other programs between here and the server may take for a way up, a separator or the end of the path.
 MISLEADING = re.compile(r"[\\?#\x00-\x1f\x7f]|%2e|%2f|%5c|%00", re.IGNORECASE)
 
@@ -48,7 +54,14 @@ class Place(ABC):
 
     @abstractmethod
     def remove(self) -> None:
-        """Delete everything that is there."""
+        """Delete everything that is there: it is gone in one step, and what a kill leaves of it is nobody's cube.
+
+        `creating` and `modhook.cube.remove_leftovers` remove that.
+        """
+
+    @abstractmethod
+    def looks_like_a_cube(self) -> bool:
+        """Return whether nothing but the files of a zarr store lie there, as of a cube that has lost its root."""
 
     @abstractmethod
     def check_writable(self) -> None:
@@ -123,9 +136,32 @@ class Folder(Place):
             return (self._path / key).read_bytes()
 
     def remove(self) -> None:
-        """See `Place`."""
+        """See `Place`. The folder is renamed, and then deleted. Raises `CubeError` for a link, whose target is elsewhere."""
+        if self._path.is_symlink():
+            raise CubeError(
+                f"{self} is a link, and --fresh deletes nothing through a link; remove it, or name its target."
+            )
+        gone = self._path.with_name(f".{self.name}.{uuid.uuid4().hex[:8]}{DELETED}")
         with self.failures("cannot be deleted: {reason}."):
-            shutil.rmtree(self._path)
+            self._path.rename(gone)
+            with contextlib.suppress(FileNotFoundError):  # another process tidies up
+                shutil.rmtree(gone)
+
+    def looks_like_a_cube(self) -> bool:
+        """See `Place`."""
+        if not self._path.is_dir():
+            return False
+        found = [
+            os.path.relpath(os.path.join(at, n), self._path) for at, _, files in os.walk(self._path) for n in files
+        ]
+        names = [name.replace(os.sep, "/") for name in found]
+        known = not set(names) - {"zarr.json"} or any(name.split("/")[0] in _GROUPS for name in names)
+        return known and all(_OF_ZARR.fullmatch(name) for name in names)
+
+    def remove_deleted(self) -> None:
+        """Remove what a `remove` that was killed has left."""
+        for leftover in self._path.parent.glob(f".{glob.escape(self.name)}.*{DELETED}"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def check_writable(self) -> None:
         """See `Place`. The folder is made."""
@@ -152,7 +188,8 @@ class Folder(Place):
 
         if self.exists():
             raise CubeError(f"{self} exists already; continue it, remove it, or use another --out.")
-        for leftover in self._path.parent.glob(f".{self.name}.*.partial"):
+        self.remove_deleted()
+        for leftover in self._path.parent.glob(f".{glob.escape(self.name)}.*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
         partial = self._path.with_name(f".{self.name}.{uuid.uuid4().hex[:8]}.partial")
         try:

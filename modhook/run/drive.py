@@ -19,6 +19,7 @@ from modhook.cube import (
     is_url,
     open_for_writing,
     place_of,
+    removable,
     remove_leftovers,
     writer_lock,
 )
@@ -178,11 +179,11 @@ def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) ->
 def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
     study = prepared.study
     place = place_of(path)
-    if fresh and place.exists():
-        open_for_writing(path)  # refuses to delete what is no cube
-        place.remove()
     if fresh:
-        Checkpoints.of(path).clear()
+        old = removable(path) if place.exists() else None
+        Checkpoints.of(path).clear()  # before the cube: without it they would continue another one
+        if old is not None:
+            old.remove()
     data = fingerprints(prepared.tasks)
     if not place.exists():
         return create(path, plan(prepared, range(1, study.study.seeds + 1), data))
