@@ -35,6 +35,28 @@ def decoded(batch: Batch, source_tokens: Sequence[str], target_tokens: Sequence[
     return [f"{text(s, n, source_tokens)} -> {text(t, m, target_tokens)}" for s, n, t, m in rows]
 
 
+def one_or_several(value: str | Sequence[str]) -> str | tuple[str, ...]:
+    """Return a name as it is, a list of one as that one, and a longer list as a tuple: one thing has one spelling."""
+    if isinstance(value, str):
+        return value
+    return value[0] if len(value) == 1 else tuple(value)
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """Return the items of all parts, one part after the other; narrower ones are padded to the widest."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def column(key: str) -> Tensor:
+        tensors = [part[key] for part in parts]
+        if tensors[0].dim() == 2:
+            width = max(tensor.shape[1] for tensor in tensors)
+            tensors = [torch.nn.functional.pad(tensor, (0, width - tensor.shape[1]), value=END) for tensor in tensors]
+        return torch.cat(tensors)
+
+    return {key: column(key) for key in parts[0]}
+
+
 def shortest_first(data: Batch) -> Batch:
     """Return the items by the length of their targets: a batch of short answers is decoded in few steps."""
     order = data["target_length"].argsort(stable=True)

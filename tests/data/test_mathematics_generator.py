@@ -100,6 +100,43 @@ def test_collected_terms_are_right(tmp_path: Path) -> None:
 
 
 @needs_package
+def test_composed_questions(tmp_path: Path) -> None:
+    """A module whose questions are made of those of all areas finds them: every answer is True or False."""
+    module = MODULES["is_prime_composed"]
+    generator.generate(module, {"train-easy": "easy.txt"}, (12, 1), tmp_path, 1)
+    pairs = asked((tmp_path / "easy.txt").read_text())
+    assert len(pairs) == 12
+    assert {answer for _, answer in pairs} <= {"True", "False"}
+
+
+@needs_package
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        (
+            ["task.module=['conversion', 'is_prime']", "task.splits=['iid', 'hard_is_prime']"],
+            ["unmasked", "control", "easy"],
+        ),
+        (["task.train=['hard']", "task.masks=['medium']"], ["unmasked", "control", "medium"]),
+    ],
+)
+def test_studies_of_other_modules_and_difficulties(
+    change: list[str], stages: list[str], tmp_path: Path, cache: Path
+) -> None:
+    """Smoke variants run: two modules, neither of the paper, in one network; other difficulties to train and to mask on."""
+    from modhook.cube import open_cube
+
+    wanted = [part for one in change for part in ("--set", one)]
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(STUDIES / "maths_add_or_sub.toml"), "--variant", "smoke", *wanted, "--out", str(tmp_path)])
+    assert stop.value.code == 0
+    with open_cube(tmp_path / "maths_add_or_sub-smoke.zarr") as cube:
+        scores = cube["scores"]["accuracy"]
+        assert [str(s) for s in scores["stage"].values] == stages
+        assert bool(scores.notnull().all())
+
+
+@needs_package
 def test_the_installed_package_is_not_changed(tmp_path: Path) -> None:
     """The fixes exist in the generating process alone; another source than that of version 1.0.1 is refused."""
     import mathematics_dataset

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from modhook.study import MasksSection, Study, TrainSection, check, load, points
@@ -268,7 +269,7 @@ SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
 FILES = sorted(path.stem for path in STUDIES.glob("*.toml"))
 
 
-OURS = {"quickstart", "cifar10_gradient_cosine"}
+OURS = {"quickstart", "cifar10_gradient_cosine", "maths_baselines"}
 """Studies that the paper did not have."""
 FREE = {"study.name", "study.description", "train.validate_every", "run.threads"}
 """What a file may say without a published number."""
@@ -329,6 +330,16 @@ def test_transformer_baselines() -> None:
     study = load(STUDIES / "scan_baselines.toml", "transformer")
     assert {key: value(study, key) for key in SCAN_TRANSFORMER} == SCAN_TRANSFORMER
     assert [value(p.study, "task.train_split") for p in points(study)] == ["length", "jump", "turn_left"]
+
+
+@pytest.mark.parametrize("module", ["add_or_sub", "differentiate", "linear_1d", "sort", "collect"])
+def test_mathematics_baselines(module: str) -> None:
+    """A baseline on easy questions trains as its module's own study does, on them alone and without masks."""
+    study = load(STUDIES / "maths_baselines.toml", None if module == "add_or_sub" else module)
+    own = load(STUDIES / f"maths_{module}.toml")
+    assert (study.study.protocol, study.task.options.train) == ("baseline", ("easy",))
+    assert (study.train, study.model, study.study.seeds) == (own.train, own.model, own.study.seeds)
+    assert study.task.options == attrs.evolve(own.task.options, train=("easy",))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import modhook
 from modhook import UserError
+from modhook.errors import StudyError
+from modhook.study import structure
 from modhook_tasks.double_addition import DoubleAddition, DoubleAdditionOptions
 
 MODES = ("together", "only_one", "only_one_io", "same_output", "same_input", "same_io", "fnn")
@@ -194,3 +196,165 @@ def test_validation_of_a_stage_hides_the_other_tuple() -> None:
             plain, shown = task.test_set(split), task.validation_set(split, stage)
             assert shown is not None
             assert all(torch.equal(plain[n], shown[n]) for n in plain)
+
+
+SHAPES = (
+    {"tuples": 3},
+    {"terms": 3, "op": "mul"},
+    {"n_digits": 3, "op": "mul"},
+    {"tuples": 4, "terms": 4, "n_digits": 1, "ranges": ((0, 10), (2, 3), (5, 9), (0, 1))},
+)
+
+
+def _digits_of(number: int, n: int) -> list[int]:
+    return [int(d) for d in reversed(f"{number:0{n}d}")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("options", SHAPES, ids=str)
+def test_other_shapes_by_hand(mode: str, options: dict[str, Any]) -> None:
+    """Draw, inputs, time steps, targets, where each result is read, the loss and the text, by plain loops over Python's numbers."""
+    t = task(mode, **options)
+    n, tuples, terms = options.get("n_digits", 2), options.get("tuples", 2), options.get("terms", 2)
+    names = [f"tuple{i + 1}" for i in range(tuples)]
+    assert t.splits == ("iid", *names)
+    assert [s.name for s in t.stages] == ["control", *names]
+    assert t.stages[0].draws == (tuples if mode == "fnn" else 1)
+    wide, narrow = 10 * n * terms, 10 * n
+    inputs = wide if mode in ("same_input", "same_io") else wide * tuples
+    outputs = narrow if mode in ("same_output", "same_io") else narrow * tuples
+    assert t.shape() == {"inputs": inputs, "outputs": outputs}
+
+    random = np.random.RandomState(0x12345678 + 2)
+    ranges = options.get("ranges", ((0, 10**n),) * tuples)
+    blocks = [random.randint(low, high, (20, 1, terms)) for low, high in ranges]
+    numbers = np.concatenate(blocks, 1).tolist()
+    steps = tuples if mode == "fnn" else 3 * tuples
+    expected, answers = torch.zeros(20, steps, inputs), torch.zeros(20, tuples, n, dtype=torch.long)
+    out = torch.zeros(20, steps, outputs)
+    texts = []
+    for i, item in enumerate(numbers):
+        said = []
+        for p, pair in enumerate(item):
+            made = 0 if options.get("op", "add") == "add" else 1
+            for value in pair:
+                made = made + value if options.get("op", "add") == "add" else made * value
+            made %= 10**n
+            sign = " + " if options.get("op", "add") == "add" else " * "
+            said.append(f"{sign.join(map(str, pair))} = {made:0{n}d}")
+            answers[i, p] = torch.tensor(_digits_of(made, n))
+            shown = [p] if mode == "fnn" else range(steps) if mode == "together" else range(3 * p, 3 * p + 3)
+            slot = 0 if inputs == wide else wide * p
+            for step in shown:
+                for place_, digit in enumerate(d for value in pair for d in _digits_of(value, n)):
+                    expected[i, step, slot + 10 * place_ + digit] = 1
+            read = p if mode == "fnn" else steps - 1 if mode in ("together", "only_one") else 3 * p + 2
+            for place_, digit in enumerate(_digits_of(made, n)):
+                # one wrong digit in the last tuple of the first item
+                wrong = 1 if (i, p, place_) == (0, tuples - 1, n - 1) else 0
+                out[i, read, (0 if outputs == narrow else narrow * p) + 10 * place_ + (digit + wrong) % 10] = 9.0
+        texts.append(", ".join(said))
+
+    raw = t.test_set("iid")
+    assert raw["numbers"].tolist() == numbers
+    assert t.decode(raw) == texts
+    batch = t.prepare(raw, RNG, False)
+    assert torch.equal(batch["inputs"], expected)
+    assert torch.equal(batch["target"], answers)
+    for split in t.splits:
+        right = t.score(lambda x: out, t.prepare(t.test_set(split), RNG, False))["accuracy"].tolist()
+        assert right == [0.0 if split in ("iid", names[-1]) else 1.0] + [1.0] * 19
+    if mode == "fnn":  # in training the passes that count are items of their own
+        control = t.prepare(t.train_set("control"), RNG, True)
+        assert control["inputs"].shape == (30 * tuples, inputs)
+        assert control["slot"].tolist() == [p for p in range(tuples) for _ in range(30)]
+        last = t.prepare(t.train_set(names[-1]), RNG, True)
+        weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(1))
+        logits = (last["inputs"] @ weight.T)[:, -narrow:].unflatten(-1, (n, 10)).log_softmax(-1)
+        wanted = -logits.gather(-1, last["target"].unsqueeze(-1)).mean()
+        torch.testing.assert_close(t.loss(lambda x: x @ weight.T, last), wanted)
+    else:
+        one = t.prepare(t.train_set(names[1]), RNG, True)
+        assert one["counted"][0].tolist() == [p == 1 for p in range(tuples)]
+
+
+def test_the_delay_is_for_all_tuples_but_the_first() -> None:
+    """With three sums, only the first counts before the delay is over."""
+    t = task(tuples=3, tuple2_delay=1)
+    raw = t.train_set(None)
+    assert [t.prepare(raw, RNG, True)["counted"][0].tolist() for _ in range(2)] == [[True, False, False], [True] * 3]
+
+
+def test_copied_io_of_three_tuples() -> None:
+    """All tuples get the last one's columns and rows, so that a network treats equal tuples equally."""
+    t = task("fnn", copied_io=True, tuples=3, n_digits=1)
+    net = nn.Sequential(nn.Linear(60, 7), nn.ReLU(), nn.Linear(7, 30))
+    last = net[0].weight[:, 40:].clone()
+    t.edit_network(net, "tuple1")
+    x = torch.randn(5, 20)
+    found = []
+    for p in range(3):
+        padded = torch.zeros(5, 60)
+        padded[:, 20 * p : 20 * p + 20] = x
+        found.append(net(padded)[:, 10 * p : 10 * p + 10])
+    torch.testing.assert_close(found[0], found[2])
+    torch.testing.assert_close(found[1], found[2])
+    assert torch.equal(net[0].weight[:, 40:], last)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"n_digits": 0}, "task.n_digits: must be at least 1, not 0"),
+        ({"terms": 1}, "task.terms: must be at least 2, not 1"),
+        ({"tuples": 1}, "task.tuples: must be at least 2, not 1"),
+        ({"op": "mull"}, r"task.op: .*did you mean .mul"),
+        ({"ranges": [[0, 50]]}, "ranges must have one .low, high. for each of the 2 tuples, not 1 in all"),
+        (
+            {"ranges": [[0, 50], [60, 60]]},
+            r"the range of tuple 2 is \[60, 60\], but numbers of 2 digits need 0 <= low < high <= 100",
+        ),
+        ({"ranges": [[0, 101], [0, 5]]}, r"the range of tuple 1 is \[0, 101\]"),
+        ({"ranges": [[-1, 5], [0, 5]]}, r"the range of tuple 1 is \[-1, 5\]"),
+        ({"ranges": [[0, 5, 7], [0, 5]]}, "must have 2 entries, not 3"),
+    ],
+)
+def test_options_that_do_not_fit(table: dict[str, Any], words: str) -> None:
+    """Each is one sentence, before anything is drawn."""
+    with pytest.raises(StudyError, match=words):
+        structure(DoubleAdditionOptions, table, "task")
+
+
+@pytest.mark.parametrize(
+    ("study", "changes"),
+    [
+        ("tuple_lstm", ["task.tuples=3", "task.n_digits=1", 'task.op="mul"']),
+        ("tuple_fnn_copied_io", ["task.tuples=3", "task.terms=3", "task.ranges=[[0, 20], [50, 100], [7, 9]]"]),
+    ],
+)
+def test_a_study_of_another_shape(study: str, changes: list[str], tmp_path: Path) -> None:
+    """Smoke variants run with the options; every stage has a score on every split, and its figure can be drawn."""
+    from modhook.cli import main
+    from modhook.cube import open_cube
+
+    wanted = [part for change in changes for part in ("--set", change)]
+    cube_path = tmp_path / f"{study}-smoke.zarr"
+    for arguments in (
+        [
+            "run",
+            str(Path(__file__).parents[2] / f"studies/{study}.toml"),
+            "--variant",
+            "smoke",
+            *wanted,
+            "--out",
+            str(tmp_path),
+        ],
+        ["plot", str(cube_path), "--figure", "tuple_performance", "--out", str(tmp_path / "figures")],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    with open_cube(cube_path) as cube:
+        scores = cube["scores"]["accuracy"]
+        assert [str(s) for s in scores["split"].values] == ["iid", "tuple1", "tuple2", "tuple3"]
+        assert bool(scores.notnull().all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from torch import Tensor
 import modhook
 from modhook_tasks.scan.encoding import SOURCE_TOKENS, TARGET_TOKENS, encode
 from modhook_tasks.scan.grammar import Example, examples
+from modhook_tasks.scan.splits import generated
 from modhook_tasks.scan.task import Scan, ScanOptions
-from modhook_tasks.sequences import END
+from modhook_tasks.sequences import END, joined
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,41 @@ def test_train_split_moves_the_control() -> None:
     assert sizes == [14_670, 14_670, 16_728]
 
 
+def test_several_train_splits(task: Scan) -> None:
+    """Their train sets are put together, repeats and all, for the network and the control; each split is a stage then."""
+    several = Scan(ScanOptions(splits=("simple", "jump"), train_split=("jump", "turn_left")))
+    assert [stage.name for stage in several.stages] == ["control", "simple", "jump"]
+    lists = [generated(name).train for name in ("jump", "turn_left")]
+    expected = [f"{e.command} -> {' '.join(e.actions)}" for part in lists for e in part]
+    assert len(expected) == 14_670 + 21_890
+    for stage in (None, "control"):
+        assert several.decode(several.train_set(stage)) == expected
+    assert several.decode(several.train_set("jump")) == expected[:14_670]
+    assert several.splits == ("simple", "jump")
+
+
+def test_parts_of_other_widths_are_joined() -> None:
+    """Items keep their tokens and lengths, padded with end marks to the widest part."""
+    parts = [encode([Example("walk", ("I_WALK",))]), encode([Example("jump twice", ("I_JUMP",) * 2)])]
+    made = joined(parts)
+    assert {key: tensor.shape for key, tensor in made.items()} == {
+        "source": (2, 3),
+        "source_length": (2,),
+        "target": (2, 3),
+        "target_length": (2,),
+    }
+    assert made["source"][0].tolist() == [*parts[0]["source"][0].tolist(), END]
+    assert made["target"][1].tolist() == parts[1]["target"][0].tolist()
+    assert joined(parts[:1]) is parts[0], "one part is not copied"
+
+
+def test_a_list_of_one_split_is_that_split() -> None:
+    """`train_split = ["jump"]` and `train_split = "jump"` are the same study."""
+    one = ScanOptions(train_split=("jump",))
+    assert one == ScanOptions(train_split="jump")
+    assert [stage.name for stage in Scan(one).stages] == ["control", "simple", "length", "turn_left"]
+
+
 def test_test_sets_are_short_first(task: Scan) -> None:
     """Evaluation batches are of like length, so that few steps are wasted on padding."""
     lengths = task.test_set("length")["target_length"]
@@ -93,6 +130,12 @@ def test_unknown_split_lists_the_valid_ones() -> None:
         ScanOptions(splits=())
     with pytest.raises(modhook.UserError, match="names a split twice"):
         ScanOptions(splits=("jump", "jump"))
+    with pytest.raises(modhook.UserError, match=r"unknown SCAN split 'jumb' \(did you mean 'jump'\?\)"):
+        ScanOptions(train_split=("simple", "jumb"))
+    with pytest.raises(modhook.UserError, match="train_split names a split twice: jump, jump"):
+        ScanOptions(train_split=("jump", "jump"))
+    with pytest.raises(modhook.UserError, match="train_split is empty"):
+        ScanOptions(train_split=())
 
 
 def test_split_that_the_study_lacks_is_refused() -> None:
@@ -161,3 +204,23 @@ def test_score_wants_the_whole_answer_with_its_end(task: Scan) -> None:
     net = Answers(torch.nn.functional.one_hot(written, 7).double())
     assert task.score(net, batch)["accuracy"].tolist() == [0.0, 0.0, 1.0, 1.0]
     assert net.flags == [False]
+
+
+def test_a_study_of_several_train_splits(tmp_path: Path) -> None:
+    """The smoke variant runs on two splits put together; both are stages, and its accuracies can be drawn."""
+    from modhook.cli import main
+    from modhook.cube import open_cube
+
+    study = Path(__file__).parents[2] / "studies/scan.toml"
+    changes = ["--set", "task.train_split=['turn_left', 'jump']", "--set", "task.splits=['turn_left', 'jump']"]
+    for arguments in (
+        ["run", str(study), "--variant", "smoke", *changes, "--out", str(tmp_path)],
+        ["plot", str(tmp_path / "scan-smoke.zarr"), "--figure", "scan_accuracy", "--out", str(tmp_path / "figures")],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+    with open_cube(tmp_path / "scan-smoke.zarr") as cube:
+        scores = cube["scores"]["accuracy"]
+        assert [str(s) for s in scores["stage"].values] == ["unmasked", "control", "turn_left", "jump"]
+        assert bool(scores.notnull().all())

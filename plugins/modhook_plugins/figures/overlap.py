@@ -20,7 +20,7 @@ from modhook_plugins.figures.common import (
     spreads,
     styled,
 )
-from modhook_plugins.figures.networks import layer_labels, networks
+from modhook_plugins.figures.networks import layer_labels, networks, setting
 
 
 class _Overlap(Figure):
@@ -90,5 +90,15 @@ class TupleOverlap(_Overlap):
 
     tasks = ("double_addition",)
     pair = ("tuple1", "tuple2")
+
+    def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
+        """More than two sums have more than one overlap."""
+        most = max(int(setting(cube, "task.tuples", 2)) for cube in cubes)
+        return (
+            ""
+            if most == 2
+            else f"it needs cubes of two sums, not of {most} (the group overlap holds every pair of them)"
+        )
+
     title = "Double addition: overlap of the two sums' masks"
     pool = ("task.mode",)

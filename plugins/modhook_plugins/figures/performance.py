@@ -46,22 +46,23 @@ class AddMulPerformance(Figure):
 
 class TuplePerformance(Figure):
     """Groups full, pair 1, not pair 1, pair 2, not pair 2; one bar for each pair's sum. Cubes: double addition, with and without
-    full input and output layers in the inverse test; one panel per network.
+    full input and output layers in the inverse test; one panel per network. More pairs than two have more groups and bars.
     """
 
     requires = ("scores/accuracy", "inverse/accuracy")
     tasks = ("double_addition",)
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
-        """Draw one panel per network."""
-        places = (
-            ("full", "scores", "control"),
-            ("pair 1", "scores", "tuple1"),
-            ("not pair 1", "inverse", "tuple1"),
-            ("pair 2", "scores", "tuple2"),
-            ("not pair 2", "inverse", "tuple2"),
-        )
-        series = (("sum of pair 1", "tuple1"), ("sum of pair 2", "tuple2"))
+        """Draw one panel per network, with the pairs that all cubes have."""
+        stages = [{str(s) for s in cube["scores"]["stage"].values} for cube in cubes]
+        names = [s for s in map(str, cubes[0]["scores"]["stage"].values) if s in set.intersection(*stages)]
+        tuples = [name for name in names if name.startswith("tuple")]
+        pair = "pair" if all(setting(cube, "task.terms", 2) == 2 for cube in cubes) else "tuple"
+        made = "sum" if all(setting(cube, "task.op", "add") == "add" for cube in cubes) else "result"
+        places = [("full", "scores", "control")]
+        for number, name in enumerate(tuples, 1):
+            places += [(f"{pair} {number}", "scores", name), (f"not {pair} {number}", "inverse", name)]
+        series = [(f"{made} of {pair} {number}", name) for number, name in enumerate(tuples, 1)]
         return _draw(cubes, "Double addition: accuracy under each mask", places, series)
 
 

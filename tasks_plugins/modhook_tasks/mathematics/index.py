@@ -6,6 +6,7 @@ The arrays are kept in the cache folder, one .npy file each, and are mapped into
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import tempfile
@@ -38,6 +39,41 @@ class Index:
     """Rows of easy, medium and hard."""
     test: Mapping[str, Mapping[str, Tensor]]
     """The same by set; those of the train sets are what was held out."""
+
+    def trained(self, difficulties: Sequence[str]) -> list[dict[str, Tensor]]:
+        """Return the training rows of some of easy, medium and hard, in this order; neighbours are one part and are not copied."""
+        stops = list(itertools.accumulate(self.train_sizes))
+        wanted = [i for i, name in enumerate(TRAIN) if name.removeprefix("train-") in difficulties]
+        runs: list[list[int]] = []
+        for i in wanted:
+            if runs and runs[-1][1] == stops[i] - self.train_sizes[i]:
+                runs[-1][1] = stops[i]
+            else:
+                runs.append([stops[i] - self.train_sizes[i], stops[i]])
+        return [{key: tensor[start:stop] for key, tensor in self.train.items()} for start, stop in runs]
+
+
+def with_the_same_characters(indices: Mapping[str, Index]) -> dict[str, Index]:
+    """Return the data of several modules with one character set, that of all: generated questions have each their own."""
+    characters = "".join(sorted(set().union(*(index.characters for index in indices.values()))))
+    return {name: _renumbered(index, characters) for name, index in indices.items()}
+
+
+def _renumbered(index: Index, characters: str) -> Index:
+    if index.characters == characters:
+        return index
+    table = np.array([0, *(characters.index(c) + 1 for c in index.characters)], dtype=np.uint8)
+
+    def new(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        tokens = {key: torch.from_numpy(table[tensors[key].numpy()]) for key in ("source", "target")}
+        return {key: tokens.get(key, tensor) for key, tensor in tensors.items()}
+
+    return attrs.evolve(
+        index,
+        characters=characters,
+        train=new(index.train),
+        test={found: new(tensors) for found, tensors in index.test.items()},
+    )
 
 
 def write(folder: Path, contents: Contents, held_out: int, where: str) -> None:

@@ -24,6 +24,8 @@ LONGEST_QUESTION, LONGEST_ANSWER = 160, 30
 def sampler(found: str, area: str, name: str) -> Callable[[], Any]:
     """Return what draws one problem of a module: the three thirds of the entropy range are easy, medium and hard."""
     import_fixed()
+    if name.endswith("_composed"):  # made of questions of all areas, which register themselves when they are imported
+        importlib.import_module("mathematics_dataset.modules.modules")
     modules = importlib.import_module(f"mathematics_dataset.modules.{area}")
     if found not in TRAIN:
         made = modules.test() if found == "interpolate" else modules.test_extra()

@@ -14,7 +14,7 @@ from modhook.errors import near_miss
 from modhook_tasks.scan.encoding import SOURCE_TOKENS, TARGET_TOKENS, encode
 from modhook_tasks.scan.official import read_split
 from modhook_tasks.scan.splits import SPLITS, Split, generated
-from modhook_tasks.sequences import SequenceTask, decoded
+from modhook_tasks.sequences import SequenceTask, decoded, joined, one_or_several
 
 if TYPE_CHECKING:
     from modhook.plugin.interfaces import Batch
@@ -33,13 +33,14 @@ def _known(name: str) -> None:
         raise modhook.UserError(f"unknown SCAN split {name!r}{hint}")
 
 
-def _splits(_: Any, __: Any, value: tuple[str, ...]) -> None:
-    if not value:
-        raise modhook.UserError(f"splits is empty; name at least one of {', '.join(SPLITS)}.")
-    for name in value:
+def _splits(_: Any, attribute: Any, value: str | tuple[str, ...]) -> None:
+    names = (value,) if isinstance(value, str) else value
+    if not names:
+        raise modhook.UserError(f"{attribute.name} is empty; name at least one of {', '.join(SPLITS)}.")
+    for name in names:
         _known(name)
-    if len(set(value)) < len(value):
-        raise modhook.UserError(f"splits names a split twice: {', '.join(value)}.")
+    if len(set(names)) < len(names):
+        raise modhook.UserError(f"{attribute.name} names a split twice: {', '.join(names)}.")
 
 
 @attrs.frozen
@@ -47,15 +48,16 @@ class ScanOptions:
     """Options of the task `scan`."""
 
     splits: tuple[str, ...] = attrs.field(default=SPLITS, validator=_splits)
-    """Splits whose test sets are measured; each but `train_split` is a mask stage, on its own train set."""
+    """Splits whose test sets are measured; each is a mask stage, on its own train set, but the only one of `train_split`."""
     source: Literal["generated", "folder"] = "generated"
     """`generated` from the grammar, or read from the official files in `folder`."""
     folder: str | None = None
     """The official SCAN folder, the one that holds `simple_split`."""
     teacher_forcing: Annotated[float, Ge(0.0), Le(1.0)] = 0.5
     """Share of the training batches in which the network sees the true previous action and not its own."""
-    train_split: str = attrs.field(default="simple", validator=lambda _, __, value: _known(value))
-    """Split whose train set trains the network and the control mask."""
+    train_split: str | tuple[str, ...] = attrs.field(default="simple", validator=_splits, converter=one_or_several)
+    """Split whose train set trains the network and the control mask; or a list of splits, whose train sets are then put
+    together: a command that is in several of them counts as often. With a list of several, each of `splits` is a stage."""
 
     def __attrs_post_init__(self) -> None:
         if self.source not in ("generated", "folder"):
@@ -86,11 +88,17 @@ class Scan(SequenceTask):
         return self.options.splits
 
     @property
+    def trained(self) -> tuple[str, ...]:
+        """The splits of `train_split`: one, or several."""
+        chosen = self.options.train_split
+        return (chosen,) if isinstance(chosen, str) else chosen
+
+    @property
     def stages(self) -> tuple[modhook.Stage, ...]:
-        """The control on `train_split`, then one stage per other split."""
-        base = self.options.train_split
-        others = [split for split in self.splits if split != base]
-        return (modhook.Stage("control", _STAGE_DOCS[base]), *(modhook.Stage(s, _STAGE_DOCS[s]) for s in others))
+        """The control on the splits of `train_split`, then one stage per split that is not the same."""
+        others = [split for split in self.splits if (split,) != self.trained]
+        whole = "; and ".join(_STAGE_DOCS[split] for split in self.trained)
+        return (modhook.Stage("control", whole), *(modhook.Stage(s, _STAGE_DOCS[s]) for s in others))
 
     def shape(self) -> Mapping[str, Any]:
         """Return the vocabularies' sizes and tokens; token 0 is the end mark in both."""
@@ -103,7 +111,7 @@ class Scan(SequenceTask):
 
     def load(self) -> None:
         """Generate or read every split that is trained on or measured. Raises `DataError`."""
-        for name in dict.fromkeys((self.options.train_split, *self.splits)):
+        for name in dict.fromkeys((*self.trained, *self.splits)):
             split = self._split(name)
             self._data[name, "train"] = encode(split.train)
             # By length: a batch of short answers is decoded in few steps, which makes evaluation several times faster.
@@ -116,9 +124,9 @@ class Scan(SequenceTask):
         return read_split(Path(self.options.folder).expanduser(), name)
 
     def train_set(self, stage: str | None) -> Batch:
-        """Return the train set of `train_split` for base training and the control, else of the stage's own split."""
-        name = self.options.train_split if stage in (None, "control") else stage
-        return self._set(name, "train")
+        """Return the train sets of `train_split` for base training and the control, else that of the stage's own split."""
+        names = self.trained if stage in (None, "control") else (stage,)
+        return joined([self._set(name, "train") for name in names])
 
     def test_set(self, split: str) -> Batch:
         """Return the test set of one split, shortest answers first."""
