@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modhook.masks.evaluation import evaluate as evaluate
     from modhook.masks.select import matching as matching
     from modhook.masks.select import select as select
+    from modhook.plugin.contract import CarriedGradients as CarriedGradients
     from modhook.plugin.contract import FinishedRun as FinishedRun
     from modhook.plugin.contract import RunContext as RunContext
     from modhook.plugin.contract import StageRecord as StageRecord
@@ -57,6 +58,7 @@ _HOME = {
     "evaluate": "masks.evaluation",
     "matching": "masks.select",
     "select": "masks.select",
+    "CarriedGradients": "plugin.contract",
     "FinishedRun": "plugin.contract",
     "RunContext": "plugin.contract",
     "StageRecord": "plugin.contract",

@@ -13,6 +13,7 @@ from modhook.errors import MaskError, UserError, listing
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.masks import Masks
 from modhook.masks.select import DEFAULT_EXCLUDE, select
+from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler, Tracker
 from modhook.plugin.manager import plugins
 from modhook.steps.loop import run_steps
@@ -29,9 +30,11 @@ class Fit:
     Attributes:
         masks: the deterministic masks (logit >= 0), fixed ones included, with the network's fingerprint.
         logits: {name: tensor} of the learned logits, on the CPU, unrounded.
-        history: Dataset over `step`: `loss`, `gradient_norm` (before clipping, regulariser included), `density`.
+        history: Dataset over `step`: `loss`, `gradient_norm` (of what is learned, before clipping, regulariser included),
+            `density`; with `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients by.
         weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
         route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
+        carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
     """
 
     masks: Masks
@@ -39,6 +42,7 @@ class Fit:
     history: xr.Dataset
     weights: dict[str, Tensor]
     route: dict[str, Any]
+    carried: CarriedGradients | None = None
 
 
 def fit_masks(
@@ -58,6 +62,8 @@ def fit_masks(
     train_weights: Mapping[str, Tensor] | None = None,
     optimizer: str | MakeOptimizer = "adam",
     clip: float | None = 1.0,
+    clip_over: str = "logits",
+    carried: CarriedGradients | None = None,
     warmup: int = 0,
     reg_batch: int | None = None,
     scale_regulariser: bool = False,
@@ -90,6 +96,10 @@ def fit_masks(
         train_weights: {name: bool tensor}: weights that learn together with the logits where True.
         optimizer: "adam", "sgd", or a callable from a list of tensors to a torch optimiser.
         clip: limit of the global gradient norm of everything learned; None or 0 switches clipping off.
+        clip_over: "logits", or "all" as the reference clips: the norm covers the frozen weights too, whose gradients add up from
+            step to step, and each clipping scales these too (formula in `modhook.fit.clipping`). Weights that require no
+            gradient are left out, unless none does.
+        carried: with "all", the gradients that an earlier fit on the same network left (`fit.carried`); None: none.
         warmup: steps of linear learning-rate warm-up.
         reg_batch: the B in beta / B; default: the batch's size.
         scale_regulariser: multiply each parameter's beta by its share of the gradient: the mean norm of its logits' gradient
@@ -128,6 +138,8 @@ def fit_masks(
         train_weights=train_weights,
         optimizer=optimizer,
         clip=clip,
+        clip_over=clip_over,
+        carried=carried,
         warmup=warmup,
         reg_batch=reg_batch,
         scale_regulariser=scale_regulariser,
@@ -155,6 +167,7 @@ def fit_masks(
         history=history.dataset(),
         weights={n: trainer.weights[n].detach().cpu() for n in trainer.trained},
         route=stacked.report() if stacked is not None else {},
+        carried=trainer.clipping.carried(),
     )
 
 

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import RunError, UserError
+from modhook.fit.clipping import Clipping
 from modhook.fit.groups import batch_size, cut, part
 from modhook.fit.scaling import GradientScale
 from modhook.masks import Masks
 from modhook.noise.noise import generators
 from modhook.noise.workspace import Workspace
+from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
 from modhook.stacked import Stacked, prepare
-from modhook.steps.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from modhook.steps.optim import MakeOptimizer, learning_rate, make_optimizer, set_learning_rate
 from modhook.steps.ranks import add_up, agree, same, share
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
@@ -25,8 +27,8 @@ Loss = Callable[[Callable[..., Any], Any], Tensor]
 class MaskTrainer:
     """Logits, optimiser, noise generators and step function of one stage.
 
-    The frozen weights get no gradient. `fixed` masks are applied and not learned. `train_weights` marks weights that
-    learn together with the logits (the transfer protocol).
+    The frozen weights get no gradient, unless `clip_over="all"` counts it. `fixed` masks are applied and not learned.
+    `train_weights` marks weights that learn together with the logits (the transfer protocol).
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class MaskTrainer:
         train_weights: Mapping[str, Tensor] | None = None,
         optimizer: str | MakeOptimizer = "adam",
         clip: float | None = 1.0,
+        clip_over: str = "logits",
+        carried: CarriedGradients | None = None,
         warmup: int = 0,
         reg_batch: int | None = None,
         scale_regulariser: bool = False,
@@ -55,16 +59,23 @@ class MaskTrainer:
         self.model, self.loss, self.sampler, self.samples = model, loss, sampler, samples
         self.logits = {n: logit.clone().requires_grad_() for n, logit in logits.items()}
         self.trained = {n: m.to(parameters[n].device) for n, m in (train_weights or {}).items()}
-        self.weights = {n: parameters[n].detach() for n in {**self.logits, **self.trained}}
+        first = {id(p): n for n, p in reversed(list(parameters.items()))}
+        names = {n: first[id(parameters[n])] for n in {**self.logits, **self.trained, **(fixed or {})}}
+        self.clipping = Clipping(model, {names[n] for n in self.trained}, clip, clip_over, carried)
+        leaves = self.clipping.leaves
+        self.weights = {n: leaves.get(names[n], parameters[n].detach()) for n in names}
         for name in self.trained:
             self.weights[name] = self.weights[name].clone().requires_grad_()
         self.fixed = {n: ~m.to(parameters[n].device) for n, m in (fixed or {}).items()}
         self.constants = {
-            n: parameters[n].detach().masked_fill(m, 0) for n, m in self.fixed.items() if n not in self.trained
+            n: self.weights[n].detach().masked_fill(m, 0)
+            for n, m in self.fixed.items()
+            if n not in self.trained and names[n] not in leaves
         }
+        self.unmasked = {n: leaf for n, leaf in leaves.items() if n not in names.values()}
         self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
-        self.lr, self.warmup, self.clip, self.beta, self.reg_batch = lr, warmup, clip, beta, reg_batch
+        self.lr, self.warmup, self.beta, self.reg_batch = lr, warmup, beta, reg_batch
         self.scale = GradientScale() if scale_regulariser else None
         device = next(iter(self.learned)).device
         self.generators = generators(seed, label, samples, device)
@@ -72,7 +83,7 @@ class MaskTrainer:
         self.workspace = Workspace()
         self.stacked: Stacked | None = None
         self._started = False
-        self.chunk = samples if memory is None else _chunk(samples, self.logits, memory)
+        self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size)
 
     def step(self, number: int, batch: Any) -> dict[str, float] | None:
         """One optimiser step; None if the batch cannot be cut into K equal groups (an error if it is the first)."""
@@ -87,6 +98,7 @@ class MaskTrainer:
         groups = cut(batch, self.samples)
         set_learning_rate(self.optimizer, learning_rate(number, self.lr, warmup=self.warmup))
         self.optimizer.zero_grad()
+        self.clipping.begin()
         loss, error = 0.0, None
         try:
             loss = self._backward(groups)
@@ -96,12 +108,12 @@ class MaskTrainer:
         if not self._started:
             route = {} if self.stacked is None else self.stacked.report()
             same(f"{route['route']} {route['islands']}" if route else None, "how they run the mask samples")
-        loss = add_up(self.learned, loss)
+        loss = add_up([*self.learned, *self.clipping.leaves.values()], loss)
         self._started = True
         self._regularise(items)
-        norm = clip_gradients(self.learned, self.clip)
+        norms = self.clipping.clip(list(self.logits.values()), [self.weights[n] for n in self.trained])
         self.optimizer.step()
-        return {"loss": loss, "gradient_norm": norm}
+        return {"loss": loss, **norms}
 
     def measure(self) -> dict[str, float]:
         """Return the density of the deterministic mask."""
@@ -113,7 +125,7 @@ class MaskTrainer:
         return {n: self.sampler.deterministic(logit.detach()).cpu() for n, logit in self.logits.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return logits, trained weights, optimiser, gradient norms where they scale, settled routes, all random states."""
+        """Return logits, trained weights, optimiser, all that scaling and clipping remember, routes, all random states."""
         return {
             "logits": {n: logit.detach().clone() for n, logit in self.logits.items()},
             "weights": {n: self.weights[n].detach().clone() for n in self.trained},
@@ -122,6 +134,7 @@ class MaskTrainer:
             "routes": None if self.stacked is None else self.stacked.state_dict(),
             "torch": torch.get_rng_state(),
             **({} if self.scale is None else {"norms": self.scale.norms}),
+            **({"clipping": self.clipping.state_dict()} if self.clipping.all else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -136,6 +149,8 @@ class MaskTrainer:
             generator.set_state(value)
         if self.scale is not None:
             self.scale.norms = state["norms"].clone()
+        if self.clipping.all:
+            self.clipping.load_state_dict(state["clipping"])
         if state["routes"] is not None:
             names = tuple({**self.logits, **self._constants()})
             self.stacked = prepare(self.model, self.loss, None, names, self.samples, self.executor)
@@ -153,6 +168,8 @@ class MaskTrainer:
                 losses = self._losses(groups, start, stop)  # (k,)
                 (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
             loss += float(losses.detach().sum()) / self.samples
+        if mine and not self._started and all(t.grad is None for t in self.learned):
+            raise _independent()
         return loss
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
@@ -172,14 +189,18 @@ class MaskTrainer:
             )
             raise UserError(f"loss must return one scalar tensor per call, but returned {found}.")
         if not losses.requires_grad:
-            raise UserError(
-                "the loss does not depend on any masked parameter; check the patterns, or whether the loss detaches."
-            )
+            raise _independent()
         return losses
 
     def _constants(self) -> dict[str, Tensor]:
-        """Return the weights that are the same under every sample but not the model's own: fixed masks, trained weights."""
-        constants = dict(self.constants)
+        """Return the weights that are the same under every sample but not the model's own.
+
+        They are fixed masks, trained weights, and all others that clipping covers.
+        """
+        constants = {**self.constants, **self.unmasked}
+        for name, mask in self.fixed.items():
+            if name not in constants and name not in self.trained:
+                constants[name] = self.weights[name].masked_fill(mask, 0)
         for name in self.trained:
             if name in self.fixed:
                 constants[name] = self.weights[name].masked_fill(self.fixed[name], 0)
@@ -204,11 +225,21 @@ class MaskTrainer:
                 weight.mul_(mask)
 
 
-def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int) -> int:
-    """Return how many samples fit into `memory` bytes at once: noise, masked weights and their gradient are K x W each."""
+def _independent() -> UserError:
+    return UserError(
+        "the loss does not depend on any masked parameter; check the patterns, or whether the loss detaches."
+    )
+
+
+def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int) -> int:
+    """Return how many samples fit into `memory` bytes at once: noise, masked weights and their gradient are K x W each.
+
+    `stored` bytes are needed beside them, however many samples there are.
+    """
     each = 3 * sum(logit.numel() * logit.element_size() for logit in logits.values())
-    if memory < each:
+    if memory < each + stored:
         raise RunError(
-            f"memory={memory} bytes is less than the {each} bytes that one mask sample of this network needs; raise it."
+            f"memory={memory} bytes is less than the {each + stored} bytes that one mask sample of this network needs; "
+            "raise it."
         )
-    return min(samples, memory // each)
+    return min(samples, (memory - stored) // each)

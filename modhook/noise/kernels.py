@@ -196,6 +196,33 @@ def pull_back_weights(keys, first, last, logits, grad, out):  # type: ignore[no-
         out[start : start + size] = total[:size]
 
 
+@compiled
+def pull_back_both(keys, first, last, w, logits, grad, to_weights, out):  # type: ignore[no-untyped-def]
+    """Do `pull_back_weights` into `to_weights` and `pull_back` into `out`, (N,) each, drawing the numbers once."""
+    u, p, q = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    total, kept = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    for b in range(first, last):
+        start = b * BLOCK
+        size = min(BLOCK, w.size - start)
+        probabilities(logits[start : start + size], p, q)
+        total[:] = 0
+        kept[:] = 0
+        for k in range(keys.shape[0]):
+            draw_block(keys[k], b, u)
+            row = grad[k]
+            for i in range(size):
+                kept[i] += row[start + i] if u[i] > q[i] else _ZERO
+            for i in range(size):
+                x, y = u[i], _ONE - u[i]
+                base = p[i] * x + q[i] * y
+                u[i] = x * y / (base * base)
+            for i in range(size):
+                total[i] += row[start + i] * u[i]
+        to_weights[start : start + size] = kept[:size]
+        for i in range(size):
+            out[start + i] = total[i] * w[start + i] * p[i] * q[i]
+
+
 @spread
 def fill_spread(keys, threads, out):  # type: ignore[no-untyped-def]
     """Do `fill` for all blocks, on several threads."""
@@ -228,11 +255,20 @@ def pull_back_weights_spread(keys, threads, logits, grad, out):  # type: ignore[
         pull_back_weights(keys, blocks * t // threads, blocks * (t + 1) // threads, logits, grad, out)
 
 
+@spread
+def pull_back_both_spread(keys, threads, w, logits, grad, to_weights, out):  # type: ignore[no-untyped-def]
+    """Do `pull_back_both` for all blocks, on several threads."""
+    blocks = -(-w.size // BLOCK)
+    for t in numba.prange(threads):
+        pull_back_both(keys, blocks * t // threads, blocks * (t + 1) // threads, w, logits, grad, to_weights, out)
+
+
 _SPREAD: dict[Any, Callable[..., None]] = {
     fill: fill_spread,
     sample: sample_spread,
     pull_back: pull_back_spread,
     pull_back_weights: pull_back_weights_spread,
+    pull_back_both: pull_back_both_spread,
 }
 _CPUS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 # Below this many numbers, waking the threads costs more than the work.

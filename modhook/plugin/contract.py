@@ -24,6 +24,25 @@ Scores = dict[str, dict[str, float]]
 """{metric: {split: value}}"""
 
 
+@attrs.frozen
+class CarriedGradients:
+    """What a stage leaves behind for the clipping of the next one (`clip_over="all"`).
+
+    Attributes:
+        weights: {name: tensor of the parameter's shape}: the stored gradients of the frozen weights.
+        logits: norm of the stored gradients of all stages' logits up to here.
+    """
+
+    weights: Mapping[str, Tensor]
+    logits: float = 0.0
+
+    @classmethod
+    def of(cls, model: nn.Module) -> CarriedGradients:
+        """Return copies of the gradients that a network has now, as base training leaves them."""
+        named = {n: p.grad for n, p in model.named_parameters()}
+        return cls({n: g.detach().to_dense().clone() for n, g in named.items() if g is not None})
+
+
 @attrs.define
 class StageRecord:
     """What a stage leaves behind; a protocol fills it, and it is written when the stage ends."""
@@ -38,6 +57,8 @@ class StageRecord:
     """{step: scores} measured on the way, on every split and on a part of the training set."""
     route: Mapping[str, Any] = attrs.field(factory=dict)
     keep_weights: bool = False
+    carried: CarriedGradients | None = None
+    """What a later stage's clipping starts with (`masks.clip_over = "all"`); kept until that stage is done."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured on the way."""
@@ -120,6 +141,13 @@ class RunContext(ABC):
     @abstractmethod
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a finished stage, as stored."""
+
+    @abstractmethod
+    def carried(self, stage: str) -> CarriedGradients | None:
+        """Return what a finished stage left for the next one's clipping; None if it left nothing.
+
+        Where it is lost, with the folder of the checkpoints, the tracker is told so.
+        """
 
     @abstractmethod
     def stage(self, name: str, steps: int) -> contextlib.AbstractContextManager[StageRecord]:

@@ -40,6 +40,10 @@ class Checkpoints:
         unique = hashlib.blake2b(json.dumps([dict(labels), stage]).encode(), digest_size=6).hexdigest()
         return self.folder / f"{readable}-{unique}{SUFFIX}"
 
+    def carried(self, labels: Mapping[str, Any], stage: str) -> Path:
+        """Return the file of what one stage of one run leaves to the next."""
+        return self.path(labels, f"{stage} carried")
+
     def remove(self, labels: Mapping[str, Any], stage: str) -> None:
         """Remove the checkpoint of one stage of one run, if there is one."""
         self.path(labels, stage).unlink(missing_ok=True)

@@ -17,10 +17,11 @@ from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
 from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
-from modhook.plugin.contract import RunContext, Scores, StageRecord
+from modhook.plugin.contract import CarriedGradients, RunContext, Scores, StageRecord
 from modhook.plugin.interfaces import Batch, Sampler, Task, Tracker
 from modhook.plugin.manager import plugins
 from modhook.run.build import build_model, load_weights
+from modhook.run.carried import CarriedFile, level
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, in_order, train_subset
 from modhook.run.failure import reason_of, require_finite, stops_the_study
@@ -53,6 +54,10 @@ class Context(RunContext):
     device: torch.device
     later: frozenset[str] = frozenset()
     """Stages that are not asked for now: the first of them ends the run."""
+    _carried: dict[str, CarriedGradients] = attrs.field(factory=dict, init=False)
+    """What the latest stage of this process left, by its name."""
+    _used: list[CarriedFile] = attrs.field(factory=list, init=False)
+    """Files that are needed until the next stage is done."""
 
     def done(self, stage: str) -> bool:
         """Whether this stage is in the cube already."""
@@ -124,6 +129,7 @@ class Context(RunContext):
             **given,
             "sampler": self.sampler(),
             "clip": study.mask_clip,
+            "clip_over": masks.clip_over,
             "warmup": masks.warmup,
             "reg_batch": study.reg_batch,
             "scale_regulariser": masks.scale_regulariser,
@@ -145,6 +151,12 @@ class Context(RunContext):
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a finished stage, as stored."""
         return read_logits(self.cube, self.layout, self.labels, stage)
+
+    def carried(self, stage: str) -> CarriedGradients | None:
+        """Return what a finished stage left for the next one's clipping; None if it left nothing."""
+        file = self._carried_file(stage)
+        self._used.append(file)
+        return self._carried[stage] if stage in self._carried else file.read(self.model)
 
     @contextlib.contextmanager
     def stage(self, name: str, steps: int) -> Iterator[StageRecord]:
@@ -168,6 +180,7 @@ class Context(RunContext):
                 if record.keep_weights:
                     require_finite(self.model.state_dict(), f"the weights after stage {name!r} in")
             even(self.model.state_dict().values())  # base training may differ by a rounding error between machines
+            self._carried = {} if record.carried is None else {name: level(record.carried)}
         except UserError:
             raise
         except Exception as error:
@@ -176,23 +189,38 @@ class Context(RunContext):
             self.cube.set_status(self.labels, name, "failed", reason=reason_of(error))
             raise RunError(reason_of(error)) from error
         self._write(name, record)
+        for carried in self._carried.values():  # before the stage counts as done
+            self._carried_file(name).write(carried)
         self.cube.write("timing/seconds", np.float64(keeper.seconds), self.labels, stage=name)
         self.cube.set_status(self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads())
         keeper.remove()
+        while self._used:
+            self._used.pop().remove()
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
     # -- inside
 
-    def _keeper(self, stage: str, record: StageRecord) -> Keeper:
-        """Return the keeper of a stage's checkpoint; the network is as it is when the stage begins."""
+    def _identity(self, stage: str) -> dict[str, Any]:
+        """Return what the numbers of a stage depend on, machine and versions aside."""
         study = resolved(self.study)
-        identity = {
+        return {
             # Not what may change when a cube is continued.
             "study": {k: v for k, v in study.items() if k not in ("study", "analyses", "run", "sweep")},
             "protocol": self.study.study.protocol,
             "run": {k: str(v) for k, v in self.labels.items()},
             "stage": stage,
             "data": self.cube.attrs.get("data"),
+        }
+
+    def _carried_file(self, stage: str) -> CarriedFile:
+        """Return the file of what a stage leaves; the process that computes the stage always writes it anew."""
+        path = Checkpoints.of(self.cube.path).carried(self.labels, stage)
+        return CarriedFile(path, self._identity(stage), self.tracker.message)
+
+    def _keeper(self, stage: str, record: StageRecord) -> Keeper:
+        """Return the keeper of a stage's checkpoint; the network is as it is when the stage begins."""
+        identity = {
+            **self._identity(stage),
             "network before the stage": digest(self.model.state_dict()),
             "versions": versions(),
             "device": str(self.device),

@@ -96,6 +96,8 @@ def compute_run(work: Work, run: Run) -> Done:
     """
     if not missing(work, run):
         stages, _ = _states(work, run)
+        if rank() == 0:
+            _forget(work, run, stages)
         found = sum(s == "done" for s in stages.values())
         return Done(run, 0, found, tuple(failures(work, run, "failed before ({}); --retry-failed tries again")))
     mistake = ""
@@ -161,9 +163,17 @@ def _clear(work: Work, run: Run) -> int:
     for stage in (s for s, state in stages.items() if state == "failed" and work.retry):
         work.cube.set_status(run.labels, stage, "pending")
     done = [s for s, state in stages.items() if state == "done"]
-    for stage in done:  # of a process that was killed between the two
-        Checkpoints.of(work.cube.path).remove(run.labels, stage)
+    _forget(work, run, stages)
     return len(done)
+
+
+def _forget(work: Work, run: Run, stages: Mapping[str, str]) -> None:
+    """Remove the files of stages that are done, of a process that was killed before it could."""
+    files, done = Checkpoints.of(work.cube.path), [s for s, state in stages.items() if state == "done"]
+    for stage in done:
+        files.remove(run.labels, stage)
+    for stage in done[:-1] if len(done) < len(stages) else done:  # the next stage is done
+        files.carried(run.labels, stage).unlink(missing_ok=True)
 
 
 def _compute(work: Work, run: Run) -> None:

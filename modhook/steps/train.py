@@ -59,11 +59,12 @@ class Trainer:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return network, optimiser and torch's global random state (dropout)."""
+        """Return network, optimiser, the last step's gradients and torch's global random state (dropout)."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "torch": torch.get_rng_state(),
+            "gradients": [p.grad for p in self.parameters],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -71,6 +72,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch"])
+        for parameter, gradient in zip(self.parameters, state["gradients"], strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
 
 def train(

@@ -27,14 +27,15 @@ def broken(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
     return loss(net, batch)
 
 
-def fitted(function: Any, samples: int, steps: int) -> dict[str, Tensor]:
+def fitted(function: Any, samples: int, steps: int, **options: Any) -> dict[str, Tensor]:
     """Learn logits of a small network in float64, whose sums hardly depend on their order; SGD shows the gradients."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
     batch = (torch.randn(12, 4, dtype=torch.float64), torch.randn(12, 2, dtype=torch.float64))
-    return fit_masks(
-        model, [batch], function, samples=samples, steps=steps, lr=1.0, optimizer="sgd", clip=None, progress=False
-    ).logits
+    fixed = {"lr": 1.0, "optimizer": "sgd", "clip": None, "progress": False}
+    fit = fit_masks(model, [batch], function, samples=samples, steps=steps, **{**fixed, **options})
+    carried = {} if fit.carried is None else {f"carried {n}": g for n, g in fit.carried.weights.items()}
+    return {**fit.logits, **carried}
 
 
 def work(rank: int, size: int, folder: str) -> None:
@@ -42,6 +43,8 @@ def work(rank: int, size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
     found = {samples: fitted(loss, samples, 3) for samples in (1, 2, 4, 6)}
+    found[0] = fitted(loss, 6, 9, clip=0.05, clip_over="all")
+    found[-1] = fitted(loss, 1, 9, clip=0.05, clip_over="all")
     torch.save(found, f"{folder}/{rank}.pt")
     try:
         fitted(broken, 4, 3)
@@ -60,6 +63,13 @@ def test_ranks_learn_what_one_process_learns(tmp_path: Path, size: int) -> None:
             found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)[samples]
             for name, logit in expected.items():
                 torch.testing.assert_close(found[name], logit, rtol=0, atol=1e-9)
+    for key, samples in ((0, 6), (-1, 1)):  # stored gradients of frozen weights are added up over the ranks once
+        expected = fitted(loss, samples, 9, clip=0.05, clip_over="all")
+        assert any(name.startswith("carried") for name in expected)
+        for rank in range(size):
+            found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)[key]
+            for name, tensor in expected.items():
+                torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9)
     messages = [(tmp_path / f"{rank}.txt").read_text() for rank in range(size)]
     assert "broken on purpose" in messages[1]
     assert messages[0] == "rank 1 stopped: ValueError: broken on purpose"

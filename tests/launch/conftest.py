@@ -34,6 +34,19 @@ class Net(nn.Sequential):
         return super().forward(x)
 
 
+if stop := os.environ.get("STOP_BEFORE"):  # a stage: every rank is interrupted there
+    from modhook.run.context import Context
+
+    begin = Context.stage
+
+    def stage(context, name, steps):
+        if name == stop:
+            raise KeyboardInterrupt
+        return begin(context, name, steps)
+
+    Context.stage = stage
+
+
 def make():
     return Net(nn.Linear(42, 10), nn.ReLU(), nn.Linear(10, 20))
 """

@@ -63,3 +63,30 @@ def test_a_mistake_is_said_once(four: Path, start: Start, tmp_path: Path) -> Non
     assert (code, other) == (2, 2)
     assert "masks.stepps" in err
     assert silent == ""
+
+
+def test_ranks_carry_what_stages_leave(four: Path, start: Start, tmp_path: Path) -> None:
+    """With clipping over all, two ranks that are started again at every stage learn what one process learns without a stop."""
+    options = (
+        "--only",
+        "seed=1",
+        "--only",
+        "masks.beta=0.1",
+        "--set",
+        "masks.clip_over=all",
+        "--set",
+        "masks.clip=0.05",
+    )
+    whole = start("run", four, "--out", tmp_path / "one", *options)
+    _, err = whole.communicate()
+    assert whole.returncode == 0, err
+    for stage in ("control", "mul"):
+        for code, _, err in ranks(start, "run", four, "--out", tmp_path / "two", *options, STOP_BEFORE=stage):
+            assert code == 130, err
+    for code, _, err in ranks(start, "run", four, "--out", tmp_path / "two", *options):
+        assert (code, "starts without" in err) == (0, False), err
+    at = {"seed": 1, "masks.beta": 0.1}
+    with open_cube(tmp_path / "one/four.zarr") as one, open_cube(tmp_path / "two/four.zarr") as two:
+        np.testing.assert_allclose(two["history/loss"].sel(at), one["history/loss"].sel(at), rtol=1e-6)
+        logits = [cube["masks/layout0/logits"].sel(at) for cube in (one, two)]
+        np.testing.assert_allclose(*logits, atol=2e-3)  # stored as float16

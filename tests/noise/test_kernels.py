@@ -23,6 +23,7 @@ from modhook.noise.kernels import (
     fill,
     probabilities,
     pull_back,
+    pull_back_both,
     pull_back_weights,
     run,
     sample,
@@ -92,6 +93,9 @@ def test_masks_and_gradients_equal_the_formula(size: int) -> None:
     to_logits, to_weights = np.empty((2, size), np.float32)
     pull_back(drawn, 0, blocks, w, logits, grad, to_logits)
     pull_back_weights(drawn, 0, blocks, logits, grad, to_weights)
+    both = np.empty((2, size), np.float32)
+    pull_back_both(drawn, 0, blocks, w, logits, grad, *both)
+    np.testing.assert_array_equal(both, [to_weights, to_logits])
     np.testing.assert_allclose(to_logits, (grad * soft * (1 - soft)).sum(0) * w, rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(to_weights, np.where(u > 1 - p, grad, 0).sum(0), rtol=1e-5, atol=1e-6)
 
@@ -150,6 +154,10 @@ def test_threads_do_not_change_a_number(threads: int) -> None:
         run(kernel, drawn, *inputs, one, threads=1)
         run(kernel, drawn, *inputs, several, threads=threads)
         np.testing.assert_array_equal(one, several)
+    several, one = np.empty((2, 2, 50_001), np.float32)
+    run(pull_back_both, drawn, w, logits, grad, *one, threads=1)
+    run(pull_back_both, drawn, w, logits, grad, *several, threads=threads)
+    np.testing.assert_array_equal(one, several)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python 3.12 warns of fork with threads

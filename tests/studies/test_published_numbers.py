@@ -31,6 +31,7 @@ COMMON = {
     "masks.init": 2.0,
     "masks.batch": None,
     "masks.exclude": ("*bias*",),
+    "masks.clip_over": "all",
 }
 ADDMUL = {**COMMON, "task.name": "addmul", "task.train_size": 1_000_000, "task.valid_size": 10_000, "masks.beta": 1e-4}
 TUPLE = {**COMMON, "task.name": "double_addition", "task.train_size": 1_000_000, "task.valid_size": 10_000}
@@ -297,6 +298,7 @@ def test_the_defaults_are_the_published_ones() -> None:
     assert (train.betas, train.eps, train.momentum, train.decay, train.weights) == ((0.9, 0.999), 1e-8, 0.9, 0.1, None)
     assert (train.validate_every, train.schedule) == (1000, "steps")
     assert (masks.sampler, masks.warmup, masks.include, masks.reg_batch, masks.clip) == ("gumbel", 0, None, None, None)
+    assert masks.clip_over == "logits"
 
 
 def value(study: Study, key: str) -> Any:

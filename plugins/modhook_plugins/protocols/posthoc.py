@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+import torch
+
 import modhook
 from modhook import Masks, Protocol, Stage, Task, matching
 from modhook_plugins.protocols.training import train_or_load
@@ -27,22 +29,32 @@ class Posthoc(Protocol):
         return tuple(stage.name for stage in task.stages)
 
     def run(self, context: RunContext) -> None:
-        """Compute every stage that is not done; the frozen weights come from the cube where they are."""
+        """Compute every stage that is not done; the frozen weights come from the cube where they are.
+
+        Where clipping covers all (`masks.clip_over`), each stage starts with the gradients that the one before left.
+        """
+        carries = context.study.masks.clip_over == "all"
         if context.done("unmasked"):
             context.load_weights()
         else:
-            train_or_load(context)
-        context.model.eval().requires_grad_(False)
+            train_or_load(context, carries)
+        # What the network itself never trains is left out of the clipping (the second bias vector of an LSTM).
+        context.model.eval()
+        if not carries:
+            context.model.requires_grad_(False)
+        before, last = "unmasked", context.task.stages[-1].name
         for stage in context.task.stages:
             if not context.done(stage.name):
-                self._mask(context, stage)
+                self._mask(context, stage, before if carries else None, last=stage.name == last)
+            before = stage.name
 
-    def _mask(self, context: RunContext, stage: Stage) -> None:
+    def _mask(self, context: RunContext, stage: Stage, before: str | None, *, last: bool) -> None:
         study, masks = context.study, context.study.masks
         model = context.model
         if type(context.task).edit_network is not Task.edit_network:
             model = copy.deepcopy(model)
-            context.task.edit_network(model, stage.name)
+            with torch.no_grad():
+                context.task.edit_network(model, stage.name)
         with context.stage(stage.name, masks.steps) as record:
             copied = self._copied(context, stage)
             with context.mask_mode(model):
@@ -53,11 +65,13 @@ class Posthoc(Protocol):
                     samples=masks.samples * stage.draws,
                     init=masks.init,
                     fixed=copied,
+                    carried=None if before is None else context.carried(before),
                     label=stage.name,
                     **context.mask_options(),
                     callback=self._validator(context, record, copied, model),
                 )
             record.history, record.route, record.masks = fit.history, fit.route, fit.masks
+            record.carried = None if last else fit.carried
             record.logits = dict(fit.logits)
             if copied is not None:
                 control = context.logits(context.task.stages[0].name)

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from modhook import RunContext
 
 
-def train_or_load(context: RunContext) -> None:
-    """Compute the stage `unmasked`: the trained weights are kept, and measured in eval mode."""
+def train_or_load(context: RunContext, carries: bool = False) -> None:
+    """Compute the stage `unmasked`: the trained weights are kept, and measured in eval mode.
+
+    If it `carries`, the gradients of the last step are kept for the first mask stage; loaded weights have none.
+    """
     train = context.study.train
     steps = 0 if train.weights else train.steps
     with context.stage("unmasked", steps) as record:
@@ -37,6 +40,9 @@ def train_or_load(context: RunContext) -> None:
                 decay=train.decay,
                 schedule=train.schedule,
             )
+        if carries:
+            record.carried = modhook.CarriedGradients.of(context.model)
+        context.model.zero_grad()
         record.keep_weights = True
         context.model.eval()
         record.scores = context.score()

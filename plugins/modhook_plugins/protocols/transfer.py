@@ -73,6 +73,7 @@ class Transfer(Protocol):
         """Learn the last of `names`; the others are done."""
         study, masks, model = context.study, context.study.masks, context.model
         *earlier, name = names
+        carries = bool(earlier) and masks.clip_over == "all"
         parameters = dict(model.named_parameters())
         with context.stage(name, masks.steps) as record:
             found = {s: Masks({n: t >= 0 for n, t in context.logits(s).items()}) for s in earlier}
@@ -91,6 +92,7 @@ class Transfer(Protocol):
                     samples=masks.samples,
                     init=start if earlier else masks.init,
                     train_weights={n: ~u for n, u in used.items()},
+                    carried=context.carried(earlier[-1]) if carries else None,
                     label=name,
                     **context.mask_options(),
                 )
@@ -99,6 +101,7 @@ class Transfer(Protocol):
                     parameters[n].copy_(weight)
             record.history, record.route, record.masks, record.logits = fit.history, fit.route, fit.masks, fit.logits
             record.keep_weights = True
+            record.carried = None if name == context.task.stages[-1].name else fit.carried
             found[name] = fit.masks
             nan = {s: float("nan") for s in context.task.splits}
             record.scores = {m: dict(nan) for m in context.task.metrics}

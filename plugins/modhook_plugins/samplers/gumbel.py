@@ -95,7 +95,7 @@ class _Counted(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
-        from modhook.noise.kernels import pull_back, pull_back_weights, run
+        from modhook.noise.kernels import pull_back, pull_back_both, pull_back_weights, run
 
         weight, logits = ctx.saved_tensors
         drawn, threads, to_weight, to_logits = ctx.keys, torch.get_num_threads(), None, None
@@ -103,12 +103,15 @@ class _Counted(torch.autograd.Function):
         rows = grad.detach().reshape(len(drawn), -1).contiguous().numpy()  # (K, N)
         if ctx.needs_input_grad[0]:
             to_weight = take(weight.shape, weight.dtype, weight.device)
-            out = to_weight.view(-1).numpy()
-            run(pull_back_weights, drawn, flat, rows, out, threads=threads)
         if ctx.needs_input_grad[1]:
             to_logits = take(logits.shape, logits.dtype, logits.device)
-            there = to_logits.view(-1).numpy()
-            run(pull_back, drawn, w, flat, rows, there, threads=threads)
+        if to_weight is not None and to_logits is not None:
+            both = to_weight.view(-1).numpy(), to_logits.view(-1).numpy()
+            run(pull_back_both, drawn, w, flat, rows, *both, threads=threads)
+        elif to_weight is not None:
+            run(pull_back_weights, drawn, flat, rows, to_weight.view(-1).numpy(), threads=threads)
+        elif to_logits is not None:
+            run(pull_back, drawn, w, flat, rows, to_logits.view(-1).numpy(), threads=threads)
         return to_weight, to_logits, None
 
 
