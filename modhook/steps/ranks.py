@@ -29,13 +29,14 @@ def rank() -> int:
     return dist.get_rank() if spread() else 0
 
 
-def share(samples: int) -> range:
-    """Return this rank's samples: consecutive, as even as possible; none on the last ranks if K is less than the ranks."""
+def share(samples: int, of: int | None = None) -> range:
+    """Return the samples or items of this rank, or of another: consecutive, as even as possible; the last have none if there are few."""
     if not spread():
         return range(samples)
+    number = rank() if of is None else of
     size, extra = divmod(samples, dist.get_world_size())
-    start = rank() * size + min(rank(), extra)
-    return range(start, start + size + (rank() < extra))
+    start = number * size + min(number, extra)
+    return range(start, start + size + (number < extra))
 
 
 def agree(error: Exception | None = None) -> None:
@@ -82,6 +83,29 @@ def add_up(learned: Sequence[Tensor], loss: float) -> float:
     total = torch.tensor([loss], dtype=torch.float64, device=_device())
     dist.all_reduce(total)
     return float(total.item())
+
+
+def average(parameters: Iterable[Tensor]) -> None:
+    """Replace every gradient by its mean over the ranks, in place. One that no rank has stays away."""
+    if not spread():
+        return
+    every = list(parameters)
+    has = torch.tensor([p.grad is not None for p in every], dtype=torch.uint8, device=_device())
+    dist.all_reduce(has, dist.ReduceOp.MAX)
+    for parameter in (p for p, there in zip(every, has.tolist(), strict=True) if there):
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = gradient = (gradient.to_dense() if gradient.is_sparse else gradient).contiguous()
+        dist.all_reduce(gradient)
+        gradient /= dist.get_world_size()
+
+
+def all_say(yes: bool, text: str = "") -> bool:
+    """Return whether every rank says yes, and all the same text."""
+    number = derive(text) if yes else -1
+    low, high = (torch.tensor([number], device=_device()) for _ in range(2))
+    dist.all_reduce(low, dist.ReduceOp.MIN)
+    dist.all_reduce(high, dist.ReduceOp.MAX)
+    return int(low.item()) == int(high.item()) != -1
 
 
 def even(tensors: Iterable[Tensor]) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.loop import run_steps
 from modhook.steps.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from modhook.steps.parallel import Spread
+from modhook.steps.ranks import agree, average, spread
 
 
 class Trainer:
@@ -36,6 +38,9 @@ class Trainer:
         schedule: str = "steps",
     ) -> None:
         self.model, self.loss, self.clip = model, loss, clip
+        self.net: Any = Spread(model) if spread() else model
+        """Stands for the network in the loss."""
+        self.recording = False
         self._rate = functools.partial(
             learning_rate, lr=lr, warmup=warmup, decay_at=decay_at, decay=decay, schedule=schedule
         )
@@ -48,8 +53,15 @@ class Trainer:
         """One optimiser step on one batch."""
         set_learning_rate(self.optimizer, self._rate(number))
         self.optimizer.zero_grad()
-        loss = self.loss(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, error = None, None
+        try:
+            loss = self.loss(self.net, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+        except Exception as failure:
+            error = failure
+        agree(error)
+        assert loss is not None
+        average(self.parameters)
         norm = clip_gradients(self.parameters, self.clip)
         self.optimizer.step()
         return {"loss": float(loss.detach()), "gradient_norm": norm}
@@ -85,7 +97,9 @@ def train(
     callback: Callable[[int], None] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Train `model` in place for `steps` steps and return the history (`loss`, `gradient_norm` over `step`).
+    """Train `model` in place for `steps` steps and return the history: `loss`, `gradient_norm`, `ms_per_step` over `step`.
+
+    Under torchrun the ranks share each batch; weights and batches must be the same on all.
 
     Args:
         model: the network; it is put into training mode and left in it.
@@ -101,5 +115,7 @@ def train(
         UserError: no batch. RunError: a loss that is not finite.
     """
     model.train()
-    trainer = Trainer(model, loss, **options)
-    return run_steps(trainer, batches, steps, tracker or Tracker(), callback).dataset()
+    trainer, tracker = Trainer(model, loss, **options), tracker or Tracker()
+    if isinstance(trainer.net, Spread):
+        trainer.net.say = tracker.message
+    return run_steps(trainer, batches, steps, tracker, callback).dataset()

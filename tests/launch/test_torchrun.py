@@ -28,7 +28,7 @@ def ranks(start: Start, *arguments: str | Path, **environment: str) -> list[tupl
 
 
 def test_torchrun_computes_what_one_process_computes(four: Path, alone: Path, tmp_path: Path) -> None:
-    """Base training is bit-identical, losses agree to 1e-6, masks where they are not on the edge; one rank writes and prints."""
+    """The ranks share every batch of base training; weights and losses agree but for the order of sums; one rank writes and prints."""
     paths = os.pathsep.join([str(four.parent), *(p for p in sys.path if p)])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "modhook"]
     arguments = ["run", str(four), "--out", str(tmp_path), "--only", "seed=1", "--only", "masks.beta=0.1"]
@@ -36,13 +36,16 @@ def test_torchrun_computes_what_one_process_computes(four: Path, alone: Path, tm
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("4 stages computed; the cube is") == 1
+    assert done.stderr.count("base training is spread over 2 ranks, which share each batch") == 1
     at = {"seed": 1, "masks.beta": 0.1}
     with open_cube(tmp_path / "four.zarr") as found, open_cube(alone) as expected:
         assert (found["runs/status"].sel(at) == 1).all()
         assert int(found["runs/sharing"].sel(at)) == 1
         one, two = (cube["masks/layout0"].sel(at) for cube in (found, expected))
-        np.testing.assert_array_equal(one["weights"], two["weights"])
-        np.testing.assert_allclose(found["history/loss"].sel(at), expected["history/loss"].sel(at), rtol=1e-6)
+        # Adam makes whole steps of gradients that are nothing but rounding, so single weights may be a part of a step apart.
+        np.testing.assert_allclose(one["weights"], two["weights"], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found["history/train_loss"].sel(at), expected["history/train_loss"].sel(at), rtol=1e-6)
+        np.testing.assert_allclose(found["history/loss"].sel(at), expected["history/loss"].sel(at), rtol=1e-5)
         np.testing.assert_allclose(one["logits"], two["logits"], atol=2e-3)  # stored as float16
 
 
