@@ -31,7 +31,9 @@ class Fit:
         masks: the deterministic masks (logit >= 0), fixed ones included, with the network's fingerprint.
         logits: {name: tensor} of the learned logits, on the CPU, unrounded.
         history: Dataset over `step`: `loss`, `gradient_norm` (of what is learned, before clipping, regulariser included),
-            `density`; with `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients by.
+            `density`, `ms_per_step`; with `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients
+            by; over `step` and `parameter`: `parameter_gradient_norm` (of the loss alone, at that step), `parameter_density`,
+            `remaining` (the share of the weights that `reference` keeps, or of all, that the mask keeps).
         weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
         route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
         carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
@@ -71,6 +73,7 @@ def fit_masks(
     memory: int | str | None = None,
     seed: int = 0,
     label: str = "",
+    reference: Masks | None = None,
     progress: bool | Tracker = True,
     callback: Callable[[int, MaskTrainer], None] | None = None,
 ) -> Fit:
@@ -107,6 +110,8 @@ def fit_masks(
         executor: "auto", "fastest", "vmap" or "loop": how the K samples run (see `modhook.stack`).
         memory: bytes (or text such as "2 GB") that noise, masked weights and their gradients may take; K is processed in parts.
         seed, label: the noise of sample k depends on (seed, label, k) only.
+        reference: masks, such as the control's, of whose weights `history["remaining"]` says how many are kept; it changes
+            nothing else.
         progress: True for a progress bar, False for silence, or a `Tracker`.
         callback: called as `callback(step, trainer)` after each step (from 1).
 
@@ -124,6 +129,8 @@ def fit_masks(
         names = tuple(n for n in names if n not in fixed)
         if not names and not train_weights:
             raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
+    if reference is not None:
+        reference._fit(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     _check_train_weights(parameters, train_weights)
     trainer = MaskTrainer(
@@ -147,6 +154,7 @@ def fit_masks(
         memory=_bytes(memory),
         seed=seed,
         label=label,
+        reference=reference,
     )
     own = not isinstance(progress, Tracker)
     tracker = _tracker(progress)

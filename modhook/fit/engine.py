@@ -12,6 +12,7 @@ from modhook.errors import RunError, UserError
 from modhook.fit.clipping import Clipping
 from modhook.fit.groups import batch_size, cut, part
 from modhook.fit.scaling import GradientScale
+from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
 from modhook.noise.noise import generators
 from modhook.noise.workspace import Workspace
@@ -54,6 +55,7 @@ class MaskTrainer:
         memory: int | None = None,
         seed: int = 0,
         label: str = "",
+        reference: Masks | None = None,
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.model, self.loss, self.sampler, self.samples = model, loss, sampler, samples
@@ -82,6 +84,8 @@ class MaskTrainer:
         self.executor = executor
         self.workspace = Workspace()
         self.stacked: Stacked | None = None
+        self.recording = False
+        self.watch = Watch(self.logits, reference)
         self._started = False
         self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size)
 
@@ -110,15 +114,16 @@ class MaskTrainer:
             same(f"{route['route']} {route['islands']}" if route else None, "how they run the mask samples")
         loss = add_up([*self.learned, *self.clipping.leaves.values()], loss)
         self._started = True
+        if self.recording:
+            self.watch.gradients(self.logits)
         self._regularise(items)
         norms = self.clipping.clip(list(self.logits.values()), [self.weights[n] for n in self.trained])
         self.optimizer.step()
         return {"loss": loss, **norms}
 
-    def measure(self) -> dict[str, float]:
-        """Return the density of the deterministic mask."""
-        kept = sum(int(self.sampler.deterministic(logit).sum()) for logit in self.logits.values())
-        return {"density": kept / max(1, sum(logit.numel() for logit in self.logits.values()))}
+    def measure(self) -> Measured:
+        """Return the density of the deterministic mask, and what is measured per parameter."""
+        return self.watch.measure(self.logits, self.sampler)
 
     def masks(self) -> dict[str, Tensor]:
         """Return the deterministic masks of the learned logits."""

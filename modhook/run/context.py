@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modhook.cube import Cube, read_logits, read_weights, write_masks, write_weights
+from modhook.cube import Cube, read_logits, read_masks, read_weights, write_masks, write_weights
 from modhook.errors import RunError, UserError
 from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
@@ -135,8 +135,15 @@ class Context(RunContext):
             "scale_regulariser": masks.scale_regulariser,
             "executor": masks.executor,
             "seed": self.seed,
+            "reference": self._control(),
             "progress": self.tracker,
         }
+
+    def _control(self) -> Masks | None:
+        """Return the control's masks, of which later stages keep a part; None before it is done, or where there is none."""
+        if "control" not in self.cube.labels("runs/status")["stage"] or not self.done("control"):
+            return None
+        return read_masks(self.cube, self.layout, self.labels, "control")
 
     def load_weights(self, stage: str | None = None) -> None:
         """Put the run's trained weights from the cube into the network; where stages change them, those after `stage`."""
@@ -230,7 +237,7 @@ class Context(RunContext):
         return Keeper(path, identity, self.study.run.checkpoint_every, record, self.tracker.message)
 
     def _write(self, stage: str, record: StageRecord) -> None:
-        write = self.cube.write
+        write, known = self.cube.write, self.cube.variables
         for metric, by_split in record.scores.items():
             values = np.array([by_split[s] for s in self.task.splits], dtype=np.float64)
             write(f"scores/{metric}", values, self.labels, stage=stage)
@@ -243,10 +250,15 @@ class Context(RunContext):
         prefix, steps = ("train_", self.study.train.steps) if stage == "unmasked" else ("", self.study.masks.steps)
         if record.history is not None and record.history.sizes["step"]:
             rows = recorded_steps(steps)
-            for name in ("loss", "gradient_norm", "density"):
-                if name in record.history:
-                    values = record.history[name].reindex(step=rows).values.astype(np.float64)
-                    self._write_steps(f"history/{prefix}{name}", f"{prefix}step", rows, values, own)
+            for name in record.history.data_vars:
+                group = "timing" if name == "ms_per_step" else "history"
+                variable = f"{group}/{prefix}{name}"
+                if variable not in known:  # a cube of an older version
+                    continue
+                kept = record.history[name].reindex(step=rows)
+                if "parameter" in kept.dims:
+                    kept = kept.reindex(parameter=list(self.cube.labels(variable)["parameter"]))
+                self._write_steps(variable, f"{prefix}step", rows, kept.values, own)
         every = self.study.train.validate_every if stage == "unmasked" else self.study.masks.validate_every
         rows = valid_steps(steps, every)
         if record.validation and rows:
@@ -262,7 +274,7 @@ class Context(RunContext):
     ) -> None:
         """Write values at this run's own steps; where a sweep changes the number of steps, the other steps stay NaN."""
         labels = [int(x) for x in self.cube.labels(name)[dim]]
-        full = np.full((len(labels), *values.shape[1:]), np.nan)
+        full = np.full((len(labels), *values.shape[1:]), np.nan, dtype=self.cube.dtype(name))
         full[[labels.index(r) for r in rows]] = values
         self.cube.write(name, full, self.labels, **own)
 

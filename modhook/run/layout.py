@@ -76,7 +76,13 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
     labels: dict[str, dict[str, list[Any]]] = {
         "scores": {"stage": list(stages), "split": list(task.splits)},
         "runs": {"stage": list(stages)},
-        "history": {"stage": list(masked), "split": list(task.splits), **_steps(prepared)},
+        "history": {
+            "stage": list(masked),
+            "split": list(task.splits),
+            "parameter": _parameters(prepared),
+            **_steps(prepared),
+        },
+        "timing": {"stage": list(stages), **_steps(prepared)},
     }
     variables += [
         Variable(
@@ -88,7 +94,7 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
         )
         for m in task.metrics
     ]
-    variables += _history(task, labels["history"])
+    variables += _history(task, labels["history"], labels["timing"])
     sizes: dict[str, dict[str, int]] = {}
     parts = [
         layout_variables(
@@ -131,7 +137,7 @@ def analysis_plan(
     known: dict[str, list[Any]] = {
         "stage": list(masked),
         "split": list(task.splits),
-        "parameter": list(dict.fromkeys(n for layout in prepared.layouts for n in layout.masked)),
+        "parameter": _parameters(prepared),
         **analysis.labels(task, masked),
     }
     groups: dict[str, dict[str, list[Any]]] = {}
@@ -140,6 +146,10 @@ def analysis_plan(
     done = Variable(f"runs/{name}", (), "uint8", f"whether the analysis {name} is done: 0 pending, 1 done, 2 failed")
     why = Variable(f"runs/{name}_reason", (), "str", f"why the analysis {name} failed; empty if it did not")
     return [*declared, done, why], groups
+
+
+def _parameters(prepared: Prepared) -> list[str]:
+    return list(dict.fromkeys(n for layout in prepared.layouts for n in layout.masked))
 
 
 def _steps(prepared: Prepared) -> dict[str, list[int]]:
@@ -155,8 +165,8 @@ def _steps(prepared: Prepared) -> dict[str, list[int]]:
     }
 
 
-def _history(task: Task, labels: dict[str, list[Any]]) -> list[Variable]:
-    """Declare the history; a dimension without any step is left out, together with its variables."""
+def _history(task: Task, labels: dict[str, list[Any]], timing: dict[str, list[Any]]) -> list[Variable]:
+    """Declare the history; a dimension without any step or parameter is left out, together with its variables."""
     window = "mean since the step before"
     found = [
         Variable(
@@ -173,6 +183,39 @@ def _history(task: Task, labels: dict[str, list[Any]]) -> list[Variable]:
             ("stage", "step"),
             "float64",
             "share of the masked weights that the deterministic mask keeps",
+        ),
+        Variable(
+            "history/parameter_gradient_norm",
+            ("stage", "step", "parameter"),
+            "float32",
+            "norm of the loss' gradient of each parameter's logits at that step, before regulariser and clipping",
+        ),
+        Variable(
+            "history/parameter_density",
+            ("stage", "step", "parameter"),
+            "float32",
+            "share of each parameter's weights that the deterministic mask keeps",
+        ),
+        Variable(
+            "history/remaining",
+            ("stage", "step", "parameter"),
+            "float32",
+            "share of the weights of each parameter that the control keeps which the deterministic mask keeps; "
+            "in the control itself, and where there is none, of all its weights",
+        ),
+        Variable(
+            "timing/ms_per_step",
+            ("stage", "step"),
+            "float64",
+            f"time of an optimiser step of the mask stage, batches and measuring aside, {window}",
+            units="ms",
+        ),
+        Variable(
+            "timing/train_ms_per_step",
+            ("train_step",),
+            "float64",
+            f"time of an optimiser step of base training, batches and measuring aside, {window}",
+            units="ms",
         ),
         Variable("history/train_loss", ("train_step",), "float64", f"loss of base training, {window}"),
         Variable(
@@ -215,9 +258,12 @@ def _history(task: Task, labels: dict[str, list[Any]]) -> list[Variable]:
                 f"{metric} during base training on a fixed random subset of the training set",
             )
         )
-    empty = [d for d in ("step", "train_step", "valid_step", "train_valid_step") if not labels[d]]
+    optional = ("step", "train_step", "valid_step", "train_valid_step", "parameter")
+    empty = [d for d in optional if not labels[d] or (d == "step" and not labels["stage"])]
     for dim in empty:
         del labels[dim]
+    for dim in ("valid_step", "train_valid_step", *(d for d in ("step", "train_step") if d in empty)):
+        del timing[dim]
     return [v for v in found if not set(v.dims) & set(empty)]
 
 

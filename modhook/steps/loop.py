@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -22,52 +23,95 @@ RECORDS = 200
 class Engine(Stateful, Protocol):
     """One thing that learns step by step; its state is everything that the next step depends on."""
 
+    recording: bool
+    """Set before each step: whether it is one after which `measure` is called."""
+
     def step(self, number: int, batch: Any) -> Mapping[str, float] | None:
         """Do optimiser step `number` (from 0) and return what it measured; None if the batch could not be used."""
         ...
 
-    def measure(self) -> Mapping[str, float]:
-        """Return what is measured only at recorded steps."""
+    def measure(self) -> Mapping[str, float | Mapping[str, float]]:
+        """Return what is measured only at recorded steps: numbers, and numbers by parameter."""
         ...
 
 
 class History:
-    """Averages of what each step measured, over windows of `every` steps."""
+    """Averages of what each step measured, over windows of `every` steps; what is measured at a window's end; the clock.
 
-    def __init__(self, steps: int, units: Mapping[str, str] | None = None) -> None:
-        self.every = record_every(steps)
+    Numbers make a row, which trackers are told. Numbers by parameter and milliseconds are kept beside it: they are many, or
+    differ from run to run.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.every = steps, record_every(steps)
         self._window: list[Mapping[str, float]] = []
+        self._seconds = 0.0
         self.rows: list[dict[str, float]] = []
+        self._parts: list[dict[str, dict[str, float]]] = []
+        self._clock: list[float] = []
+
+    def records(self, number: int) -> bool:
+        """Return whether step `number` (from 1) ends a window."""
+        return number % self.every == 0 or number == self.steps
 
     def add(
-        self, number: int, last: bool, values: Mapping[str, float], measure: Callable[[], Mapping[str, float]]
+        self,
+        number: int,
+        values: Mapping[str, float],
+        measure: Callable[[], Mapping[str, float | Mapping[str, float]]],
+        seconds: float = 0.0,
     ) -> dict[str, float] | None:
-        """Add a step's values; at the end of a window return its row."""
+        """Add a step's values and how long it took; at the end of a window return its row."""
         self._window.append(values)
-        if number % self.every and not last:
+        self._seconds += seconds
+        if not self.records(number):
             return None
-        row = (
-            {"step": float(number)}
-            | {k: float(np.mean([v[k] for v in self._window])) for k in values}
-            | dict(measure())
-        )
-        self._window = []
+        row = {"step": float(number)} | {k: float(np.mean([v[k] for v in self._window])) for k in values}
+        parts: dict[str, dict[str, float]] = {}
+        for name, value in measure().items():
+            if isinstance(value, Mapping):
+                parts[name] = dict(value)
+            else:
+                row[name] = value
         self.rows.append(row)
+        self._parts.append(parts)
+        self._clock.append(1e3 * self._seconds / len(self._window))
+        self._window, self._seconds = [], 0.0
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows, and the window that is not full yet."""
-        return {"rows": self.rows, "window": [dict(values) for values in self._window]}
+        """Return the rows and what is kept beside them, and the window that is not full yet."""
+        window = [dict(values) for values in self._window]
+        return {
+            "rows": self.rows,
+            "parts": self._parts,
+            "clock": self._clock,
+            "window": window,
+            "seconds": self._seconds,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result."""
-        self.rows, self._window = list(state["rows"]), list(state["window"])
+        self.rows, self._window, self._seconds = list(state["rows"]), list(state["window"]), state["seconds"]
+        self._parts, self._clock = list(state["parts"]), list(state["clock"])
 
     def dataset(self) -> xr.Dataset:
-        """Return the history as a Dataset over `step` (steps are counted from 1; each value is the mean since the step before)."""
-        names = [n for n in (self.rows[0] if self.rows else {}) if n != "step"]
+        """Return the history as a Dataset over `step`, and over `parameter` where there is one value for each.
+
+        Steps are counted from 1. Each value of a row is the mean since the step before, or measured at that step.
+        """
         steps = np.array([int(r["step"]) for r in self.rows], dtype=np.int64)
-        return xr.Dataset({n: ("step", np.array([r[n] for r in self.rows])) for n in names}, coords={"step": steps})
+        found: dict[str, Any] = {n: ("step", np.array([r[n] for r in self.rows])) for n in self._names(self.rows)}
+        coords: dict[str, Any] = {"step": steps}
+        for name in self._names(self._parts):
+            coords["parameter"] = list(self._parts[0][name])
+            values = np.array([[p[name][k] for k in coords["parameter"]] for p in self._parts])
+            found[name] = (("step", "parameter"), values)
+        return xr.Dataset({**found, "ms_per_step": ("step", np.array(self._clock))}, coords=coords)
+
+    @staticmethod
+    def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+        return [n for n in (rows[0] if rows else {}) if n != "step"]
 
 
 def record_every(steps: int) -> int:
@@ -110,7 +154,10 @@ def run_steps(
                 tracker.message(f"the batches ended after {loop.number} of {steps} steps; the fit ends here.")
                 loop.ended = True
                 break
+            engine.recording = loop.history.records(loop.number + 1)
+            started = time.perf_counter()
             values = engine.step(loop.number, batch)
+            seconds = time.perf_counter() - started
             if values is None:
                 loop.unusable += 1
                 if loop.unusable == 1:
@@ -120,7 +167,7 @@ def run_steps(
                 continue
             loop.number += 1
             _require_finite(values, loop.number)
-            row = loop.history.add(loop.number, loop.number == steps, values, engine.measure)
+            row = loop.history.add(loop.number, values, engine.measure, seconds)
             tracker.step(loop.number, row or {})
             if callback is not None:
                 callback(loop.number)
