@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from modhook.masks import iomin as iomin
     from modhook.masks import iou as iou
     from modhook.masks.evaluation import evaluate as evaluate
+    from modhook.masks.reference import reference_masks as reference_masks
     from modhook.masks.select import matching as matching
     from modhook.masks.select import select as select
+    from modhook.network.reference import reference_weights as reference_weights
     from modhook.plugin.contract import CarriedGradients as CarriedGradients
     from modhook.plugin.contract import FinishedRun as FinishedRun
     from modhook.plugin.contract import RunContext as RunContext
@@ -56,8 +58,10 @@ _HOME = {
     "iomin": "masks",
     "iou": "masks",
     "evaluate": "masks.evaluation",
+    "reference_masks": "masks.reference",
     "matching": "masks.select",
     "select": "masks.select",
+    "reference_weights": "network.reference",
     "CarriedGradients": "plugin.contract",
     "FinishedRun": "plugin.contract",
     "RunContext": "plugin.contract",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import DataError, ModhookError, UserError, WeightsError, listing, near_file
+from modhook.errors import DataError, ModhookError, UserError, WeightsError, listing
+from modhook.network.files import read_file
+from modhook.network.reference import KNOWN, saved, translated
 from modhook.noise.seeding import derive
 from modhook.plugin.interfaces import Task
 from modhook.plugin.manager import Plugins
@@ -71,11 +72,13 @@ def _make(study: Study, task: Task, plugins: Plugins) -> nn.Module:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a safetensors file or a torch state dict (tensors only: no pickled code is run) into `model`.
 
+    A `model.pth` of the paper's own code is translated; see `reference_weights`.
+
     Raises:
         WeightsError: no such file, unreadable, or tensors that do not fit (says which).
     """
-    state = _read_weights(path)
     own = model.state_dict()
+    state = _state(read_file(path, KNOWN), model, path)
     if missing := [n for n in own if n not in state]:
         raise WeightsError(
             f"the weights in {path} lack {listing(missing)}, which the network has; is it the same network?"
@@ -92,27 +95,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}{near_file(path)}.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):  # the opcode that names code
-            raise WeightsError(
-                f"{path} holds Python objects besides tensors, which are code that loading would run, so it is refused; "
-                "save the weights alone with torch.save(model.state_dict(), ...), or as safetensors."
-            ) from error
-        raise WeightsError(
-            f"{path} cannot be read as weights ({type(error).__name__}); "
-            "give a safetensors file or a torch file that holds a plain state dict."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+def _state(content: Any, model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Return the state dict in a file's content, in the names of `model`."""
+    plain = isinstance(content, dict) and all(isinstance(v, Tensor) for v in content.values())
+    if not (plain and set(content) & set(model.state_dict())) and (found := saved(content, str(path))):
+        return translated(found, model, str(path))
+    if not plain:
         raise WeightsError(
             f"{path} holds no plain state dict (names and tensors); save it with torch.save(model.state_dict(), ...)."
         )
-    return state
+    return dict(content)

@@ -81,6 +81,44 @@ def test_pretrained_weights_are_tested_before_masking(mine: Path, tmp_path: Path
         assert 0 < masks_from(cube, seed=1, stage="add").density < 1
 
 
+def test_a_network_of_the_papers_own_code(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """`train.weights` names its model.pth, one per seed: `unmasked` is what these weights compute, and nothing is trained."""
+    text = (
+        tiny.read_text()
+        .replace("steps = 6", 'weights = "{seed}/model.pth"')
+        .replace("valid_size = 60", "valid_size = 300")
+    )
+    tiny.write_text(text)
+    generator = torch.Generator().manual_seed(1)
+    parameters = {}
+    for seed in (1, 2):
+        found = parameters[seed] = {}
+        for i, (a, b) in enumerate(((42, 12), (12, 8), (8, 20))):
+            found[f"layers_{i}_bias"] = torch.randn(b, generator=generator)
+            found[f"layers_{i}_weight"] = torch.randn(b, a, generator=generator)
+        (tmp_path / str(seed)).mkdir()
+        torch.save({"VERSION": 1, "parameters": found, "state": {}}, tmp_path / f"{seed}/model.pth")
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path)
+    assert code == 0, err
+    x, y = _inputs(**AddMul(AddMulOptions(400, 300)).test_set("iid"))
+    with open_cube(tmp_path / "tiny.zarr") as cube:
+        for seed, p in parameters.items():
+            out = x
+            for i in range(3):
+                out = (out.clamp(min=0) if i else out) @ p[f"layers_{i}_weight"].T + p[f"layers_{i}_bias"]
+            right = (out.view(-1, 2, 10).argmax(-1) == y).all(1)
+            assert float(cube["scores"]["accuracy"].sel(seed=seed, stage="unmasked", split="iid")) == float(
+                right.double().mean()
+            )
+            assert torch.equal(weights_from(cube, seed=seed)["layer2.weight"], p["layers_1_weight"])
+        assert "train_loss" not in cube["history"]
+    tiny.write_text(tiny.read_text().replace("hidden = [12, 8]", "hidden = [12, 9]"))
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path / "other")
+    words = "layers_1, weight, has shape (8, 12)", "layer2.weight has (9, 12); is it the same network?"
+    assert (code, [w in " ".join(err.split()) for w in words], "Traceback" in err) == (2, [True, True], False), err
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_file_with_code_is_refused(mine: Path, tmp_path: Path, modhook_run: Run) -> None:
     """A file that would run code, a whole pickled network, and no weights at all: one sentence each, and nothing is run."""
 
