@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from modhook.study.bounds import PLAIN_NAME, Matches
 from modhook.study.grid import points
 from modhook.study.loading import Checked, check, load, restore
 from modhook.study.named import find_callable
@@ -11,6 +10,7 @@ from modhook.study.sections import MasksSection, RunSection, StudySection, Train
 from modhook.study.structure import structure
 from modhook.study.study import Named, Point, Study
 from modhook.study.weights import weights_file
+from modhook.values.bounds import PLAIN_NAME, Matches
 
 __all__ = [
     "PLAIN_NAME",

@@ -15,8 +15,8 @@ from modhook.study.problems import Problems
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.structure import keys, structured
 from modhook.study.study import Study
-from modhook.study.text import written
 from modhook.study.weights import check_weights
+from modhook.values.text import written
 
 SECTIONS: dict[str, type | None] = {
     "study": StudySection,

@@ -10,13 +10,13 @@ from typing import Any
 
 import attrs
 
-from modhook.study.bounds import Rejected
 from modhook.study.build import Built
 from modhook.study.labels import check_value, labels
 from modhook.study.problems import Problem, Problems, line
 from modhook.study.study import Label, Point, Study
 from modhook.study.tables import put
-from modhook.study.text import Path, written
+from modhook.values.bounds import Rejected
+from modhook.values.text import Path, written
 
 SWEEPABLE = ("task", "model", "train", "masks", "sampler")
 MOST_POINTS = 10_000

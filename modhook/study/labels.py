@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from modhook.study.bounds import Rejected
 from modhook.study.study import Label
-from modhook.study.text import number, written
+from modhook.values.bounds import Rejected
+from modhook.values.text import number, written
 
 
 def labels(values: Sequence[Any]) -> list[Label]:

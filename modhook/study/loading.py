@@ -12,14 +12,14 @@ import attrs
 from modhook.errors import StudyError
 from modhook.plugin.manager import Plugins
 from modhook.plugin.manager import plugins as installed
-from modhook.study.bounds import PLAIN_NAME, Rejected, check_bounds
 from modhook.study.build import Built, build, check_sections
 from modhook.study.grid import check_sweep, expand
 from modhook.study.problems import Problems
 from modhook.study.source import read
 from modhook.study.study import Study
 from modhook.study.tables import apply_override, apply_variant, draft
-from modhook.study.text import written
+from modhook.values.bounds import PLAIN_NAME, Rejected, check_bounds
+from modhook.values.text import written
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ from modhook.study.problems import Problems
 from modhook.study.strict import plain
 from modhook.study.structure import structured, structured_by, unknown_key
 from modhook.study.study import Named
-from modhook.study.text import Path, written
+from modhook.values.text import Path, written
 
 
 def plugin_class(kind: str, name: Any, path: Path, plugins: Plugins, problems: Problems) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from modhook.study.text import Path, dotted
+from modhook.values.text import Path, dotted
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from modhook.study.study import Named, Study
-from modhook.study.text import dotted, written
+from modhook.values.text import dotted, written
 
 _ABSENT = object()
 

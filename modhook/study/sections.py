@@ -7,12 +7,8 @@ from typing import Annotated, Literal
 import attrs
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from modhook.study.bounds import PLAIN_NAME, Matches
+from modhook.values.bounds import PLAIN_NAME, Count, CountOrZero, Matches, NotNegative, Positive
 
-Count = Annotated[int, Ge(1)]
-CountOrZero = Annotated[int, Ge(0)]
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
 Decay = Annotated[float, Ge(0), Lt(1)]
 Name = Annotated[str, MinLen(1)]
 MOST_SEEDS = 10_000

@@ -7,7 +7,7 @@ number is. Bounds are written in the annotation (`Annotated[int, Ge(1)]`, from `
 from __future__ import annotations
 
 import enum
-import math
+import numbers
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
@@ -18,42 +18,11 @@ from cattrs import Converter, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
 from modhook.errors import near_miss
-from modhook.study.bounds import Rejected, check_bounds
-from modhook.study.text import written
+from modhook.values.bounds import Rejected, check_bounds
+from modhook.values.numbers import is_truth, real, truth, whole
+from modhook.values.text import written
 
 Hook = Callable[[Any, Any], Any]
-
-_LARGEST = 2**63 - 1
-
-
-def whole(value: Any, _: Any = None) -> int:
-    """Return a whole number as it is; refuse truth values, numbers with a fraction and texts."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        hint = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
-        raise Rejected(f"{written(value)} is not a whole number{hint}{_quotes(value)}")
-    if abs(value) > _LARGEST:
-        raise Rejected(f"{written(value)} is too large for a whole number of 64 bits")
-    return value
-
-
-def real(value: Any, _: Any = None) -> float:
-    """Return a finite number as a float; refuse truth values and texts."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Rejected(f"{written(value)} is not a number{_quotes(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        raise Rejected(f"{written(value)} is too large") from None
-    if not math.isfinite(number):
-        raise Rejected(f"{written(value)} is not finite")
-    return number
-
-
-def truth(value: Any, _: Any = None) -> bool:
-    """Return a truth value as it is."""
-    if not isinstance(value, bool):
-        raise Rejected(f"{written(value)} is neither true nor false{_quotes(value)}")
-    return value
 
 
 def text(value: Any, _: Any = None) -> str:
@@ -69,26 +38,15 @@ def plain(value: Any, _: Any = None) -> Any:
         return _table({str(k): (plain, Any, v) for k, v in value.items()}, Any)
     if isinstance(value, list | tuple):
         return _list([(plain, Any, v) for v in value], Any)
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, str):
         return value
-    if isinstance(value, int):
+    if is_truth(value):
+        return truth(value)
+    if isinstance(value, numbers.Integral):
         return whole(value)
-    if isinstance(value, float):
+    if isinstance(value, numbers.Real):
         return real(value)
     raise Rejected(f"{written(value)} is no number, text, truth value, list or table")
-
-
-def _quotes(value: Any) -> str:
-    return "; leave out the quotes" if isinstance(value, str) and _reads_as_value(value) else ""
-
-
-def _reads_as_value(value: str) -> bool:
-    if value in ("true", "false"):
-        return True
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
 
 
 def _list(items: Sequence[tuple[Hook, Any, Any]], cls: Any) -> list[Any]:

@@ -16,10 +16,10 @@ from cattrs import (
 )
 
 from modhook.errors import StudyError, UserError, listing, near_miss
-from modhook.study.bounds import Rejected
 from modhook.study.problems import Problem, Problems
 from modhook.study.strict import converter
-from modhook.study.text import Path, dotted
+from modhook.values.bounds import Rejected
+from modhook.values.text import Path, dotted
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from modhook.errors import near_miss
-from modhook.study.text import Path, dotted, written
+from modhook.values.text import Path, dotted, written
 
 Keys = tuple[str, ...]
 

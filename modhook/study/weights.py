@@ -14,10 +14,10 @@ from typing import Any
 import attrs
 
 from modhook.errors import listing, near_file, near_miss
-from modhook.study.bounds import Rejected
 from modhook.study.labels import spelled
 from modhook.study.study import Named, Study
-from modhook.study.text import written
+from modhook.values.bounds import Rejected
+from modhook.values.text import written
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _SECTIONS = ("task", "model", "train", "masks")

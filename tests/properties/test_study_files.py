@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from modhook.errors import StudyError
 from modhook.plugin.manager import Plugins, plugins
 from modhook.study import Study, difference, load, points, resolved, restore
-from modhook.study.text import dotted
+from modhook.values.text import dotted
 
 BASE: dict[str, Any] = {
     "study": {"name": "scan", "seeds": 2},

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import annotated_types as at
 import attrs
 
-from modhook.study.text import written
+from modhook.values.text import written
+
+Count = Annotated[int, at.Ge(1)]
+CountOrZero = Annotated[int, at.Ge(0)]
+Positive = Annotated[float, at.Gt(0)]
+NotNegative = Annotated[float, at.Ge(0)]
 
 
 class Rejected(ValueError):
