@@ -18,38 +18,51 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import MaskError, listing
+from modhook.masks.names import one_per_parameter, tied_names
 
 _M = TypeVar("_M", bound=nn.Module)
 FORMAT = "modhook-masks-2"  # 1, never released, had no checksum
+_WHAT = "the masks"
 
 
 class Masks(Mapping[str, Tensor]):
     """Masks over parameters: `{name: bool tensor of the parameter's shape}`; True keeps the weight.
 
+    What is handed out are copies: writing into `m["weight"]` does not change `m`. A tied weight is one parameter: with `model`,
+    its mask is found under every one of its names, and counted once, under the first.
+
     Args:
         masks: the tensors; they are copied to CPU bool tensors and never changed.
         model: the network they belong to. Names and shapes are checked, and a fingerprint of its weights is kept, so that
-            `load` can refuse another network later.
+            `load`, and set operations with another network's masks, can refuse later.
 
     Raises:
-        MaskError: a tensor that is not boolean, or that does not fit `model`.
+        MaskError: a tensor that is not boolean, or that does not fit `model`; two names of one tied parameter with different masks.
     """
 
     def __init__(self, masks: Mapping[str, Tensor], model: nn.Module | None = None) -> None:
+        if not isinstance(masks, Mapping):
+            raise MaskError(f"masks must be a mapping {{parameter name: bool tensor}}, not {type(masks).__name__}.")
         for name, mask in masks.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
                 raise MaskError(f"the mask of {name!r} must be a bool tensor, not {kind}.")
         self._masks = {name: mask.detach().to("cpu", copy=True) for name, mask in masks.items()}
+        self._tied: dict[str, str] = dict(masks._tied) if isinstance(masks, Masks) else {}
         self.fingerprint: dict[str, str] | None = None
         if model is not None:
             self._fit(model)
+            self._tied = tied_names(model)
+            self._masks = one_per_parameter(self._masks, self._tied, _WHAT)
             self.fingerprint = fingerprint(model)
 
     # -- mapping
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._masks[name]
+        return self._masks[self._tied.get(name, name)].clone()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._masks or (isinstance(name, str) and self._tied.get(name) in self._masks)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._masks)
@@ -63,15 +76,20 @@ class Masks(Mapping[str, Tensor]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Masks):
             return NotImplemented
-        return set(self) == set(other) and all(torch.equal(self[n], other[n]) for n in self)
+        try:
+            one, two = self._beside(other)
+        except MaskError:
+            return False
+        return set(one) == set(two) and all(torch.equal(one[n], two[n]) for n in one)
 
     def __hash__(self) -> int:
-        return hash(tuple(sorted((n, m.shape, int(m.sum())) for n, m in self.items())))
+        # Without names: equal masks may know a tied parameter by different ones.
+        return hash(frozenset((m.shape, int(m.sum())) for m in self._masks.values()))
 
     # -- algebra
 
     def __invert__(self) -> Masks:
-        return self._new({n: ~m for n, m in self.items()})
+        return self._new({n: ~m for n, m in self._masks.items()})
 
     def __or__(self, other: Masks) -> Masks:
         return self._pairwise(other, torch.logical_or)
@@ -90,7 +108,7 @@ class Masks(Mapping[str, Tensor]):
     @property
     def size(self) -> int:
         """Number of masked weights, kept or not."""
-        return sum(m.numel() for m in self.values())
+        return sum(m.numel() for m in self._masks.values())
 
     @overload
     def kept(self, per_tensor: Literal[False] = False) -> int: ...
@@ -98,7 +116,7 @@ class Masks(Mapping[str, Tensor]):
     def kept(self, per_tensor: Literal[True]) -> dict[str, int]: ...
     def kept(self, per_tensor: bool = False) -> int | dict[str, int]:
         """Return the number of kept weights, in total or per tensor."""
-        counts = {n: int(m.sum()) for n, m in self.items()}
+        counts = {n: int(m.sum()) for n, m in self._masks.items()}
         return counts if per_tensor else sum(counts.values())
 
     @property
@@ -113,8 +131,10 @@ class Masks(Mapping[str, Tensor]):
         from safetensors.torch import save
 
         known = json.dumps(self.fingerprint)
-        metadata = {"format": FORMAT, "fingerprint": known, "sha256": _checksum(self, known)}
-        data = save({n: m.contiguous() for n, m in self.items()}, metadata)
+        tied = {"tied": json.dumps(self._tied)} if self._tied else {}
+        checksum = _checksum(self._masks, known + tied.get("tied", ""))
+        metadata = {"format": FORMAT, "fingerprint": known, "sha256": checksum, **tied}
+        data = save({n: m.contiguous() for n, m in self._masks.items()}, metadata)
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         try:
@@ -148,16 +168,17 @@ class Masks(Mapping[str, Tensor]):
             raise MaskError(
                 f"{path} is a safetensors file but holds no modhook masks; give a file written by Masks.save."
             )
-        if metadata.get("sha256") != _checksum(tensors, metadata.get("fingerprint", "")):
+        if metadata.get("sha256") != _checksum(tensors, metadata.get("fingerprint", "") + metadata.get("tied", "")):
             raise MaskError(
                 f"{path} is damaged: its masks do not match their checksum; take another copy, or learn them again."
             )
         try:
             known = _checked_fingerprint(json.loads(metadata["fingerprint"]))
+            tied = _checked_names(json.loads(metadata.get("tied", "{}")))
         except (KeyError, ValueError) as error:
             raise MaskError(f"{path} is damaged: the fingerprint of its network cannot be read.") from error
         masks = cls(tensors)
-        masks.fingerprint = known
+        masks.fingerprint, masks._tied = known, tied
         if model is not None:
             masks._fit(model, where=f" in {path}")
             if known is not None and (differs := _differences(known, fingerprint(model))):
@@ -165,6 +186,7 @@ class Masks(Mapping[str, Tensor]):
                     f"the masks in {path} were made for another network: {listing(differs, 5)}; "
                     "load them with the network that they were learned on."
                 )
+            masks = masks._of(model)
         return masks
 
     # -- use
@@ -177,10 +199,10 @@ class Masks(Mapping[str, Tensor]):
         bit for bit what it was; in-place changes made inside to masked weights are lost. Raises `MaskError` for masks
         that do not fit.
         """
-        self._fit(model)
+        masks = self._of(model)._masks
         parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.no_grad():
-            masked = {n: _masked(parameters[n], m) for n, m in self.items()}
+            masked = {n: _masked(parameters[n], m) for n, m in masks.items()}
         originals: list[tuple[nn.Parameter, Tensor]] = []
         try:
             for name, tensor in masked.items():
@@ -193,30 +215,51 @@ class Masks(Mapping[str, Tensor]):
 
     def materialize(self, model: _M) -> _M:
         """Return a plain deep copy of `model` whose masked weights are zero; `model` is not changed. Raises `MaskError`."""
-        self._fit(model)
+        masks = self._of(model)._masks
         twin = copy.deepcopy(model)
         parameters = dict(twin.named_parameters(remove_duplicate=False))
-        with torch.no_grad():
-            for name, mask in self.items():
-                parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
+        for name, mask in masks.items():
+            parameters[name].data = _masked(parameters[name], mask)  # another parameter may stand on the same memory
         return twin
 
     # -- inside
 
     def _new(self, masks: Mapping[str, Tensor]) -> Masks:
         result = Masks(masks)
-        result.fingerprint = self.fingerprint
+        result.fingerprint, result._tied = self.fingerprint, self._tied
         return result
 
     def _pairwise(self, other: Masks, operation: Callable[[Tensor, Tensor], Tensor]) -> Masks:
         if not isinstance(other, Masks):
             return NotImplemented
-        same_parameters(self, other)
-        return self._new({n: operation(m, other[n]) for n, m in self.items()})
+        _same_network(self, other)
+        one, two = self._beside(other)
+        same_parameters(one, two)
+        result = self._new({n: operation(m, two[n]) for n, m in one.items()})
+        if result.fingerprint is None:
+            result.fingerprint = other.fingerprint
+        result._tied = {**other._tied, **self._tied}
+        return result
+
+    def _beside(self, other: Masks) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the tensors of both by names that mean the same in both, as far as either knows of tied parameters."""
+        firsts = set(self._tied.values())
+        tied = {**{n: first for n, first in other._tied.items() if n not in firsts}, **self._tied}
+        return one_per_parameter(self._masks, tied, _WHAT), one_per_parameter(other._masks, tied, _WHAT)
+
+    def _of(self, model: nn.Module) -> Masks:
+        """Return these masks by the first names of this network's parameters. Raises `MaskError` for masks that do not fit."""
+        self._fit(model)
+        tied = tied_names(model)
+        if not tied and not self._tied:
+            return self
+        result = self._new(one_per_parameter(self._masks, tied, _WHAT))
+        result._tied = tied
+        return result
 
     def _fit(self, model: nn.Module, where: str = "") -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        for name, mask in self.items():
+        for name, mask in self._masks.items():
             if name not in parameters:
                 raise MaskError(
                     f"the mask {name!r}{where} has no parameter in {type(model).__name__}; it has: {listing(parameters)}."
@@ -248,7 +291,16 @@ def iomin(a: Masks, b: Masks) -> float:
     return _ratio((a & b).kept(), min(a.kept(), b.kept()))
 
 
-def same_parameters(a: Masks, b: Masks) -> None:
+def _same_network(a: Masks, b: Masks) -> None:
+    """Raise `MaskError` for masks that are known to be of two networks."""
+    if a.fingerprint and b.fingerprint and (differs := _differences(a.fingerprint, b.fingerprint)):
+        raise MaskError(
+            f"the masks belong to two networks, whose weights do not correspond: {listing(differs, 5)}; "
+            "Masks(dict(masks)) is the same without a network, if they are to be compared all the same."
+        )
+
+
+def same_parameters(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
     """Raise `MaskError` unless both cover the same parameters with the same shapes; the message names them."""
     if missing := sorted(set(a) ^ set(b)):
         left, right = [n for n in missing if n in a], [n for n in missing if n in b]
@@ -290,6 +342,12 @@ def _checked_fingerprint(value: Any) -> dict[str, str] | None:
     if isinstance(value, dict) and all(isinstance(v, str) and v.count(" ") == 1 for v in value.values()):
         return value
     raise ValueError("not a fingerprint")
+
+
+def _checked_names(value: Any) -> dict[str, str]:
+    if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
+        return value
+    raise ValueError("no names")
 
 
 def _masked(parameter: Tensor, mask: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import modhook
 from modhook import Masks, iomin, iou
 from modhook.errors import MaskError
 
@@ -48,6 +49,46 @@ def test_different_parameters_are_named() -> None:
         a | b
     with pytest.raises(MaskError, match=r"different shapes, \(2,\) and \(3,\)"):
         iou(a, Masks({"x": torch.ones(3, dtype=torch.bool)}))
+
+
+def test_masks_cannot_be_changed_from_outside(net: nn.Module) -> None:
+    """Writing into what a Masks hands out, emptying it or filling what it was made of leaves the Masks as it was."""
+    given = torch.ones(2, 3, dtype=torch.bool)
+    masks = Masks({"w": given})
+    given.fill_(False)
+    masks["w"].zero_()
+    next(iter(masks.values())).resize_(0)
+    dict(masks.items())["w"].set_(torch.zeros(1, dtype=torch.bool).untyped_storage())
+    masks.get("w", given).numpy()[:] = False
+    for made in (masks | masks, masks & masks, Masks(masks)):
+        made["w"].zero_()
+        made._masks["w"].zero_()
+    assert (masks.kept(), masks.size, masks["w"].shape) == (6, 6, (2, 3))
+
+
+def test_masks_of_two_networks_are_not_compared(net: nn.Module, tmp_path: Path) -> None:
+    """Set algebra and overlap of masks made for two networks are an error that names a tensor; without a network they are not."""
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        other[3].weight[0, 0] += 1
+    one, two = some_masks(net), some_masks(other)
+    one.save(tmp_path / "one.safetensors")
+    for act in (
+        lambda: one | two,
+        lambda: one & two,
+        lambda: one - two,
+        lambda: one ^ two,
+        lambda: iou(one, two),
+        lambda: modhook.iomin(~one, two | two),
+        lambda: Masks.load(tmp_path / "one.safetensors") | two,
+    ):
+        with pytest.raises(
+            MaskError, match=r"belong to two networks, .*: 3\.weight has other values; Masks\(dict\(masks\)\)"
+        ):
+            act()
+    assert (one | some_masks(copy.deepcopy(net))) == one
+    free = Masks(dict(two))
+    assert (one & free).fingerprint == (free & one).fingerprint == one.fingerprint
 
 
 def test_only_bool_tensors() -> None:
