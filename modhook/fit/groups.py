@@ -1,21 +1,35 @@
-"""Cutting a batch into K equal, consecutive groups of items (reference, section 1: group k runs with sample k)."""
+"""Cutting a batch into K equal, consecutive groups of items (reference, section 1: group k runs with sample k).
+
+A batch is made of tensors (B, ...) in lists, tuples, mappings, their subclasses, and nodes that torch's pytree knows. A
+dataclass belongs to it if its tensors have the batch's B items; any other one, and every other object, reaches each group
+as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from modhook.errors import UserError
-from modhook.stacked import Shared
+from modhook.stacked import Kept, Shared
+from modhook.stacked.containers import ATOMS, fields_of, items_of
+from modhook.stacked.trees import flatten
+from modhook.values.arguments import shown
 
 
 def batch_size(batch: Any) -> int:
     """Return the number of items. Raises `UserError` if the tensors of the batch disagree, or there is none."""
-    sizes = {t.shape[0] for t in _tensors(batch) if t.dim()}
+    plain: set[int] = set()
+    inside: set[int] = set()
+    _sizes(batch, plain, inside)
+    sizes = plain or inside
     if not sizes:
-        raise UserError("a batch must hold at least one tensor with a leading item dimension; this one holds none.")
+        raise UserError(
+            "a batch must hold at least one tensor with a leading item dimension, in dicts, tuples, lists or dataclasses; "
+            f"this one, {shown(batch)}, holds none."
+        )
     if len(sizes) > 1:
         raise UserError(
             f"the tensors of a batch must have the same number of items, but have {', '.join(map(str, sorted(sizes)))}; "
@@ -25,39 +39,71 @@ def batch_size(batch: Any) -> int:
 
 
 def cut(batch: Any, samples: int) -> Any:
-    """Return the batch with every tensor (B, ...) as (K, B/K, ...); what is no tensor, and shared tensors, unchanged."""
+    """Return the batch with every tensor (B, ...) as (K, B/K, ...), up to K - 1 items at its end left out.
+
+    What is no tensor, and shared tensors, are as they were; what is no container is marked as `Kept`.
+    """
+    items = batch_size(batch)
+    size = items // samples
 
     def one(tensor: Tensor) -> Any:
         if not tensor.dim():
             return Shared(tensor)
-        return tensor.reshape(samples, tensor.shape[0] // samples, *tensor.shape[1:])  # (K, B/K, ...)
+        whole = tensor.clone() if tensor.is_inference() else tensor  # autograd refuses those of inference mode
+        return whole[: samples * size].reshape(samples, size, *tensor.shape[1:])  # (K, B/K, ...)
 
-    return _map(batch, one)
+    return _map(batch, one, items)
 
 
 def part(groups: Any, start: int, stop: int) -> Any:
     """Return groups `start` to `stop` of a cut batch."""
-    return _map(groups, lambda tensor: tensor[start:stop])
+    return _map(groups, lambda tensor: tensor[start:stop], None)
 
 
-def _tensors(tree: Any) -> Iterator[Tensor]:
+def one_group(groups: Any) -> Any:
+    """Return the first group of a cut batch, as the loss gets it."""
+    tree = flatten(groups)
+    return tree.rebuild([leaf.tensor if leaf.shared else leaf.tensor[0] for leaf in tree.leaves])
+
+
+def _sizes(tree: Any, plain: set[int], inside: set[int]) -> None:
+    """Collect the leading sizes of all tensors; those within dataclasses go into `inside`."""
     if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for value in tree.values():
-            yield from _tensors(value)
-    elif isinstance(tree, list | tuple):
-        for value in tree:
-            yield from _tensors(value)
+        if tree.dim():
+            plain.add(tree.shape[0])
+    elif isinstance(tree, Shared | Kept):
+        return
+    elif (parts := items_of(tree)) is not None:
+        for child in parts.children:
+            _sizes(child, plain, inside)
+    elif (parts := fields_of(tree)) is not None:
+        for child in parts.children:
+            _sizes(child, inside, inside)
 
 
-def _map(tree: Any, function: Callable[[Tensor], Any]) -> Any:
+def _map(tree: Any, function: Callable[[Tensor], Any], items: int | None) -> Any:
+    """Return the batch with `function` of every tensor; a batch of `items` items is looked at, a cut one (None) has marks."""
     if isinstance(tree, Tensor):
         return function(tree)
-    if isinstance(tree, dict):
-        return type(tree)((k, _map(v, function)) for k, v in tree.items())
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_map(v, function) for v in tree))
-    if isinstance(tree, list | tuple):
-        return type(tree)(_map(v, function) for v in tree)
-    return tree
+    if isinstance(tree, (*ATOMS, Shared, Kept)):
+        return tree
+    parts = items_of(tree)
+    if parts is None:
+        parts = fields_of(tree)
+        if parts is None or not (items is None or _belongs(tree, items)):
+            return Kept(tree)
+    new = [_map(child, function, items) for child in parts.children]
+    return tree if all(n is c for n, c in zip(new, parts.children, strict=True)) else parts.close(new)
+
+
+def _belongs(tree: Any, items: int) -> bool:
+    """Return whether a dataclass is a part of the batch. Raises `UserError` if only some of its tensors are."""
+    sizes: set[int] = set()
+    _sizes(tree, sizes, sizes)
+    if items in sizes and len(sizes) > 1:
+        raise UserError(
+            f"of the tensors in a {type(tree).__name__}, some have the batch's {items} items and others do not "
+            f"({', '.join(map(str, sorted(sizes)))}); wrap those without items in modhook.shared, or the whole object "
+            "if each group is to see all of it."
+        )
+    return items in sizes

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import collections
-import copy
-import dataclasses
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor
 
-from modhook.stacked.tensors import Shared
-
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Generator, type)
-_OPAQUE = (nn.Module, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
+from modhook.stacked.containers import ATOMS, OPAQUE, attributes_of, fields_of, items_of
+from modhook.stacked.tensors import Kept, Shared
+from modhook.values.numbers import is_truth
 
 
 @attrs.frozen
@@ -56,9 +49,9 @@ class Tree:
 
 
 def flatten(tree: Any) -> Tree:
-    """Find every tensor in tuples, lists, dicts, dataclasses, registered pytree nodes and plain objects.
+    """Find every tensor in tuples, lists, mappings, dataclasses, registered pytree nodes and plain objects.
 
-    Everything that holds no tensor is kept as it is, the same object.
+    Everything that holds no tensor, or gets the same tensors back, is kept as it is, the same object.
     """
     leaves: list[Leaf] = []
     structure: list[str] = []
@@ -80,18 +73,22 @@ def _walk(x: Any, leaves: list[Leaf], text: list[str], *, shared: bool, path: st
         build = _walk(x.value, leaves, text, shared=True, path=path, inside=inside)
         value = x.value
         return build or (lambda _: value)
-    if isinstance(x, _ATOMS):
+    if isinstance(x, Kept):
+        kept = x.value
+        text.append(f"{type(kept).__qualname__};")
+        return lambda _: kept
+    if isinstance(x, ATOMS):
         # Numbers are left out: they are often lengths, and a new length needs no new check.
-        text.append(f"{x!r};" if isinstance(x, (bool, str, type(None))) else f"{type(x).__name__};")
+        flag = bool(x) if is_truth(x) else x
+        text.append(f"{flag!r};" if isinstance(flag, (bool, str, type(None))) else f"{type(x).__name__};")
         return None
-    if isinstance(x, _OPAQUE) or id(x) in inside:
-        text.append(f"{type(x).__qualname__};")
-        return None
-    parts = _open(x)
+    parts = None
+    if not isinstance(x, OPAQUE) and id(x) not in inside:
+        parts = items_of(x) or fields_of(x) or attributes_of(x)
     if parts is None:
         text.append(f"{type(x).__qualname__};")
         return None
-    keys, children, close = parts
+    keys, children = parts.keys, parts.children
     text.append(f"{type(x).__qualname__}(")
     builds = []
     for key, child in zip(keys, children, strict=True):
@@ -103,51 +100,7 @@ def _walk(x: Any, leaves: list[Leaf], text: list[str], *, shared: bool, path: st
         return None
 
     def rebuild(tensors: Sequence[Tensor]) -> Any:
-        return close([c if b is None else b(tensors) for b, c in zip(builds, children, strict=True)])
+        new = [c if b is None else b(tensors) for b, c in zip(builds, children, strict=True)]
+        return x if all(n is c for n, c in zip(new, children, strict=True)) else parts.close(new)
 
     return rebuild
-
-
-def _open(x: Any) -> tuple[Sequence[Any], Sequence[Any], Callable[[list[Any]], Any]] | None:
-    """Return (keys, children, how to close again) of a container; None for anything else."""
-    kind = type(x)
-    if kind in (list, tuple):
-        return range(len(x)), list(x), kind
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return x._fields, list(x), lambda children: kind(*children)
-    if kind in (dict, collections.OrderedDict):
-        keys = list(x)
-        return keys, list(x.values()), lambda children: kind(zip(keys, children, strict=True))
-    if kind in pytree.SUPPORTED_NODES:
-        node = pytree.SUPPORTED_NODES[kind]
-        children, context = node.flatten_fn(x)
-        return range(len(children)), children, lambda new: node.unflatten_fn(new, context)
-    if isinstance(x, dict):
-        keys = list(x)
-        return keys, list(x.values()), lambda children: _with_items(x, keys, children)
-    if isinstance(x, (list, tuple, set, frozenset, type)):
-        return None
-    if dataclasses.is_dataclass(x):
-        keys = [f.name for f in dataclasses.fields(x) if hasattr(x, f.name)]
-        return keys, [getattr(x, k) for k in keys], lambda children: _with_attributes(x, keys, children)
-    if attrs.has(kind):
-        keys = [a.name for a in attrs.fields(kind) if hasattr(x, a.name)]
-        return keys, [getattr(x, k) for k in keys], lambda children: _with_attributes(x, keys, children)
-    if hasattr(x, "__dict__") and not callable(x):
-        keys = list(vars(x))
-        return keys, list(vars(x).values()), lambda children: _with_attributes(x, keys, children)
-    return None
-
-
-def _with_items(x: Any, keys: Sequence[Any], children: Sequence[Any]) -> Any:
-    new = copy.copy(x)
-    for key, child in zip(keys, children, strict=True):
-        new[key] = child
-    return new
-
-
-def _with_attributes(x: Any, keys: Sequence[str], children: Sequence[Any]) -> Any:
-    new = copy.copy(x)
-    for key, child in zip(keys, children, strict=True):
-        object.__setattr__(new, key, child)  # frozen classes too
-    return new
