@@ -9,15 +9,19 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import MaskError, UserError, listing
+from modhook.errors import UserError
+from modhook.fit.arguments import bytes_of, initial, patterns, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.masks import Masks
 from modhook.masks.select import DEFAULT_EXCLUDE, select
+from modhook.network.scope import parameter_names
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler, Tracker
-from modhook.plugin.manager import plugins
+from modhook.stacked import EXECUTORS
 from modhook.steps.loop import run_steps
 from modhook.steps.optim import MakeOptimizer
+from modhook.values.arguments import batches_of, checked, function, instance, one_of, optional
+from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -97,7 +101,8 @@ def fit_masks(
         sampler: a sampler plugin's name, or a `Sampler`.
         fixed: masks that are applied and not learned.
         train_weights: {name: bool tensor}: weights that learn together with the logits where True.
-        optimizer: "adam", "sgd", or a callable from a list of tensors to a torch optimiser.
+        optimizer: "adam", "sgd", or a class of `torch.optim`, made with `lr`; or any other callable from a list of tensors to a torch
+            optimiser, which brings its own learning rates: `lr` is not used then, and `warmup` starts from them.
         clip: limit of the global gradient norm of everything learned; None or 0 switches clipping off.
         clip_over: "logits", or "all" as the reference clips: the norm covers the frozen weights too, whose gradients add up from
             step to step, and each clipping scales these too (formula in `modhook.fit.clipping`). Weights that require no
@@ -119,45 +124,63 @@ def fit_masks(
         A `Fit`.
 
     Raises:
-        UserError: a batch that K does not divide, patterns that match nothing, a loss that is no scalar, unknown names.
+        UserError: a wrong argument (nothing is run), a batch that K does not divide, patterns that match nothing, a loss that
+            is no scalar or has no gradient, unknown names.
         RunError: a loss that is not finite.
     """
-    _check(samples=samples, steps=steps)
+    samples, steps = checked("samples", samples, Count), checked("steps", steps, Count)
+    lr, beta = checked("lr", lr, Positive), checked("beta", beta, NotNegative)
+    clip, reg_batch = optional("clip", clip, NotNegative), optional("reg_batch", reg_batch, Count)
+    warmup, seed = checked("warmup", warmup, CountOrZero), checked("seed", seed, int)
+    scale_regulariser = checked("scale_regulariser", scale_regulariser, bool)
+    one_of("executor", executor, EXECUTORS)
+    instance("model", model, nn.Module, "an nn.Module")
+    instance("label", label, str, "a text")
+    function("loss", loss, "loss(net, batch)")
+    if callback is not None:
+        function("callback", callback, "callback(step, trainer)")
+    batches_of("batches", batches)
+    patterns("include", include)
+    patterns("exclude", exclude)
+    if fixed is not None:
+        instance("fixed", fixed, Masks, "a modhook.Masks")
+        fixed = fixed._of(model)
     names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
     if fixed is not None:
-        fixed._fit(model)
         names = tuple(n for n in names if n not in fixed)
         if not names and not train_weights:
             raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
     if reference is not None:
-        reference._fit(model)
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    _check_train_weights(parameters, train_weights)
-    trainer = MaskTrainer(
-        model,
-        loss,
-        _initial(parameters, names, init),
-        _sampler(sampler),
-        samples=samples,
-        lr=lr,
-        beta=beta,
-        fixed=fixed,
-        train_weights=train_weights,
-        optimizer=optimizer,
-        clip=clip,
-        clip_over=clip_over,
-        carried=carried,
-        warmup=warmup,
-        reg_batch=reg_batch,
-        scale_regulariser=scale_regulariser,
-        executor=executor,
-        memory=_bytes(memory),
-        seed=seed,
-        label=label,
-        reference=reference,
-    )
+        instance("reference", reference, Masks, "a modhook.Masks")
+        reference = reference._of(model)
+    parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
+    learning = trained(parameters, aliases, train_weights)
+    with torch.inference_mode(False):  # tensors made in it cannot learn
+        trainer = MaskTrainer(
+            model,
+            loss,
+            initial(parameters, names, aliases, init),
+            sampler_of(sampler),
+            samples=samples,
+            lr=lr,
+            beta=beta,
+            fixed=fixed,
+            train_weights=learning,
+            optimizer=optimizer,
+            clip=clip,
+            clip_over=clip_over,
+            carried=carried,
+            warmup=warmup,
+            reg_batch=reg_batch,
+            scale_regulariser=scale_regulariser,
+            executor=executor,
+            memory=bytes_of(memory),
+            seed=seed,
+            label=label,
+            reference=reference,
+        )
     own = not isinstance(progress, Tracker)
-    tracker = _tracker(progress)
+    tracker = tracker_of(progress)
     if own:
         tracker.stage_started("masks", steps)
     try:
@@ -173,74 +196,7 @@ def fit_masks(
         masks=Masks({**learned, **(fixed or {})}, model),
         logits=logits,
         history=history.dataset(),
-        weights={n: trainer.weights[n].detach().cpu() for n in trainer.trained},
+        weights={n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}},
         route=stacked.report() if stacked is not None else {},
         carried=trainer.clipping.carried(),
     )
-
-
-def _check(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}.")
-
-
-def _initial(
-    parameters: Mapping[str, Tensor], names: Sequence[str], init: float | Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return starting logits: float32, or float64 where the weights are."""
-    given = init if isinstance(init, Mapping) else {}
-    if unknown := sorted(set(given) - set(names)):
-        raise UserError(f"init names parameters that are not masked: {listing(unknown)}; masked are: {listing(names)}.")
-    start = 2.0 if isinstance(init, Mapping) else float(init)
-    logits: dict[str, Tensor] = {}
-    for name in names:
-        parameter = parameters[name]
-        dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-        logits[name] = torch.full(parameter.shape, start, dtype=dtype, device=parameter.device)
-        if name in given:
-            if given[name].shape != parameter.shape:
-                raise UserError(
-                    f"init of {name!r} has shape {tuple(given[name].shape)}, but the parameter has {tuple(parameter.shape)}."
-                )
-            logits[name].copy_(given[name].detach())
-    return logits
-
-
-def _check_train_weights(parameters: Mapping[str, Tensor], chosen: Mapping[str, Tensor] | None) -> None:
-    for name, mask in (chosen or {}).items():
-        if name not in parameters:
-            raise MaskError(
-                f"train_weights names {name!r}, which is no parameter; the network has: {listing(parameters)}."
-            )
-        if mask.dtype != torch.bool or mask.shape != parameters[name].shape:
-            raise MaskError(f"train_weights[{name!r}] must be a bool tensor of shape {tuple(parameters[name].shape)}.")
-
-
-def _sampler(sampler: str | Sampler) -> Sampler:
-    if isinstance(sampler, Sampler):
-        return sampler
-    found: Sampler = plugins().load("samplers", sampler)()
-    return found
-
-
-def _tracker(progress: bool | Tracker) -> Tracker:
-    if isinstance(progress, Tracker):
-        return progress
-    tracker: Tracker = plugins().load("trackers", "progress")() if progress else Tracker()
-    return tracker
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def _bytes(memory: int | str | None) -> int | None:
-    """Return bytes for a number or a text such as "2 GB". Raises `UserError`."""
-    if memory is None or isinstance(memory, int):
-        return memory
-    number = memory.rstrip("BKMGIbkmgi ")
-    unit = memory[len(number) :].strip().upper()
-    try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError):
-        raise UserError(f"memory must be a number of bytes or a text such as '2 GB', not {memory!r}.") from None

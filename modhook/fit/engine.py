@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import RunError, UserError
+from modhook.errors import RunError, StackError, UserError
 from modhook.fit.clipping import Clipping
-from modhook.fit.groups import batch_size, cut, part
+from modhook.fit.explain import calls_the_model, listened, without_gradient
+from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.scaling import GradientScale
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
@@ -19,7 +20,7 @@ from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
 from modhook.stacked import Stacked, prepare
-from modhook.steps.optim import MakeOptimizer, learning_rate, make_optimizer, set_learning_rate
+from modhook.steps.optim import LearningRates, MakeOptimizer, learning_rate, make_optimizer
 from modhook.steps.ranks import add_up, agree, same, share
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
@@ -77,7 +78,8 @@ class MaskTrainer:
         self.unmasked = {n: leaf for n, leaf in leaves.items() if n not in names.values()}
         self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
-        self.lr, self.warmup, self.beta, self.reg_batch = lr, warmup, beta, reg_batch
+        self._rates = LearningRates(self.optimizer)
+        self.warmup, self.beta, self.reg_batch = warmup, beta, reg_batch
         self.scale = GradientScale() if scale_regulariser else None
         device = next(iter(self.learned)).device
         self.generators = generators(seed, label, samples, device)
@@ -89,6 +91,7 @@ class MaskTrainer:
         self._started = False
         self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size)
 
+    @torch.inference_mode(False)
     def step(self, number: int, batch: Any) -> dict[str, float] | None:
         """One optimiser step; None if the batch cannot be cut into K equal groups (an error if it is the first)."""
         items = batch_size(batch)
@@ -100,12 +103,14 @@ class MaskTrainer:
                 f"choose a batch size that {self.samples} divides."
             )
         groups = cut(batch, self.samples)
-        set_learning_rate(self.optimizer, learning_rate(number, self.lr, warmup=self.warmup))
+        if self.warmup and number <= self.warmup:  # later, the rates are the optimiser's, or its scheduler's
+            self._rates.set(lambda lr: learning_rate(number, lr, warmup=self.warmup))
         self.optimizer.zero_grad()
         self.clipping.begin()
         loss, error = 0.0, None
         try:
-            loss = self._backward(groups)
+            with torch.enable_grad():  # also within the user's no_grad
+                loss = self._backward(groups)
         except Exception as failure:
             error = failure
         agree(error)
@@ -174,7 +179,7 @@ class MaskTrainer:
                 (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
             loss += float(losses.detach().sum()) / self.samples
         if mine and not self._started and all(t.grad is None for t in self.learned):
-            raise _independent()
+            raise UserError(without_gradient(self.model, self.loss, one_group(groups)))
         return loss
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
@@ -184,17 +189,28 @@ class MaskTrainer:
         }
         params |= {n: c.expand(stop - start, *c.shape) for n, c in self._constants().items()}  # (k, ...)
         chosen = groups if stop - start == self.samples else part(groups, start, stop)
-        if self.stacked is None:
-            # The first batch settles the route, before a second one is asked for.
-            self.stacked = prepare(self.model, self.loss, (groups,), tuple(params), self.samples, self.executor)
-        losses = self.stacked(params, chosen)
-        if not isinstance(losses, Tensor) or losses.shape != (stop - start,):
-            found = (
-                f"a tensor of shape {tuple(losses.shape[1:])}" if isinstance(losses, Tensor) else type(losses).__name__
+        try:
+            if self.stacked is None:
+                # The first batch settles the route, before a second one is asked for.
+                self.stacked = prepare(self.model, self.loss, (groups,), tuple(params), self.samples, self.executor)
+            losses = self.stacked(params, chosen)
+        except StackError as error:
+            calls = listened(self.model, self.loss, one_group(groups))
+            if calls is not None and calls.own is not None:
+                raise UserError(calls_the_model(calls.own)) from error
+            raise
+        if not isinstance(losses, Tensor):
+            hint = "; return the tensor itself" if isinstance(losses, float) else ""
+            raise UserError(f"loss must return one scalar tensor per call, but returned {type(losses).__name__}{hint}.")
+        if losses.shape != (stop - start,):
+            raise UserError(
+                f"loss must return one scalar tensor per call, but returned a tensor of shape {tuple(losses.shape[1:])}; "
+                "take its mean, for example."
             )
-            raise UserError(f"loss must return one scalar tensor per call, but returned {found}.")
         if not losses.requires_grad:
-            raise _independent()
+            raise UserError(without_gradient(self.model, self.loss, one_group(groups)))
+        if losses.is_complex():
+            raise UserError("loss must return a real number, but returned a complex one; take its real part or abs().")
         return losses
 
     def _constants(self) -> dict[str, Tensor]:
@@ -228,12 +244,6 @@ class MaskTrainer:
             weight = self.weights[name].grad
             if weight is not None:
                 weight.mul_(mask)
-
-
-def _independent() -> UserError:
-    return UserError(
-        "the loss does not depend on any masked parameter; check the patterns, or whether the loss detaches."
-    )
 
 
 def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.masks import Masks
+from modhook.values.arguments import batches_of, function, instance, shown
 
 
 def evaluate(
@@ -33,6 +34,11 @@ def evaluate(
     Raises:
         MaskError: masks that do not fit. UserError: no batch, or scores that are not one number per item.
     """
+    instance("model", model, nn.Module, "an nn.Module")
+    if masks is not None:
+        instance("masks", masks, Masks, "a modhook.Masks or None")
+    batches_of("batches", batches)
+    function("score", score, "score(model, batch)")
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     single = False
@@ -40,7 +46,13 @@ def evaluate(
         for batch in batches:
             result = score(model, batch)
             single = isinstance(result, Tensor)
+            if not isinstance(result, Tensor | Mapping):
+                raise UserError(
+                    f"score must return one number per item, a tensor (B,) or a dictionary of such, not {shown(result)}."
+                )
             for name, values in {"score": result}.items() if isinstance(result, Tensor) else result.items():
+                if not isinstance(values, Tensor):
+                    raise UserError(f"score must return tensors (B,), but {name!r} is {shown(values)}.")
                 if values.dim() != 1:
                     raise UserError(
                         f"score must return one number per item, shape (B,), but {name!r} has shape {tuple(values.shape)}."

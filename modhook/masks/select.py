@@ -38,7 +38,8 @@ def select(
 
     Args:
         model: any `nn.Module`.
-        include: pattern or patterns (`*`, `?`, `[abc]`; matched against the full name); default `"*"`.
+        include: pattern or patterns (`*`, `?`, `[abc]`; matched against the full name); default `"*"`. A whole name means that
+            parameter, whatever signs are in it, and so do brackets that match nothing else: `heads[0].*`.
         exclude: pattern or patterns taken out again; default `"*bias*"`. `()` takes nothing out.
 
     A tied parameter is one parameter: it is taken if any of its names matches `include` and none matches `exclude`.
@@ -51,7 +52,8 @@ def select(
     unwanted = patterns(exclude, DEFAULT_EXCLUDE)
     _all_match("include", wanted if include is not None else (), names)
     _all_match("exclude", unwanted if exclude is not None else (), names)
-    chosen = tuple(n for n, aliases in names.items() if _any(aliases, wanted) and not _any(aliases, unwanted))
+    taken, left = _matched(wanted, names), _matched(unwanted, names)
+    chosen = tuple(n for n, aliases in names.items() if taken & {*aliases} and not left & {*aliases})
     if not chosen:
         raise PatternError(
             f"no parameter is left to mask with include={list(wanted)} and exclude={list(unwanted)}; "
@@ -71,17 +73,28 @@ def matching(model: nn.Module, wanted: Sequence[str], what: str) -> tuple[str, .
     """Return the names of maskable parameters that match any of `wanted`. Raises `PatternError` if one matches nothing."""
     names = maskable(model)
     _all_match(what, wanted, names)
-    return tuple(n for n, aliases in names.items() if _any(aliases, wanted))
+    found = _matched(wanted, names)
+    return tuple(n for n, aliases in names.items() if found & {*aliases})
 
 
-def _any(aliases: Sequence[str], wanted: Sequence[str]) -> bool:
-    return any(fnmatchcase(alias, pattern) for alias in aliases for pattern in wanted)
+def _matched(wanted: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Return every name, of those of all parameters, that any pattern matches."""
+    everything = [alias for aliases in names.values() for alias in aliases]
+    return {name for pattern in wanted for name in _of(pattern, everything)}
+
+
+def _of(pattern: str, everything: Sequence[str]) -> list[str]:
+    """Return the names that a pattern matches; signs of patterns may also be part of a name."""
+    if pattern in everything:
+        return [pattern]
+    found = [name for name in everything if fnmatchcase(name, pattern)]
+    return found or [name for name in everything if fnmatchcase(name, pattern.replace("[", "[[]"))]
 
 
 def _all_match(what: str, wanted: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> None:
     everything = [alias for aliases in names.values() for alias in aliases]
     for pattern in wanted:
-        if not any(fnmatchcase(name, pattern) for name in everything):
+        if not _of(pattern, everything):
             raise PatternError(
                 f"{what} pattern {pattern!r} matches no parameter{near_miss(pattern.strip('*'), everything)}; "
                 f"the network's parameters are: {listing(everything)}."

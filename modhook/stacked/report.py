@@ -114,7 +114,7 @@ def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "aut
         StackError: the model cannot be run exactly; the message says why and what to do.
     """
     stacked = stack(model, (args, kwargs), samples, executor)
-    choice = stacked.choice
+    choice, samples = stacked.choice, stacked.samples
     example = flatten((args, kwargs))
     arguments = example.with_tensors(
         [

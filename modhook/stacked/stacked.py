@@ -8,13 +8,15 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from modhook.errors import StackError, near_miss
+from modhook.errors import StackError, UserError, near_miss
 from modhook.stacked.canary import described
 from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
 from modhook.stacked.routes import Function, Job, forward, run_loop, run_vmap
 from modhook.stacked.rules import Disagreement
 from modhook.stacked.settle import Choice, settle
 from modhook.stacked.trees import Tree, flatten
+from modhook.values.arguments import checked, instance, shown
+from modhook.values.bounds import Count
 
 EXECUTORS = ("auto", "fastest", "vmap", "loop")
 
@@ -161,11 +163,11 @@ def prepare(
     Raises:
         StackError: an unknown executor or parameter, or a model that cannot be run exactly.
     """
-    if executor not in EXECUTORS:
+    if not isinstance(executor, str) or executor not in EXECUTORS:
         valid = ", ".join(EXECUTORS)
         raise StackError(f"unknown executor {executor!r}{near_miss(str(executor), EXECUTORS)}; valid are {valid}")
-    if samples < 1:
-        raise StackError(f"samples must be at least 1, not {samples}")
+    samples = checked("samples", samples, Count)
+    instance("model", model, nn.Module, "an nn.Module")
     refuse(model)
     first = tuple(dict.fromkeys(first_names(model, names).values()))
     stacked = Stacked(model, function, first, samples, executor)
@@ -176,6 +178,17 @@ def prepare(
         leading_sizes(arguments.leaves, samples, "the samples")
         stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(first, arguments, samples)
     return stacked
+
+
+def _example(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of one plain call. Raises `UserError` for what is no pair of them."""
+    pair = isinstance(example, tuple | list) and len(example) == 2
+    if not pair or not isinstance(example[0], tuple | list) or not isinstance(example[1], Mapping):
+        raise UserError(
+            "example must be the arguments of one call, a pair (args, kwargs): ((x,), {}) for model(x); it is "
+            f"{shown(example)}."
+        )
+    return tuple(example[0]), dict(example[1])
 
 
 def stack(
@@ -196,11 +209,13 @@ def stack(
     Raises:
         StackError: an unknown executor, or a model that cannot be run exactly.
     """
+    instance("model", model, nn.Module, "an nn.Module")
     refuse(model)
     names = [name for name, parameter in model.named_parameters() if parameter.is_floating_point()]
     stacked = prepare(model, forward, None, names, samples, executor)
+    samples = stacked.samples
     if example is not None:
-        args, kwargs = example
+        args, kwargs = _example(example)
         plain = flatten((tuple(args), dict(kwargs)))
         tensors = [t.tensor if t.shared else t.tensor.detach().expand(samples, *t.tensor.shape) for t in plain.leaves]
         arguments = plain.with_tensors(tensors)

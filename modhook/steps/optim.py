@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from modhook.errors import UserError, near_miss
+from modhook.values.arguments import shown
 
 OPTIMIZERS = ("adam", "sgd")
 MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 
 
 def make_optimizer(
-    kind: str | MakeOptimizer,
+    kind: Any,
     parameters: Iterable[Tensor],
     lr: float,
     *,
@@ -23,16 +26,46 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> torch.optim.Optimizer:
-    """Return `"adam"`, `"sgd"`, or what a callable makes of the list of tensors. Raises `UserError` for another name."""
+    """Return `"adam"`, `"sgd"`, or what a callable makes of the list of tensors.
+
+    A class of `torch.optim` is made with `lr`; any other callable brings its own learning rate.
+
+    Raises:
+        UserError: another name; a callable that returns no optimiser of all the tensors, or one that needs a closure.
+    """
     tensors = list(parameters)
+    if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer):
+        make: Any = kind
+        return _usable(make(tensors, lr=lr), tensors)
     if callable(kind):
-        return kind(tensors)
+        return _usable(kind(tensors), tensors)
     if kind == "adam":
         fused = all(t.device.type in ("cpu", "cuda") for t in tensors)
         return torch.optim.Adam(tensors, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, fused=fused)
     if kind == "sgd":
         return torch.optim.SGD(tensors, lr=lr, weight_decay=weight_decay, momentum=momentum)
-    raise UserError(f"unknown optimizer {kind!r}{near_miss(kind, OPTIMIZERS)}; give one of {', '.join(OPTIMIZERS)}.")
+    hint = near_miss(kind, OPTIMIZERS) if isinstance(kind, str) else ""
+    raise UserError(
+        f"unknown optimizer {shown(kind)}{hint}; give one of {', '.join(OPTIMIZERS)}, or a function that makes one of the tensors."
+    )
+
+
+def _usable(made: Any, tensors: Sequence[Tensor]) -> torch.optim.Optimizer:
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(f"optimizer must return a torch.optim.Optimizer of the tensors it is given, not {shown(made)}.")
+    taken = {id(p) for group in made.param_groups for p in group["params"]}
+    if missing := sum(id(t) not in taken for t in tensors):
+        raise UserError(
+            f"the optimizer {type(made).__name__} leaves out {missing} of the {len(tensors)} tensors it is given; "
+            "give it all of them."
+        )
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise UserError(
+            f"the optimizer {type(made).__name__} computes the loss several times per step, on one batch and one draw, "
+            "which cannot be done here; give one that does not, such as 'adam'."
+        )
+    return made
 
 
 def learning_rate(
@@ -50,10 +83,17 @@ def learning_rate(
     return rate * min(1.0, (step + 1) / warmup) if warmup else rate
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set one learning rate for every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+class LearningRates:
+    """The learning rates of an optimiser's groups: those that it was made with, times a schedule."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._first = [group["lr"] for group in optimizer.param_groups]
+
+    def set(self, schedule: Callable[[float], float]) -> None:
+        """Give every group the rate that `schedule` makes of its first one."""
+        for group, first in zip(self._optimizer.param_groups, self._first, strict=True):
+            group["lr"] = schedule(first)
 
 
 def clip_gradients(parameters: Sequence[Tensor], limit: float | None) -> float:

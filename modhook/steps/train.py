@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.loop import run_steps
-from modhook.steps.optim import MakeOptimizer, clip_gradients, learning_rate, make_optimizer, set_learning_rate
+from modhook.steps.optim import LearningRates, MakeOptimizer, clip_gradients, learning_rate, make_optimizer
 from modhook.steps.parallel import Spread
 from modhook.steps.ranks import agree, average, spread
+from modhook.values.arguments import batches_of, checked, function, instance, optional
+from modhook.values.bounds import CountOrZero, NotNegative, Positive
 
 
 class Trainer:
@@ -37,21 +39,22 @@ class Trainer:
         decay: float = 0.1,
         schedule: str = "steps",
     ) -> None:
+        lr, clip = checked("lr", lr, Positive), optional("clip", clip, NotNegative)
+        warmup = checked("warmup", warmup, CountOrZero)
         self.model, self.loss, self.clip = model, loss, clip
         self.net: Any = Spread(model) if spread() else model
         """Stands for the network in the loss."""
         self.recording = False
-        self._rate = functools.partial(
-            learning_rate, lr=lr, warmup=warmup, decay_at=decay_at, decay=decay, schedule=schedule
-        )
+        self._rate = functools.partial(learning_rate, warmup=warmup, decay_at=decay_at, decay=decay, schedule=schedule)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
             optimizer, self.parameters, lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps
         )
+        self._rates = LearningRates(self.optimizer)
 
     def step(self, number: int, batch: Any) -> dict[str, float]:
         """One optimiser step on one batch."""
-        set_learning_rate(self.optimizer, self._rate(number))
+        self._rates.set(lambda lr: self._rate(number, lr))
         self.optimizer.zero_grad()
         loss, error = None, None
         try:
@@ -108,12 +111,16 @@ def train(
         steps: optimiser steps.
         tracker: told about every step.
         callback: called with the step number (from 1) after every step.
-        **options: optimizer, lr, weight_decay, momentum, betas, eps, clip, warmup, decay_at, decay, schedule; the defaults are the
-            reference's (Adam, 1e-3, global gradient norm clipped at 1).
+        **options: optimizer (as for `fit_masks`), lr, weight_decay, momentum, betas, eps, clip, warmup, decay_at, decay, schedule; the
+            defaults are the reference's (Adam, 1e-3, global gradient norm clipped at 1).
 
     Raises:
-        UserError: no batch. RunError: a loss that is not finite.
+        UserError: no batch, or a wrong argument. RunError: a loss that is not finite.
     """
+    steps = checked("steps", steps, CountOrZero)
+    instance("model", model, nn.Module, "an nn.Module")
+    batches_of("batches", batches)
+    function("loss", loss, "loss(model, batch)")
     model.train()
     trainer, tracker = Trainer(model, loss, **options), tracker or Tracker()
     if isinstance(trainer.net, Spread):

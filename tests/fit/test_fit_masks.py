@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import modhook
 from modhook import Masks, Tracker
 from modhook.errors import MaskError, PatternError, RunError, UserError
-from modhook.fit.api import _bytes
+from modhook.fit.arguments import bytes_of
 from modhook.noise.noise import generators, uniform
 
 
@@ -320,8 +320,8 @@ def test_wrong_arguments_are_explained(net: nn.Module) -> None:
         modhook.fit_masks(net, batches(1), loss, train_weights={"x": torch.ones(1, dtype=torch.bool)}, progress=False)
     with pytest.raises(UserError, match="'2 PB'"):
         modhook.fit_masks(net, batches(1), loss, memory="2 PB", progress=False)
-    assert _bytes("1.5 KiB") == 1536
-    assert _bytes("2GB") == 2 * 10**9
+    assert bytes_of("1.5 KiB") == 1536
+    assert bytes_of("2GB") == 2 * 10**9
 
 
 def test_evaluate_matches_a_masked_copy(net: nn.Module) -> None:
