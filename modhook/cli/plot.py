@@ -47,7 +47,9 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     from modhook.cube import beside, open_cube
     from modhook.plugin.manager import plugins
     from modhook.report.drawing import applies, draw, missing_variables
+    from modhook.report.settings import ready
 
+    ready()
     installed = plugins()
     folder = out or beside(cubes[0], "-figures")
     with contextlib.ExitStack() as stack:

@@ -10,6 +10,7 @@ import xarray as xr
 
 from modhook.errors import ModhookError, UserError
 from modhook.plugin.interfaces import Figure
+from modhook.report.settings import defaults, installation_blamed, ready
 
 _MARGIN = 0.03
 """Around a figure, in inches."""
@@ -91,18 +92,20 @@ def _writers(cube: xr.DataTree) -> dict[str, str] | None:
 
 
 def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
-    """Draw a figure and write it to `folder/NAME.FORMAT`; return the files. Raises `UserError` if the folder cannot be written."""
-    import matplotlib as mpl
+    """Draw a figure and write it to `folder/NAME.FORMAT`; return the files. The user's matplotlib settings change nothing.
 
-    # No window is ever opened, and text in SVG and PDF stays text.
-    mpl.use("agg")
-    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": name}):
-        drawn = figure.draw(cubes)
-        # The layout is settled once, so that a file does not depend on which others were written before it; so is what
-        # is cut off around it, for which matplotlib would otherwise draw everything twice per file.
-        drawn.draw_without_rendering()
-        drawn.set_layout_engine("none")
-        cut = drawn.get_tightbbox().padded(_MARGIN)
+    Raises:
+        UserError: the folder cannot be written, or matplotlib cannot draw here.
+    """
+    ready()
+    with defaults(name):
+        with installation_blamed(name):
+            drawn = figure.draw(cubes)
+            # The layout is settled once, so that a file does not depend on which others were written before it; so is what
+            # is cut off around it, for which matplotlib would otherwise draw everything twice per file.
+            drawn.draw_without_rendering()
+            drawn.set_layout_engine("none")
+            cut = drawn.get_tightbbox().padded(_MARGIN)
         files = []
         try:
             folder.mkdir(parents=True, exist_ok=True)

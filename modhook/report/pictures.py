@@ -10,8 +10,10 @@ from pathlib import Path
 import attrs
 import xarray as xr
 
+from modhook.errors import UserError
 from modhook.plugin.manager import Plugins
 from modhook.report.drawing import applies, draw
+from modhook.report.settings import ready
 
 _PNG_SIZE = slice(16, 24)  # width and height in the header chunk, big-endian
 
@@ -42,6 +44,10 @@ class Undrawn:
 
 def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[Undrawn]]:
     """Draw every figure that applies to this cube alone; one that fails does not keep the others out."""
+    try:
+        ready()
+    except UserError as error:
+        return [], [Undrawn("every figure", str(error))]
     drawn, failed = [], []
     with tempfile.TemporaryDirectory() as folder:
         for entry in plugins.entries("figures"):
@@ -51,6 +57,9 @@ def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[U
                 if not applies(figure, [cube]):
                     continue
                 svg, png = draw(figure, [cube], Path(folder), name, ("svg", "png"))
+            except UserError as error:
+                failed.append(Undrawn(name, str(error)))
+                continue
             except Exception as error:  # a plugin of anybody's, on a cube that may be half finished
                 failed.append(Undrawn(name, f"{type(error).__name__}: {error}"))
                 continue
