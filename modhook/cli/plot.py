@@ -46,7 +46,7 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
 
     from modhook.cube import beside, open_cube
     from modhook.plugin.manager import plugins
-    from modhook.report.drawing import applies, draw, missing_variables
+    from modhook.report.drawing import applies, by_rank, draw, missing_variables
     from modhook.report.settings import ready
 
     ready()
@@ -54,10 +54,9 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     folder = out or beside(cubes[0], "-figures")
     with contextlib.ExitStack() as stack:
         trees = [stack.enter_context(open_cube(path)) for path in cubes]
-        wanted = list(names) or installed.names("figures")
+        wanted = [(name, installed.load("figures", name)()) for name in names or installed.names("figures")]
         drawn = False
-        for name in wanted:
-            figure = installed.load("figures", name)()
+        for name, figure in wanted if names else by_rank(wanted):
             if not applies(figure, trees):
                 if names:
                     lacks = missing_variables(figure, trees)

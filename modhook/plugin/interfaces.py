@@ -208,6 +208,9 @@ class Figure(ABC):
     """Variables ("group/name") that every cube must have."""
     tasks: ClassVar[tuple[str, ...] | None] = None
     """Tasks it applies to; None for any."""
+    rank: ClassVar[int] = 50
+    """Its place in a report and in `modhook plot`: smaller numbers come first, then names. 0 to 9 answers what the study asks, 10
+    to 49 says more about it, from 60 on it is about any masks, from 90 on about how the computation went."""
 
     def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
         """Return what else cubes that fulfil `requires` and `tasks` lack for it ("it needs ..."), or an empty string."""

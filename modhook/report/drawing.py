@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,11 @@ def _writers(cube: xr.DataTree) -> dict[str, str] | None:
         except ModhookError:  # it is not for this task, or its package is broken
             continue
     return found
+
+
+def by_rank(named: Iterable[tuple[str, Figure]]) -> list[tuple[str, Figure]]:
+    """Sort figures and their names by importance."""
+    return sorted(named, key=lambda pair: (pair[1].rank, pair[0]))
 
 
 def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, formats: Sequence[str]) -> list[Path]:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from modhook.errors import UserError
 from modhook.plugin.manager import Plugins
-from modhook.report.drawing import applies, draw
+from modhook.report.drawing import applies, by_rank, draw
 from modhook.report.settings import ready
 
 _PNG_SIZE = slice(16, 24)  # width and height in the header chunk, big-endian
@@ -43,28 +43,34 @@ class Undrawn:
 
 
 def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[Undrawn]]:
-    """Draw every figure that applies to this cube alone; one that fails does not keep the others out."""
+    """Draw every figure that applies to this cube alone, the most important first; one that fails does not keep the others out."""
     try:
         ready()
     except UserError as error:
         return [], [Undrawn("every figure", str(error))]
-    drawn, failed = [], []
+    drawn: list[Picture] = []
+    failed: list[Undrawn] = []
+    loaded, summaries = [], {e.spec.name: e.spec.summary for e in plugins.entries("figures")}
+    for entry in plugins.entries("figures"):
+        try:
+            loaded.append((entry.spec.name, entry.load()()))
+        except Exception as error:  # a plugin of anybody's
+            failed.append(Undrawn(entry.spec.name, _reason(error)))
     with tempfile.TemporaryDirectory() as folder:
-        for entry in plugins.entries("figures"):
-            name = entry.spec.name
+        for name, figure in by_rank(loaded):
             try:
-                figure = entry.load()()
                 if not applies(figure, [cube]):
                     continue
                 svg, png = draw(figure, [cube], Path(folder), name, ("svg", "png"))
-            except UserError as error:
-                failed.append(Undrawn(name, str(error)))
-                continue
             except Exception as error:  # a plugin of anybody's, on a cube that may be half finished
-                failed.append(Undrawn(name, f"{type(error).__name__}: {error}"))
+                failed.append(Undrawn(name, _reason(error)))
                 continue
-            drawn.append(_picture(name, entry.spec.summary, svg.read_bytes(), png.read_bytes()))
+            drawn.append(_picture(name, summaries[name], svg.read_bytes(), png.read_bytes()))
     return drawn, failed
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _picture(name: str, caption: str, svg: bytes, png: bytes) -> Picture:

@@ -69,7 +69,7 @@ def modhook_analyses() -> list[Spec]:
         ),
         Spec(
             "operation_confusion",
-            "Which operation's result is written under each mask",
+            "Which operation's result is written under each mask, and under its inverse",
             f"{_HERE}.analyses.operation_confusion:OperationConfusion",
         ),
         Spec(
@@ -97,12 +97,12 @@ def modhook_figures() -> list[Spec]:
     return [
         Spec(
             "addmul_performance",
-            "add/mul: accuracy under the full, add, mul masks and their inverses",
+            "add/mul: accuracy on each operation's problems under the control, add and mul masks, and without their weights",
             f"{figures}.performance:AddMulPerformance",
         ),
         Spec(
             "operation_confusion",
-            "add/mul: which operation's result is produced under each mask",
+            "add/mul: which operation's result is produced under each mask, and without its weights",
             f"{figures}.operation_confusion:OperationConfusion",
         ),
         Spec(
@@ -123,7 +123,7 @@ def modhook_figures() -> list[Spec]:
         ),
         Spec(
             "tuple_performance",
-            "Double addition: accuracy under the full and each pair's mask and their inverses",
+            "Double addition: accuracy under the control's and each pair's mask, and without their weights",
             f"{figures}.performance:TuplePerformance",
         ),
         Spec(
@@ -143,7 +143,7 @@ def modhook_figures() -> list[Spec]:
         ),
         Spec(
             "scan_accuracy",
-            "SCAN: accuracy on each split, full-problem mask against the split's own",
+            "SCAN: accuracy on each split, the control's mask against the split's own",
             f"{figures}.scan_accuracy:ScanAccuracy",
         ),
         Spec(
@@ -158,27 +158,27 @@ def modhook_figures() -> list[Spec]:
         ),
         Spec(
             "maths_hard",
-            "Mathematics: accuracy on hard questions before masking, control and easy mask (several cubes)",
+            "Mathematics: accuracy on hard questions before masking, under the control's and the easy mask (several cubes)",
             f"{figures}.maths_hard:MathsHard",
         ),
         Spec(
             "class_confusion",
-            "Class removal: confusion minus the control's, per removed class",
+            "Class removal: the control's confusion, and what each removed class changes, with spread",
             f"{figures}.class_removal:ClassConfusion",
         ),
         Spec(
             "class_drops",
-            "Class removal: relative drop of each class and of the other that loses most (several cubes)",
-            f"{figures}.class_removal:ClassDrops",
+            "Class removal: relative drop per removed class, and largest other drop over it (several cubes)",
+            f"{figures}.class_drops:ClassDrops",
         ),
         Spec(
             "drop_statistics",
-            "Class removal: drops over all classes (several cubes)",
-            f"{figures}.class_removal:DropStatistics",
+            "Class removal: drops over all classes, in points and relative (several cubes)",
+            f"{figures}.class_drops:DropStatistics",
         ),
         Spec(
             "stability",
-            "IoU of two masks of the same function, per function and per layer",
+            "IoU of two masks of the same function: pooled, per function, per layer",
             f"{figures}.stability:Stability",
         ),
         Spec(

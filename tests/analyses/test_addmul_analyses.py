@@ -38,7 +38,7 @@ def test_half_masks(addmul_cube: Path, written_numbers: Numbers) -> None:
 
 
 def test_operation_confusion(addmul_cube: Path, written_numbers: Numbers) -> None:
-    """Each number counts for every operation whose result it is, else for none; rows are normalised afterwards."""
+    """Under a mask and its inverse each number counts for every operation whose result it is, else for none; rows are normalised."""
     with open_cube(addmul_cube) as cube:
         found = cube["operation_confusion"].sel(seed=1).load()
         weights = weights_from(cube, seed=1)
@@ -46,14 +46,16 @@ def test_operation_confusion(addmul_cube: Path, written_numbers: Numbers) -> Non
         assert list(found["produced"].values) == ["add", "mul", "none"]
         for stage in STAGES:
             masks = masks_from(cube, seed=1, stage=stage)
-            counts = [[0, 0, 0], [0, 0, 0]]
-            for a, b, op, n in written_numbers({n: w * masks[n] if n in masks else w for n, w in weights.items()}):
-                hits = [n == (a + b) % 100, n == a * b % 100]
-                for column, hit in enumerate([*hits, not any(hits)]):
-                    counts[op][column] += hit
-            assert found["count"].sel(stage=stage).values.tolist() == counts
-            shares = [[c / sum(row) for c in row] for row in counts]
-            np.testing.assert_allclose(found["share"].sel(stage=stage), shares)
+            for prefix, kept in (("", masks), ("inverse_", {n: ~m for n, m in masks.items()})):
+                counts = [[0, 0, 0], [0, 0, 0]]
+                for a, b, op, n in written_numbers({n: w * kept[n] if n in kept else w for n, w in weights.items()}):
+                    hits = [n == (a + b) % 100, n == a * b % 100]
+                    for column, hit in enumerate([*hits, not any(hits)]):
+                        counts[op][column] += hit
+                assert found[f"{prefix}count"].sel(stage=stage).values.tolist() == counts
+                shares = [[c / sum(row) for c in row] for row in counts]
+                np.testing.assert_allclose(found[f"{prefix}share"].sel(stage=stage), shares)
+            assert (found["count"] != found["inverse_count"]).sel(stage=stage).any(), "the masks must do something"
         assert (found["count"].sel(stage="add", produced="add") > 0).all(), "the network must do something"
         assert found["count"].sum() > 3 * 2_000, "some number must be the result of both operations"
 

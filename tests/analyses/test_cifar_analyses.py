@@ -87,8 +87,11 @@ def test_class_removal(tmp_path: Path) -> None:
             target = drops.pop(stage, np.nan)
             np.testing.assert_allclose(found["target_drop"].sel(stage=stage), target)
             np.testing.assert_allclose(found["other_drop"].sel(stage=stage), max(drops.values()))
-            share = max(drops.values()) / target if target > 0 else np.nan
+            share = max([0, *drops.values()]) / target if target > 0 else np.nan
             np.testing.assert_allclose(found["other_share"].sel(stage=stage), share)
+            lost = {c: b - a for c, b, a in zip(CLASSES, before, after, strict=True)}
+            np.testing.assert_allclose(found["target_points"].sel(stage=stage), lost.pop(stage))
+            np.testing.assert_allclose(found["other_points"].sel(stage=stage), max([0, *lost.values()]))
         assert len(np.unique(found["confusion"])) > 10, "the network must do something, or the comparison shows nothing"
 
         # Gradient cosine: the same gradients by autograd over the written-out network, all images at once.

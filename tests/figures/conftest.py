@@ -60,7 +60,7 @@ model = { name = "seq2seq_lstm", hidden = 4 }
 sweep = { "task.train_split" = ["jump"] }
 """,
     "transfer": """
-task = { name = "permuted_mnist", source = "generated", permutations = 3 }
+task = { name = "permuted_mnist", source = "generated", permutations = 4 }
 model = { name = "fnn", hidden = [8], init = "xavier" }
 [analyses]
 transfer_sharing = {}

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from kept_masks import masks
 
-from modhook.cube import logits_from, masks_from, weights_from
+from modhook.cube import logits_from, weights_from
 from modhook_plugins.figures.beta_sensitivity import BetaSensitivity
-from modhook_plugins.figures.class_removal import ClassConfusion, ClassDrops, DropStatistics
 from modhook_plugins.figures.gradient_cosine import GradientCosine
 from modhook_plugins.figures.half_mask import HalfMask
 from modhook_plugins.figures.history import History
@@ -27,7 +27,6 @@ from modhook_plugins.figures.removed_output import RemovedOutput
 from modhook_plugins.figures.scan_accuracy import ScanAccuracy
 from modhook_plugins.figures.scan_baselines import ScanBaselines
 from modhook_plugins.figures.sharing_size import SharingSize
-from modhook_plugins.figures.stability import Stability
 from modhook_plugins.figures.transfer_sharing import TransferSharing
 from modhook_tasks.addmul import AddMul, AddMulOptions
 
@@ -35,11 +34,6 @@ Cubes = Callable[[str], xr.DataTree]
 Read = Callable[[Any], dict[str, list[float]]]
 LAYERS = ["layer1.weight", "layer2.weight", "output.weight"]
 BETAS = (1e-4, 1e-3)
-
-
-def masks(cube: xr.DataTree, seed: int, stage: str, **sweep: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """Masks of one stage as arrays."""
-    return {n: m.numpy() for n, m in masks_from(cube, seed, stage, **sweep).items()}
 
 
 def predictions(
@@ -101,13 +95,16 @@ def test_addmul_performance(real: Cubes, bars: Read, whiskers: Callable[[Any], l
 
 
 def test_operation_confusion(real: Cubes) -> None:
-    """The matrix holds the shares of numbers that are the sum, the product, or neither, counted one by one."""
+    """The matrices hold the shares of numbers that are the sum, the product, or neither, counted one by one; inverse masks too."""
     cube = real("addmul")
     figure = OperationConfusion().draw([cube])
-    for axes, stage in zip(figure.axes[:3], ("control", "add", "mul"), strict=True):
+    places = [(stage, inverted) for inverted in (False, True) for stage in ("control", "add", "mul")]
+    for axes, (stage, inverted) in zip(figure.axes[:6], places, strict=True):
+        assert axes.get_title() == f"FNN 9-7, beta 0.0001: {'not' if inverted else 'mask'} {stage}"
         found = np.zeros((2, 2, 3))
         for s in (1, 2):
-            written, problems = predictions(cube, s, masks(cube, s, stage, beta=BETAS[0]), BETAS[0])
+            kept = {n: m != inverted for n, m in masks(cube, s, stage, beta=BETAS[0]).items()}
+            written, problems = predictions(cube, s, kept, BETAS[0])
             for number, (a, b), asked in zip(
                 written, problems["operands"].tolist(), problems["operation"].tolist(), strict=True
             ):
@@ -194,8 +191,11 @@ def test_sharing_and_beta(real: Cubes, line_points: Read) -> None:
         assert line_points(below)[stage] == pytest.approx(wanted)
         right = [100 * over_seeds(lambda s, g=stage, b=b: accuracy(cube, s, g, g, b))[0] for b in BETAS]
         assert line_points(above)[stage] == pytest.approx(right)
-    x = next(c for c in axes.containers if hasattr(c, "lines")).lines[0].get_xdata()
-    assert x == pytest.approx([0.97 * (42 * 9 + 9 * 7 + 7 * 20)] * 2)
+    for container in (c for c in axes.containers if hasattr(c, "lines")):
+        assert container.lines[0].get_xdata() == pytest.approx([42 * 9 + 9 * 7 + 7 * 20] * 2)
+    for panel in (above, below):
+        for container in (c for c in panel.containers if hasattr(c, "lines")):
+            assert container.lines[0].get_xdata() == pytest.approx(list(BETAS))
 
 
 def test_half_mask(real: Cubes, bars: Read) -> None:
@@ -270,55 +270,21 @@ def test_scan_figures(real: Cubes, bars: Read) -> None:
 
 
 def test_transfer_sharing(real: Cubes, bars: Read) -> None:
-    """Bars are the share of the third task's weights that the two masks before it use."""
+    """Task 2 is permutation 1 and task 4 permutation 3, counted from 0: bars are the share of its weights that masks before it use."""
     cube = real("transfer")
     (axes,) = TransferSharing().draw([cube]).axes
-    wanted = []
-    for name in ("layer1.weight", "output.weight"):
-        values = []
-        for s in (1, 2):
-            first, second, new = (masks(cube, s, g)[name] for g in ("control", "permutation1", "permutation2"))
-            values.append((new & (first | second)).sum() / new.sum())
-        wanted.append(100 * sum(values) / 2)
-    assert bars(axes)["task 2"] == pytest.approx(wanted)
-
-
-def test_class_removal_figures(real: Cubes, bars: Read, line_points: Read) -> None:
-    """Matrices, drops and their means follow from the confusion matrices by the formulas of the paper."""
-    cube = real("cifar")
-    confusion = cube["class_removal/confusion"].load()
-    classes = [str(c) for c in confusion["true"].values]
-    matrices = ClassConfusion().draw([cube]).axes
-    drops = bars(ClassDrops().draw([cube]).axes[0])
-    target, other = np.full((2, 2), np.nan), np.full((2, 2), np.nan)  # (stage, seed)
-    for i, stage in enumerate(("cat", "ship")):
-        difference = (confusion.sel(stage=stage) - confusion.sel(stage="control")).mean("seed").values
-        assert np.asarray(matrices[i].images[0].get_array()) == pytest.approx(100 * difference)
-        for s in range(2):
-            new, old = (np.diagonal(confusion.sel(stage=g).values[s]) for g in (stage, "control"))
-            lost = [(o - n) / o if o else math.nan for n, o in zip(new, old, strict=True)]
-            target[i, s] = lost.pop(classes.index(stage))
-            other[i, s] = max(v for v in lost if not math.isnan(v))
-    for label, values in (("the removed class", target), ("the other class that loses most", other)):
-        wanted = [100 * np.mean(v[np.isfinite(v)]) if np.isfinite(v).any() else 0 for v in values]
-        assert drops[label] == pytest.approx(wanted)
-    axes = DropStatistics().draw([cube]).axes[0]
-    dots = [c.lines[0].get_ydata()[0] for c in axes.containers if hasattr(c, "lines")]
-    assert any(d == pytest.approx(100 * np.nanmean(np.nanmean(other, 0))) for d in dots)
-
-
-def test_stability(real: Cubes, bars: Read) -> None:
-    """Bars are the IoU of the two masks of each function over all weights."""
-    cube = real("stability")
-    axes = Stability().draw([cube]).axes[0]
-    wanted = []
-    for function in cube["stability"]["function"].values:
-        values = []
-        for s in (1, 2):
-            a, b = (masks(cube, s, f"{function} {i}") for i in (1, 2))
-            values.append(sum((a[n] & b[n]).sum() for n in a) / sum((a[n] | b[n]).sum() for n in a))
-        wanted.append(sum(values) / 2)
-    assert bars(axes)["two masks of one function"] == pytest.approx(wanted)
+    assert list(bars(axes)) == ["task 2", "task 4"]
+    stages = ["control", "permutation1", "permutation2", "permutation3"]
+    for task in (2, 4):
+        wanted = []
+        for name in ("layer1.weight", "output.weight"):
+            values = []
+            for s in (1, 2):
+                *earlier, new = (masks(cube, s, g)[name] for g in stages[:task])
+                used = sum(m.astype(int) for m in earlier) > 0
+                values.append((new & used).sum() / new.sum())
+            wanted.append(100 * sum(values) / 2)
+        assert bars(axes)[f"task {task}"] == pytest.approx(wanted)
 
 
 def test_gradient_cosine_and_history(real: Cubes, line_points: Read) -> None:

@@ -63,7 +63,7 @@ def test_scan_figure_shows_the_means(tmp_path: Path) -> None:
     figure = ScanAccuracy().draw([cube(tmp_path / "c.zarr", "scan", values, SCAN_STAGES, SCAN_SPLITS)])
     found, mean = bars(figure), 100 * values.mean(0)
     assert found["before masking"] == pytest.approx(mean[0].tolist())
-    assert found["full-problem mask"] == pytest.approx(mean[1].tolist())
+    assert found["control's mask"] == pytest.approx(mean[1].tolist())
     assert found["the split's own mask"] == pytest.approx([mean[1, 0], mean[2, 1], mean[3, 2], mean[4, 3]])
     one = spread(xr.DataArray(values[:, 0, 0]))
     assert (one.count, one.deviation) == (3, pytest.approx(values[:, 0, 0].std(ddof=1)))

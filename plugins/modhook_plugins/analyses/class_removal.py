@@ -1,7 +1,8 @@
 """Class removal (reference, section 6): what does a mask that never saw a class do to it, and to the others?
 
 With C the row-normalised confusion matrix of a stage (rows: true class) and R the control's, the relative drop of class c
-is `-(C - R)[c, c] / R[c, c]`.
+is `-(C - R)[c, c] / R[c, c]`; the absolute one, in points of accuracy, `-(C - R)[c, c]`. Where the other classes are compared
+with the removed one, another class that gains counts as one that loses nothing.
 """
 
 from __future__ import annotations
@@ -54,8 +55,22 @@ class ClassRemoval(Analysis):
                 "class_removal/other_share",
                 ("stage",),
                 "float64",
-                "largest relative loss of another class as a share of the removed one's",
+                "largest other / target: the largest relative loss of another class, at least 0, over the removed one's",
                 attrs=_NUMBER,
+            ),
+            Variable(
+                "class_removal/target_points",
+                ("stage",),
+                "float64",
+                "accuracy that the removed class loses",
+                attrs={"table": "percent"},
+            ),
+            Variable(
+                "class_removal/other_points",
+                ("stage",),
+                "float64",
+                "largest accuracy that another class loses, at least 0",
+                attrs={"table": "percent"},
             ),
         )
 
@@ -70,15 +85,15 @@ class ClassRemoval(Analysis):
         reference = np.diagonal(found[0])  # (C,)
         with np.errstate(divide="ignore", invalid="ignore"):
             drop = np.where(reference > 0, 1 - np.diagonal(found, axis1=1, axis2=2) / reference, np.nan)  # (S, C)
-        target, other = (np.full(len(run.stages), np.nan) for _ in range(2))
+        lost = reference - np.diagonal(found, axis1=1, axis2=2)  # (S, C)
+        target, other, target_points, other_points = (np.full(len(run.stages), np.nan) for _ in range(4))
         for i, stage in enumerate(run.stages):
             if stage in classes:
                 c = classes.index(stage)
-                target[i] = drop[i, c]
-                rest = np.delete(drop[i], c)
-                other[i] = np.nan if np.isnan(rest).all() else np.nanmax(rest)
+                target[i], other[i] = drop[i, c], _largest(np.delete(drop[i], c))
+                target_points[i], other_points[i] = lost[i, c], np.maximum(_largest(np.delete(lost[i], c)), 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(target > 0, other / target, np.nan)
+            share = np.where(target > 0, np.maximum(other, 0) / target, np.nan)
         return {
             "class_removal/confusion": found,
             "class_removal/difference": found - found[0],
@@ -86,7 +101,14 @@ class ClassRemoval(Analysis):
             "class_removal/target_drop": target,
             "class_removal/other_drop": other,
             "class_removal/other_share": share,
+            "class_removal/target_points": target_points,
+            "class_removal/other_points": other_points,
         }
+
+
+def _largest(values: np.ndarray[Any, Any]) -> float:
+    """Return the largest number that is known; NaN without any."""
+    return float("nan") if np.isnan(values).all() else float(np.nanmax(values))
 
 
 def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""Operation confusion (reference, section 6): which operation's result does the network write under a mask?"""
+"""Operation confusion (reference, section 6): which operation's result does the network write under a mask, and without its weights?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ NONE = "none"
 
 
 class OperationConfusion(Analysis):
-    """Counts and shares on the first split. A number that is the result of several operations counts for each of them.
+    """Counts and shares on the first split, under every stage's mask and under its inverse (the weights that it does not keep).
+
+    A number that is the result of several operations counts for each of them.
 
     The task must have `operations` (names), `predict(net, batch)` (B,), the number that is written, `results(batch)`
     (B, operations), and batches that say which `operation` (B,) is asked for.
@@ -27,22 +29,25 @@ class OperationConfusion(Analysis):
         """Declare the group `operation_confusion`. Raises `UserError` for a task without operations."""
         _operations(task)
         dims = ("stage", "true", "produced")
-        return (
-            Variable(
-                "operation_confusion/count",
-                dims,
-                "float64",
-                f"problems of the operation for which the result of the other was written, split {task.splits[0]}",
-                units="problems",
-            ),
-            Variable(
-                "operation_confusion/share",
-                dims,
-                "float64",
-                "the counts over their row's sum; a row without problems is NaN",
-                attrs={"table": "percent"},
-            ),
-        )
+        found = []
+        for prefix, where in (("", "under the mask"), ("inverse_", "under the inverted mask")):
+            found += [
+                Variable(
+                    f"operation_confusion/{prefix}count",
+                    dims,
+                    "float64",
+                    f"problems of the operation for which the result of the other was written {where}, split {task.splits[0]}",
+                    units="problems",
+                ),
+                Variable(
+                    f"operation_confusion/{prefix}share",
+                    dims,
+                    "float64",
+                    f"the counts {where} over their row's sum; a row without problems is NaN",
+                    attrs={"table": "percent"},
+                ),
+            ]
+        return tuple(found)
 
     def labels(self, task: Task, stages: Sequence[str]) -> dict[str, list[Any]]:
         """Label what was asked for, and what was written, `none` if the number is no operation's result."""
@@ -50,18 +55,22 @@ class OperationConfusion(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Count every stage's numbers."""
-        count = np.stack([counts(run, stage) for stage in run.stages])  # (S, O, O + 1)
-        with np.errstate(invalid="ignore"):
-            share = count / count.sum(-1, keepdims=True)
-        return {"operation_confusion/count": count, "operation_confusion/share": share}
+        found: dict[str, Any] = {}
+        for prefix, inverted in (("", False), ("inverse_", True)):
+            count = np.stack([counts(run, stage, inverted) for stage in run.stages])  # (S, O, O + 1)
+            with np.errstate(invalid="ignore"):
+                share = count / count.sum(-1, keepdims=True)
+            found |= {f"operation_confusion/{prefix}count": count, f"operation_confusion/{prefix}share": share}
+        return found
 
 
-def counts(run: FinishedRun, stage: str) -> np.ndarray[Any, Any]:
+def counts(run: FinishedRun, stage: str, inverted: bool) -> np.ndarray[Any, Any]:
     """Return how often each operation's result was written (O, O + 1), one row per operation that was asked for."""
+    masks = ~run.masks[stage] if inverted else run.masks[stage]
     task: Any = run.task
     names = _operations(task)
     found = np.zeros((len(names), len(names) + 1))
-    with run.masks[stage].applied_to(run.network(stage)) as model, torch.no_grad():
+    with masks.applied_to(run.network(stage)) as model, torch.no_grad():
         for batch in run.batches(task.splits[0]):
             hit = task.results(batch) == task.predict(model, batch).unsqueeze(-1)  # (B, O)
             produced = torch.cat([hit, ~hit.any(-1, keepdim=True)], -1).double()  # (B, O + 1)

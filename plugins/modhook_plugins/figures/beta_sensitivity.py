@@ -32,12 +32,13 @@ class BetaSensitivity(Figure):
     column per network.
     """
 
+    rank = 4
     requires = ("scores/accuracy", "overlap/shared_total")
     tasks = ("addmul",)
 
     def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
         """Every cube must sweep beta."""
-        swept = all(BETA in c.attrs.get("modhook_run_dims", ()) for c in cubes)
+        swept = all(BETA in c.attrs.get("modhook_run_dims", ()) and c.sizes.get(BETA, 0) > 1 for c in cubes)
         return "" if swept else "it needs a study that sweeps masks.beta (studies/addmul_beta.toml)"
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
@@ -49,14 +50,14 @@ class BetaSensitivity(Figure):
             grid = figure.subplots(2, len(found), squeeze=False, sharex="col", sharey="row")
             figure.suptitle("Sensitivity to beta", fontsize=mpl.rcParams["axes.titlesize"] + 1)
             for column, network in enumerate(found):
-                accuracy, shared = network.values("scores/accuracy"), network.values("overlap/shared_total")
+                accuracy, shared = (network.values(n).sortby(BETA) for n in ("scores/accuracy", "overlap/shared_total"))
                 beta = [float(b) for b in accuracy[BETA].values]
                 above = [
                     Series(label, spreads(accuracy.sel(stage=stage, split=split), BETA))
                     for label, stage, split in (
                         ("add", "add", "add"),
                         ("mul", "mul", "mul"),
-                        ("full", "control", "iid"),
+                        ("control", "control", "iid"),
                     )
                 ]
                 below = [Series(s, spreads(shared.sel(stage=s), BETA)) for s in ("add", "mul")]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any
@@ -14,9 +12,9 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from modhook_plugins.figures.networks import Network
+from modhook_plugins.figures.scales import group_ticks, panel_points
 
 COLUMN, PAGE = 3.5, 7.0
 """Widths of one and of two columns, in inches."""
@@ -173,55 +171,6 @@ def legend_under(figure: MatplotlibFigure, handles: Sequence[Any], labels: Seque
 def _columns(figure: MatplotlibFigure, labels: Sequence[str]) -> int:
     fit = int(72 * figure.get_figwidth() / (4.2 * max(map(len, labels)) + 30))
     return max(1, min(fit, len(labels)))
-
-
-def group_ticks(axes: Axes, labels: Sequence[str]) -> None:
-    """Label groups at 0, 1, ...: wrapped where they would touch, turned where they still would, and thinned out at last."""
-    slot = panel_points(axes) / max(1, len(labels))
-    if _touch(labels, slot):
-        labels = [re.sub(r" (\D\S*)$", r"\n\1", label) for label in labels]
-    turned = _touch(labels, slot)
-    if turned:
-        labels = [label.replace("\n", " ") for label in labels]
-    places = list(range(0, len(labels), max(1, round(8 / slot)) if turned else 1))
-    axes.set_xticks(places, [labels[i] for i in places])
-    if turned:
-        upright = slot < 14
-        for tick in axes.get_xticklabels():
-            tick.set(
-                rotation=90 if upright else 40,
-                ha="center" if upright else "right",
-                rotation_mode="default" if upright else "anchor",
-            )
-    axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.5, len(labels) - 0.5)
-
-
-def _touch(labels: Sequence[str], slot: float) -> bool:
-    """Return whether labels side by side in slots of this many points would touch."""
-    widths = [4.1 * max(map(len, label.split("\n"))) for label in labels]
-    return any((a + b) / 2 + 3 > slot for a, b in itertools.pairwise(widths))
-
-
-def panel_points(axes: Axes) -> float:
-    """Return about how wide a panel's inside is, in points."""
-    spec, figure = axes.get_subplotspec(), axes.get_figure(root=True)
-    assert figure is not None
-    return 72 * (figure.get_figwidth() / (spec.get_geometry()[1] if spec else 1) - 0.5)
-
-
-def log_axis(axes: Axes, which: str, least: float = 10) -> None:
-    """Make an axis logarithmic if its values span a factor of `least`; ticks are plain numbers, 200 or 5k."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    low, high = axis.get_data_interval()
-    if not 0 < low <= high or high < least * low:
-        axis.set_major_formatter(EngFormatter(sep=""))
-        return
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    if high < 1e3 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(EngFormatter(sep=""))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def gap(axes: Axes, text: str) -> None:

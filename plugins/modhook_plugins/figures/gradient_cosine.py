@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from modhook import Figure
@@ -21,6 +23,7 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import layer_labels, networks
+from modhook_plugins.figures.scales import one_scale
 
 _MOST = 7
 
@@ -30,6 +33,7 @@ class GradientCosine(Figure):
     gradient_cosine; one panel per network and stage.
     """
 
+    rank = 0
     requires = ("gradient_cosine/cosine", "gradient_cosine/cosine_total")
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
@@ -37,9 +41,10 @@ class GradientCosine(Figure):
         found, note = networks(cubes)
         places = [(n, str(s)) for n in found for s in n.cube["gradient_cosine"]["stage"].values][:8]
         shown: list[Spread] = []
+        drawn: list[tuple[Axes, list[float], list[Series]]] = []
         with styled():
             labels = [f"{n.label}, mask without {s}" if s != "control" else f"{n.label}, control" for n, s in places]
-            figure, every = panels(labels, "Cosine of loss gradients, whole network against masked", 2.6)
+            figure, every = panels(labels, "Cosine of loss gradients, unmasked network against masked", 2.6)
             for axes, (network, stage) in zip(every, places, strict=True):
                 total = network.values("gradient_cosine/cosine_total").sel(stage=stage)
                 each = network.values("gradient_cosine/cosine").sel(stage=stage)
@@ -53,14 +58,18 @@ class GradientCosine(Figure):
                 axes.set_xticks(
                     x, [level if not i else f"+ {level}" for i, level in enumerate(levels)], rotation=30, ha="right"
                 )
-                axes.set_ylim(min([0.0, *(1.1 * s.mean for one in series for s in one.values if s.count)]), 1.05)
+                least = [1.1 * (s.mean - np.nan_to_num(s.deviation)) for one in series for s in one.values if s.count]
+                axes.set_ylim(min([0.0, *least]), 1.05)
                 axes.set_xlim(-0.2, len(levels) - 0.8)
                 lines(axes, x, series, apart=0.05)
-                label_ends(axes, x, series)
+                drawn.append((axes, x, series))
                 if not any(s.count for one in series for s in one.values):
                     gap(axes, "no run has finished yet")
                 axes.set_xlabel("masked layers, from the output down")
                 axes.set_ylabel("cosine (-1 to 1)")
                 shown += [s for one in series for s in one.values]
+            one_scale(every)
+            for axes, x, series in drawn:
+                label_ends(axes, x, series)
             say_seeds(figure, shown, seeds(found), note)
         return figure

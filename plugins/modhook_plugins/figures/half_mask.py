@@ -23,10 +23,11 @@ from modhook_plugins.figures.networks import Network, networks, setting
 
 
 class HalfMask(Figure):
-    """Accuracy under the control's whole mask minus that with only the early, or only the late tensors masked. Cubes: any with the
+    """Accuracy under the control's mask minus that with only its early, or only its late tensors masked. Cubes: any with the
     analysis half_mask; one group per network (the paper has six).
     """
 
+    rank = 60
     requires = ("half_mask/drop",)
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
@@ -35,7 +36,7 @@ class HalfMask(Figure):
         with styled():
             figure = MatplotlibFigure(figsize=(COLUMN if len(found) <= 3 else PAGE, 2.6))
             axes = figure.subplots()
-            axes.set_title("Accuracy lost under half of the full-problem mask")
+            axes.set_title("Accuracy lost under half of the control's mask")
             drops = [n.values("half_mask/drop").mean("choice") for n in found]  # (seed, half) each
             series = [
                 Series(f"{half} layers masked", tuple(spread(d.sel(half=half)) for d in drops))

@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator
 from modhook import Figure
 from modhook_plugins.figures.common import (
     DASHES,
+    MARKERS,
     PAGE,
     Spread,
     colour,
@@ -24,6 +25,7 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import Network, has, networks
+from modhook_plugins.figures.scales import one_scale
 
 _MOST = 8
 # variable, axis of steps, y label, scale, logarithmic
@@ -37,6 +39,8 @@ _PANELS = (
 
 class History(Figure):
     """Training loss, and per mask stage loss, kept weights and gradient norm, over the steps. Cubes: any; one row per network."""
+
+    rank = 90
 
     def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
         """Something must have been recorded."""
@@ -53,17 +57,19 @@ class History(Figure):
             figure = MatplotlibFigure(figsize=(PAGE, 1.9 * len(found) + 0.6))
             grid = figure.subplots(len(found), len(chosen), squeeze=False)
             figure.suptitle("History" if len(found) > 1 else f"History: {found[0].label}")
+            wide = {name: log and _wide(found, name) for name, *_, log in chosen}
             for row, network in zip(grid, found, strict=True):
-                for axes, (name, steps, label, scale, log) in zip(row, chosen, strict=True):
+                for axes, (name, steps, label, scale, _) in zip(row, chosen, strict=True):
                     if _recorded(network, name):
-                        shown += _draw(axes, network, name, steps, scale, log)
+                        shown += _draw(axes, network, name, steps, scale, wide[name])
                     else:
                         gap(axes, "nothing recorded (yet)")
                     axes.set_title(label, fontsize=7)
                     axes.tick_params(labelsize=6)
                 row[0].set_ylabel(network.label.replace(", ", "\n").replace(" (", "\n(") if len(found) > 1 else "")
-            for axes in grid[-1]:
-                axes.set_xlabel("step")
+            for column in grid.T:
+                one_scale(column)
+                column[-1].set_xlabel("step")
             shared_legend(figure, *grid.ravel())
             say_seeds(figure, shown, seeds(found), note, bars="band")
         return figure
@@ -73,11 +79,16 @@ def _recorded(network: Network, name: str) -> bool:
     return network.has(f"history/{name}") and bool(np.isfinite(network.values(f"history/{name}").values).any())
 
 
+def _wide(found: Sequence[Network], name: str) -> bool:
+    """Return whether the means of all networks together are positive and span a factor of more than 100."""
+    every = [n.values(f"history/{name}").mean("seed").values.ravel() for n in found if _recorded(n, name)]
+    means = np.concatenate([v[np.isfinite(v)] for v in every]) if every else np.zeros(1)
+    return bool(means.min() > 0 and means.max() > 100 * means.min())
+
+
 def _draw(axes: Axes, network: Network, name: str, steps: str, scale: float, log: bool) -> list[Spread]:
     """Draw one line per stage, or one in all; many stages are grey lines and their mean."""
     values = scale * network.values(f"history/{name}")  # (seed, [stage,] step)
-    mean = values.mean("seed").values
-    log = log and np.nanmin(mean) > 0 and np.nanmax(mean) > 100 * np.nanmin(mean)
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(numticks=5))
@@ -104,9 +115,12 @@ def _line(
         return spread(values.isel({values.dims[1]: 0}))
     data = values.values[:, at]
     mean = np.nanmean(data, axis=0)
-    axes.plot(x[at], mean, color=ink or colour(i), linestyle=DASHES[i % len(DASHES)], linewidth=1, label=label)
+    alone = MARKERS[i % len(MARKERS)] if len(mean) == 1 else None  # a line of one point would not be seen
+    ink, dash = ink or colour(i), DASHES[i % len(DASHES)]
+    alone = MARKERS[i % len(MARKERS)] if len(mean) == 1 else ""  # a line of one point would not be seen
+    axes.plot(x[at], mean, color=ink, linestyle=dash, marker=alone, markersize=3, linewidth=1, label=label)
     if count.count > 1:
         error = np.sqrt(np.nansum((data - mean) ** 2, axis=0) / np.maximum(1, np.isfinite(data).sum(0) - 1))
         low = np.maximum(mean - error, 0.5 * np.nanmin(data)) if axes.get_yscale() == "log" else mean - error
-        axes.fill_between(x[at], low, mean + error, color=ink or colour(i), alpha=0.2, linewidth=0)
+        axes.fill_between(x[at], low, mean + error, color=ink, alpha=0.2, linewidth=0)
     return count

@@ -16,9 +16,6 @@ from modhook_plugins.figures.common import (
     Series,
     Spread,
     colour,
-    group_ticks,
-    log_axis,
-    panel_points,
     panels,
     say_seeds,
     seeds,
@@ -27,17 +24,21 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import layer_labels, networks
+from modhook_plugins.figures.scales import count_axes, group_ticks, panel_points
 
 
 class KeptWeights(Figure):
     """Kept weights per layer and stage on a logarithmic axis, beside the layer's size. Cubes: any with masks, one panel per network."""
 
+    rank = 65
     requires = ("overlap/kept", "overlap/size")
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per network."""
         found, note = networks(cubes)
         shown: list[Spread] = []
+        means: list[float] = []
+        sizes: list[float] = []
         with styled():
             most = max(len(n.cube["overlap"]["parameter"]) for n in found)
             crowded = most * max(n.cube["overlap"].sizes["stage"] for n in found) > 40
@@ -53,11 +54,13 @@ class KeptWeights(Figure):
                 ]
                 _dots(axes, series, Series("all weights", spreads(size[..., here], "parameter")))
                 group_ticks(axes, layer_labels(names))
-                log_axis(axes, "y")
-                known = [s.mean for one in series for s in one.values if s.count and s.mean > 0]
-                axes.set_ylim(0.4 * min(known, default=1), 1.6 * np.nanmax(size.values) if known else 10)
+                means += [s.mean for one in series for s in one.values if s.count and s.mean > 0]
+                sizes += [float(np.nanmax(size.values))] if np.isfinite(size.values).any() else []
                 axes.set_ylabel("weights kept [number]")
                 shown += [s for one in series for s in one.values]
+            count_axes(every, "y")
+            for axes in every:
+                axes.set_ylim(0.4 * min(means, default=1), 1.6 * max(sizes) if means else 10)
             shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note)
         return figure

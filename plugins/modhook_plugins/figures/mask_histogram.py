@@ -35,6 +35,7 @@ class MaskHistogram(Figure):
     analysis mask_histogram; one line per network (the paper has four).
     """
 
+    rank = 75
     requires = ("mask_histogram/all", "mask_histogram/above")
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
@@ -44,7 +45,7 @@ class MaskHistogram(Figure):
         with styled():
             figure = MatplotlibFigure(figsize=(PAGE, 2.6))
             every = figure.subplots(1, len(_PANELS))
-            figure.suptitle("Keep-probabilities under the full-problem mask")
+            figure.suptitle("Keep-probabilities of the control's weights")
             several = len({setting(n.cube, "task.name") for n in found}) > 1
             for axes, (name, log, title) in zip(every, _PANELS, strict=True):
                 missing = []

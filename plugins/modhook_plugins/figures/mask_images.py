@@ -24,6 +24,7 @@ class MaskImages(Figure):
     Cubes: any with the analysis mask_images; the first network of the first cube, its first finished seed.
     """
 
+    rank = 70
     requires = ("mask_images/counts",)
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:

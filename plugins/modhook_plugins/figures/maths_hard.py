@@ -27,6 +27,7 @@ class MathsHard(Figure):
     study (the paper has five).
     """
 
+    rank = 0
     requires = ("scores/accuracy",)
     tasks = ("mathematics",)
 
@@ -48,7 +49,11 @@ class MathsHard(Figure):
             accuracy = [n.values("scores/accuracy").sel(split="hard") for n in found]
             series = [
                 Series(label, tuple(spread(a.sel(stage=stage)) for a in accuracy))
-                for label, stage in (("before masking", "unmasked"), ("control mask", "control"), ("easy mask", "easy"))
+                for label, stage in (
+                    ("before masking", "unmasked"),
+                    ("control's mask", "control"),
+                    ("easy mask", "easy"),
+                )
             ]
             names = [
                 str(setting(n.cube, "study.name", n.label)).removeprefix("maths_").replace("_", " ") for n in found

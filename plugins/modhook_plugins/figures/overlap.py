@@ -21,6 +21,7 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import layer_labels, networks, setting
+from modhook_plugins.figures.scales import one_scale
 
 
 class _Overlap(Figure):
@@ -69,6 +70,7 @@ class _Overlap(Figure):
                 )
                 pooled = max(pooled, values["iou"][..., 0].size // network.seeds)
                 shown += [s for one in series for s in one.values]
+            one_scale(every)
             shared_legend(figure, *every)
             unit = "seeds and modes" if pooled > 1 else "seeds"
             say_seeds(figure, shown, seeds(found, pooled), *dict.fromkeys(notes), unit=unit)
@@ -78,6 +80,7 @@ class _Overlap(Figure):
 class AddMulOverlap(_Overlap):
     """IoU and IoMin of the masks for addition and multiplication, per layer. Cubes: add/mul, one panel per network."""
 
+    rank = 20
     tasks = ("addmul",)
     pair = ("add", "mul")
     title = "add/mul: overlap of the two operations' masks"
@@ -88,6 +91,7 @@ class TupleOverlap(_Overlap):
     are pooled.
     """
 
+    rank = 20
     tasks = ("double_addition",)
     pair = ("tuple1", "tuple2")
 

@@ -20,21 +20,23 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import Network, networks, setting
+from modhook_plugins.figures.scales import one_scale
 
 # (group, variable, stage)
 Places = Sequence[tuple[str, str, str]]
 
 
 class AddMulPerformance(Figure):
-    """Groups full, add, not add, mul, not mul; one bar for each operation's problems. Cubes: add/mul, one panel per network."""
+    """Groups control, add, not add, mul, not mul; one bar for each operation's problems. Cubes: add/mul, one panel per network."""
 
+    rank = 0
     requires = ("scores/accuracy", "inverse/accuracy")
     tasks = ("addmul",)
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per network: cubes of the FNN and of the LSTM stand side by side."""
         places = (
-            ("full", "scores", "control"),
+            ("control", "scores", "control"),
             ("add", "scores", "add"),
             ("not add", "inverse", "add"),
             ("mul", "scores", "mul"),
@@ -45,10 +47,12 @@ class AddMulPerformance(Figure):
 
 
 class TuplePerformance(Figure):
-    """Groups full, pair 1, not pair 1, pair 2, not pair 2; one bar for each pair's sum. Cubes: double addition, with and without
-    full input and output layers in the inverse test; one panel per network. More pairs than two have more groups and bars.
+    """Groups control, pair 1, not pair 1, pair 2, not pair 2; one bar for each pair's sum. Cubes: double addition, with inverse
+    tests that invert the input and output layers too, and with ones that do not; one panel per network. More pairs than two have
+    more groups and bars.
     """
 
+    rank = 0
     requires = ("scores/accuracy", "inverse/accuracy")
     tasks = ("double_addition",)
 
@@ -59,7 +63,7 @@ class TuplePerformance(Figure):
         tuples = [name for name in names if name.startswith("tuple")]
         pair = "pair" if all(setting(cube, "task.terms", 2) == 2 for cube in cubes) else "tuple"
         made = "sum" if all(setting(cube, "task.op", "add") == "add" for cube in cubes) else "result"
-        places = [("full", "scores", "control")]
+        places = [("control", "scores", "control")]
         for number, name in enumerate(tuples, 1):
             places += [(f"{pair} {number}", "scores", name), (f"not {pair} {number}", "inverse", name)]
         series = [(f"{made} of {pair} {number}", name) for number, name in enumerate(tuples, 1)]
@@ -81,8 +85,9 @@ def _draw(
                 for label, split in series
             ]
             grouped_bars(axes, [name for name, *_ in places], bars)
-            axes.set_xlabel("weights kept")
+            axes.set_xlabel('mask; "not": the weights that it does not keep')
             shown += [s for one in bars for s in one.values]
+        one_scale(every)
         shared_legend(figure, *every)
         say_seeds(figure, shown, seeds(found), note)
     return figure

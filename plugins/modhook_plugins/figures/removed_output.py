@@ -20,6 +20,7 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import networks
+from modhook_plugins.figures.scales import one_scale
 
 
 class RemovedOutput(Figure):
@@ -27,6 +28,7 @@ class RemovedOutput(Figure):
     network; the paper shows the mask for jump.
     """
 
+    rank = 10
     requires = ("removed_output/removed",)
     tasks = ("scan",)
 
@@ -35,7 +37,9 @@ class RemovedOutput(Figure):
         found, note = networks(cubes)
         shown: list[Spread] = []
         with styled():
-            figure, every = panels([n.label for n in found], "SCAN: output weights that a split's mask drops", 2.7)
+            figure, every = panels(
+                [n.label for n in found], "SCAN: the control's output weights that a split's mask drops", 2.7
+            )
             for axes, network in zip(every, found, strict=True):
                 removed = network.values("removed_output/removed")
                 series = [
@@ -44,9 +48,10 @@ class RemovedOutput(Figure):
                     if s != "control"
                 ]
                 tokens = [str(t).removeprefix("I_").replace("_", " ").lower() for t in removed["token"].values]
-                grouped_bars(axes, tokens, series, "dropped [% of the control's]")
+                grouped_bars(axes, tokens, series, "dropped weights [%]")
                 axes.set_xlabel("output token")
                 shown += [s for one in series for s in one.values]
+            one_scale(every)
             shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note)
         return figure

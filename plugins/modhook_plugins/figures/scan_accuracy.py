@@ -1,4 +1,4 @@
-"""SCAN (reference, section 7): accuracy on each split's test set under the full-problem mask and under the split's own mask."""
+"""SCAN (reference, section 7): accuracy on each split's test set under the control's mask and under the split's own."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import networks
+from modhook_plugins.figures.scales import one_scale
 
 
 class ScanAccuracy(Figure):
     """Per split: before masking, under the control's mask, under the split's own. Cubes: SCAN with masks, one panel per network."""
 
+    rank = 0
     requires = ("scores/accuracy",)
     tasks = ("scan",)
 
@@ -45,7 +47,7 @@ class ScanAccuracy(Figure):
                 splits = [str(s) for s in accuracy["split"].values]
                 stages = {
                     "before masking": ["unmasked"] * len(splits),
-                    "full-problem mask": ["control"] * len(splits),
+                    "control's mask": ["control"] * len(splits),
                     "the split's own mask": [own_stage(accuracy, s) for s in splits],
                 }
                 series = [
@@ -58,6 +60,7 @@ class ScanAccuracy(Figure):
                 grouped_bars(axes, [s.replace("_", " ") for s in splits], series)
                 axes.set_xlabel("test set of the split")
                 shown += [s for one in series for s in one.values]
+            one_scale(every)
             shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note)
         return figure

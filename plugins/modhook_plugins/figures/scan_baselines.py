@@ -20,6 +20,7 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import Network, networks, setting
+from modhook_plugins.figures.scales import one_scale
 from modhook_plugins.figures.scan_accuracy import masked, own_stage
 
 _NONE = Spread(float("nan"), float("nan"), 0)
@@ -30,6 +31,7 @@ class ScanBaselines(Figure):
     and without (`scan_baselines`), of the same networks; one panel per network.
     """
 
+    rank = 5
     requires = ("scores/accuracy",)
     tasks = ("scan",)
 
@@ -62,6 +64,7 @@ class ScanBaselines(Figure):
                 grouped_bars(axes, [s.replace("_", " ") for s in splits], series)
                 axes.set_xlabel("test set of the split")
                 shown += [s for one in series for s in one.values]
+            one_scale(every)
             shared_legend(figure, *every)
             say_seeds(figure, shown, max(seeds(found), seeds(scratch)), note)
         return figure

@@ -10,19 +10,9 @@ import xarray as xr
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from modhook import Figure
-from modhook_plugins.figures.common import (
-    COLUMN,
-    Series,
-    Spread,
-    gap,
-    lines,
-    log_axis,
-    say_seeds,
-    seeds,
-    spread,
-    styled,
-)
-from modhook_plugins.figures.networks import Network, networks, setting
+from modhook_plugins.figures.common import COLUMN, Series, Spread, gap, lines, say_seeds, seeds, spread, styled
+from modhook_plugins.figures.networks import Network, networks, setting, text
+from modhook_plugins.figures.scales import count_axes
 
 
 class SharingSize(Figure):
@@ -30,8 +20,18 @@ class SharingSize(Figure):
     sizes, or a sweep over them.
     """
 
+    rank = 5
     requires = ("overlap/shared_total", "overlap/size")
     tasks = ("addmul",)
+
+    def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
+        """One size alone is no comparison."""
+        several = len({_model(n) for n in networks(cubes, limit=1000)[0]}) > 1
+        return (
+            ""
+            if several
+            else "it compares networks of several sizes: give several cubes, or one that sweeps model.hidden"
+        )
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one line per function, and what chance would give for masks of the same densities."""
@@ -57,7 +57,7 @@ class SharingSize(Figure):
                     f"of the weights for {stage}", tuple(_total(n, "shared_total", stage) for _, n in known)
                 )
                 chance = Series(f"{stage}, by chance", tuple(_total(n, "shared_chance_total", stage) for _, n in known))
-                lines(axes, [v * (0.97, 1.03)[i] for v in x], [series], 100, first=i, join=join)
+                lines(axes, x, [series], 100, first=i, join=join)
                 if np.isfinite(chance.means).any():
                     axes.plot(
                         x,
@@ -73,7 +73,7 @@ class SharingSize(Figure):
                     notes.append("chance: run `modhook analyse CUBE sharing`")
                 shown += series.values
             if known:
-                log_axis(axes, "x", least=1)
+                count_axes([axes], "x", least=1)
                 axes.set_xlim(min(x) / 2.5, max(x) * 2.5)
                 _name_sizes(axes, known)
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1)
@@ -91,6 +91,12 @@ def _size(network: Network) -> float:
     totals = network.values("overlap/size").sum("parameter", min_count=1).values
     totals = totals[np.isfinite(totals)]
     return float(totals[0]) if len(totals) else float("nan")
+
+
+def _model(network: Network) -> str:
+    """Return the network's settings, those of the sweep point too."""
+    swept = {k.removeprefix("model."): v for k, v in network.point.items() if k.startswith("model.")}
+    return str(sorted({k: text(v) for k, v in (dict(setting(network.cube, "model", {})) | swept).items()}.items()))
 
 
 def _but_size(network: Network) -> str:

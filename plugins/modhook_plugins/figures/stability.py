@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from modhook import Figure
@@ -16,6 +17,7 @@ from modhook_plugins.figures.common import (
     say_seeds,
     seeds,
     shared_legend,
+    spread,
     spreads,
     styled,
 )
@@ -23,33 +25,56 @@ from modhook_plugins.figures.networks import layer_labels, networks
 
 
 class Stability(Figure):
-    """IoU of two masks of the same function: in total per function, and per layer over all functions. Cubes: CIFAR-10 mask
-    stability, one row per network.
+    """IoU of two masks of the same function: in total, pooled and per function, and per layer over all functions. Cubes: CIFAR-10
+    mask stability, one row per network.
     """
 
+    rank = 0
     requires = ("stability/iou", "stability/iou_total", "stability/chance", "stability/chance_total")
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
-        """Draw both panels per network; the black marks are what independent masks of the same densities would give."""
+        """Draw both panels per network; the black marks are what independent masks of the same densities would give.
+
+        The first bar pools all pairs of masks, over functions and seeds: their mean and deviation, as the reference gives them.
+        """
         found, note = networks(cubes)
         shown: list[Spread] = []
+        pairs: list[Spread] = []
         with styled():
             figure = MatplotlibFigure(figsize=(PAGE, 2.6 * len(found) + 0.3))
             grid = figure.subplots(len(found), 2, squeeze=False)
             figure.suptitle("IoU of two masks of the same function")
-            for row, network in zip(grid, found, strict=True):
-                for axes, name, dim in zip(row, ("_total", ""), ("function", "parameter"), strict=True):
-                    iou, chance = network.values(f"stability/iou{name}"), network.values(f"stability/chance{name}")
-                    if dim == "parameter":
-                        # The spread is that of the seeds, not of the functions.
-                        iou, chance = iou.mean("function"), chance.mean("function")
-                    labels = layer_labels(iou[dim].values) if dim == "parameter" else [str(f) for f in iou[dim].values]
-                    series = Series("two masks of one function", spreads(iou, dim))
-                    grouped_bars(axes, labels, [series], "IoU (0 to 1)", 1, lambda v: f"{v:.2f}", 1.0,
-                                 [Series("chance", spreads(chance, dim))])  # fmt: skip
-                    axes.set_title(("all weights, per function" if dim == "function" else "per layer, mean over functions")
-                                   + (f" ({network.label})" if len(found) > 1 else ""))  # fmt: skip
-                    shown += series.values
+            for (total, layers), network in zip(grid, found, strict=True):
+                iou, chance = (
+                    network.values(f"stability/{name}_total") for name in ("iou", "chance")
+                )  # (seed, function)
+                functions = [str(f) for f in iou["function"].values]
+                bars, marks = spreads(iou, "function"), spreads(chance, "function")
+                pairs.append(spread(iou))
+                _draw(total, ["all", *functions], (pairs[-1], *bars), (spread(chance), *marks))
+                # The spread is that of the seeds, not of the functions.
+                iou, chance = (network.values(f"stability/{name}").mean("function") for name in ("iou", "chance"))
+                each = spreads(iou, "parameter")
+                _draw(layers, layer_labels(iou["parameter"].values), each, spreads(chance, "parameter"))
+                which = f" ({network.label})" if len(found) > 1 else ""
+                total.set_title(f"all weights, per function{which}")
+                layers.set_title(f"per layer, mean over functions{which}")
+                shown += (*bars, *each)
             shared_legend(figure, grid[0, 0])
-            say_seeds(figure, shown, seeds(found), note)
+            pooled = "; ".join(
+                f"all: {p.mean:.3f}"
+                + (
+                    f" \N{PLUS-MINUS SIGN} {p.deviation:.3f} over {p.count} pairs of masks"
+                    if p.count > 1
+                    else " of one pair"
+                )
+                for p in pairs
+                if p.count
+            )
+            say_seeds(figure, shown, seeds(found), note, pooled)
         return figure
+
+
+def _draw(axes: Axes, labels: Sequence[str], iou: Sequence[Spread], chance: Sequence[Spread]) -> None:
+    series, marks = Series("two masks of one function", tuple(iou)), Series("chance", tuple(chance))
+    grouped_bars(axes, labels, [series], "IoU (0 to 1)", 1, lambda v: f"{v:.2f}", 1.0, [marks])

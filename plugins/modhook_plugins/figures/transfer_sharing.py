@@ -20,13 +20,15 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import layer_labels, networks
+from modhook_plugins.figures.scales import one_scale
 
 
 class TransferSharing(Figure):
-    """Share of reused weights in each layer's mask, for tasks 2, 4, 6, 8, 10. Cubes: transfer, one panel per initialisation (the
-    paper has three).
+    """Share of reused weights in each layer's mask, for tasks 2, 4, 6, 8, 10: permutations 1, 3, 5, 7, 9, counted from 0. Cubes:
+    transfer, one panel per initialisation (the paper has three).
     """
 
+    rank = 0
     requires = ("transfer_sharing/reused",)
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
@@ -40,13 +42,13 @@ class TransferSharing(Figure):
             for axes, network in zip(every, found, strict=True):
                 reused = network.values("transfer_sharing/reused")
                 weights = [p for p in reused["parameter"].values if not str(p).endswith("bias")]
-                stages = list(range(2, reused.sizes["stage"], 2)) or [reused.sizes["stage"] - 1]
                 series = [
-                    Series(f"task {s}", spreads(reused.isel(stage=s).sel(parameter=weights), "parameter"))
-                    for s in stages
+                    Series(f"task {s + 1}", spreads(reused.isel(stage=s).sel(parameter=weights), "parameter"))
+                    for s in range(1, reused.sizes["stage"], 2) or [0]
                 ]
-                grouped_bars(axes, layer_labels(weights), series, "reused [% of the mask]")
+                grouped_bars(axes, layer_labels(weights), series, "reused weights [%]")
                 shown += [s for one in series for s in one.values]
+            one_scale(every)
             shared_legend(figure, *every)
-            say_seeds(figure, shown, seeds(found), note)
+            say_seeds(figure, shown, seeds(found), note, "task n learns permutation n \N{MINUS SIGN} 1")
         return figure
