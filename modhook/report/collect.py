@@ -8,48 +8,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import attrs
-import numpy as np
 import xarray as xr
 
 from modhook import __version__
 from modhook.errors import ModhookError
 from modhook.plugin.manager import Plugins
 from modhook.report.cautions import Caution, cautions
-from modhook.report.facts import Facts, Place, known, label, mean
-from modhook.report.findings import findings, percent
+from modhook.report.facts import Facts, Place, label
+from modhook.report.findings import findings
 from modhook.report.pictures import pictures
+from modhook.report.scores import score_tables
 from modhook.study import PLAIN_NAME
 from modhook.study.toml import as_toml
 from modhook.tables import tables
-
-
-@attrs.frozen
-class Cell:
-    """A number in a table: its text, its spread over seeds, and its share from 0 to 20 for the shade (None: unknown)."""
-
-    text: str
-    spread: str = ""
-    shade: int | None = None
-
-
-@attrs.frozen
-class ScoreRow:
-    """A stage: what it is, the share of the weights that its mask keeps, its scores on every split."""
-
-    stage: str
-    doc: str
-    kept: Cell
-    cells: tuple[Cell, ...]
-
-
-@attrs.frozen
-class ScoreTable:
-    """The scores of one metric at one sweep point."""
-
-    title: str
-    splits: tuple[str, ...]
-    rows: tuple[ScoreRow, ...]
 
 
 def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]:
@@ -63,7 +34,7 @@ def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]
     if failed:
         warned.append(Caution("caution", "Figures could not be drawn", tuple(f"{f.name}: {f.reason}" for f in failed)))
     docs = _stage_docs(facts, plugins)
-    scores = _scores(facts, docs)
+    scores = score_tables(facts, docs)
     return {
         "name": source.name.removesuffix(".zarr"),
         "description": str(study.get("description", "")),
@@ -76,6 +47,7 @@ def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]
         "cautions": warned,
         "scores": scores,
         "spread": any(cell.spread for table in scores for row in table.rows for cell in row.cells),
+        "sweep": len(facts.points) > 1,
         "pictures": drawn,
         "tables": [t for t in tables(cube) if not t.title.startswith("scores/")] if done else [],
         "stages": facts.stages,
@@ -117,35 +89,6 @@ def _stage_docs(facts: Facts, plugins: Plugins) -> dict[str, str]:
     except ModhookError:
         return {}
     return {"unmasked": "the trained network"} | {stage.name: stage.doc for stage in task.stages}
-
-
-def _scores(facts: Facts, docs: dict[str, str]) -> list[ScoreTable]:
-    made = []
-    for metric in facts.metrics:
-        values = facts.score(metric)
-        assert values is not None
-        for point in facts.points:
-            rows = []
-            for stage in facts.stages:
-                at = values.sel({**point, "stage": stage})
-                kept = facts.kept.sel({**point, "stage": stage}) if stage in facts.masked else None
-                cells = tuple(_cell(at.sel(split=split), 1) for split in facts.splits)
-                rows.append(
-                    ScoreRow(stage, docs.get(stage, ""), Cell("") if kept is None else _cell(kept, None), cells)
-                )
-            title = metric + (f" at {label(point)}" if point else "")
-            made.append(ScoreTable(title, tuple(facts.splits), tuple(rows)))
-    return made
-
-
-def _cell(values: xr.DataArray, digits: int | None) -> Cell:
-    finite = known(values)
-    if not finite:
-        return Cell("\N{EN DASH}")
-    average = mean(finite)
-    spread = f"± {100 * float(np.std(finite, ddof=1)):.1f}" if len(finite) > 1 else ""
-    text = percent(average, digits).removesuffix("\N{NO-BREAK SPACE}%")
-    return Cell(text, spread, min(20, max(0, round(20 * average))))
 
 
 def _state(facts: Facts, point: Place) -> tuple[str, list[tuple[str, str]]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from modhook.tables.collect import Cell, Table, table_names, tables
+from modhook.tables.collect import table_names, tables
 from modhook.tables.markup import latex, markdown
 from modhook.tables.records import as_csv
+from modhook.tables.table import Cell, Table
 from modhook.tables.text import print_tables
 
 __all__ = ["Cell", "Table", "as_csv", "latex", "markdown", "print_tables", "table_names", "tables"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from modhook.tables.collect import Table
+from modhook.tables.table import Table
 
 _LATEX = str.maketrans(
     {
@@ -49,7 +49,7 @@ def latex_text(text: str) -> str:
 
 
 def _markdown(table: Table) -> str:
-    head = [table.corner, *table.columns]
+    head = [table.corner, *table.heads]
     rows = [[markdown_text(label), *cells] for label, cells in table.rows]
     lines = [
         f"**{markdown_text(table.title)}**" + (f" ({markdown_text(table.note)})" if table.note else ""),
@@ -76,6 +76,7 @@ def _latex(table: Table) -> str:
         rf"  \caption{{{caption}.}}",
         rf"  \begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"    \toprule",
+        *_above(table),
         row(table.corner, map(latex_text, table.columns)),
         r"    \midrule",
         *(row(label, (cell.text(r"$\pm$", "--") for cell in cells)) for label, cells in table.lines),
@@ -84,3 +85,15 @@ def _latex(table: Table) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _above(table: Table) -> list[str]:
+    """Return the head's first line, and the rules that say which columns each of its labels stands over."""
+    if not table.over:
+        return []
+    labels, rules, at = [], [], 2
+    for label, count in table.spans:
+        labels.append(rf"\multicolumn{{{count}}}{{c}}{{{latex_text(label)}}}")
+        rules.append(rf"\cmidrule(lr){{{at}-{at + count - 1}}}")
+        at += count
+    return [f"     & {' & '.join(labels)} \\\\", f"    {' '.join(rules)}"]

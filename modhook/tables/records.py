@@ -11,7 +11,8 @@ from typing import Any
 
 import xarray as xr
 
-from modhook.tables.collect import points, summary, table_names, tables, tabulated
+from modhook.tables.collect import points, table_names, tables, tabulated
+from modhook.tables.table import summary
 
 
 def as_csv(cube: xr.DataTree, name: str | None = None) -> str:

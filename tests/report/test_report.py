@@ -57,6 +57,7 @@ def test_report_shows_the_numbers_of_the_cube(real: Path, real_page: Path) -> No
         accuracy = tree["scores"]["accuracy"].mean("seed").values.ravel()
     for value in accuracy:
         assert f"{100 * value:.1f}" in found.text
+    assert [t.get("class") for t in found.all("table")].count("scores") == 1, "two settings are two rows of one table"
     for stage in ("control", "add", "mul"):
         kept = [modhook.masks_from(real, seed=s, stage=stage, beta=1e-4).density for s in (1, 2)]
         share = 100 * sum(kept) / 2
@@ -73,18 +74,20 @@ def test_report_shows_the_numbers_of_the_cube(real: Path, real_page: Path) -> No
 
 def test_every_figure_and_table_is_there(one: Path, one_page: Path) -> None:
     """The figures that `modhook plot` would draw are images with alt texts, and all tables of `modhook show` are in the page."""
-    from modhook.report.drawing import applies
+    from modhook.report.drawing import applies, by_rank
     from modhook.tables import tables
 
     found, installed = read(one_page), plugins()
     with open_cube(one) as tree:
-        apply = [n for n in installed.names("figures") if applies(installed.load("figures", n)(), [tree])]
+        every = by_rank([(n, installed.load("figures", n)()) for n in installed.names("figures")])
+        apply = [name for name, figure in every if applies(figure, [tree])]
         for table in tables(tree):
             assert table.title.startswith("scores/") or table.title in found.text
             for _, cells in table.rows:
                 assert all(cell in found.text for cell in cells if cell != "-")
     images = found.all("img")
     assert len(images) == len(apply) >= 1
+    assert [i["alt"] for i in images] == [installed.find("figures", name).spec.summary for name in apply], "by importance"
     for image in images:
         kind, _, data = str(image["src"]).partition(";base64,")
         head = base64.b64decode(data)[:8]

@@ -53,7 +53,7 @@ class ClassDrops(Figure):
             _down_to_the_least(above, drops, 100)
             ratios = _series(found, "other_share", stages)
             grouped_bars(
-                below, stages, ratios, "largest other drop /\nthe removed class'", 1, lambda v: f"{v:.2f}", None
+                below, stages, ratios, "largest other drop /\nthat of the removed class", 1, lambda v: f"{v:.2f}", None
             )
             below.set_xlabel("removed class")
             shown += [s for one in (*drops, *ratios) for s in one.values]
@@ -109,8 +109,15 @@ def _dots(axes: Axes, found: Sequence[Network], relative: bool) -> list[Spread]:
                 [x + 0.1], [100 * mean.mean], yerr=[100 * mean.deviation] if mean.count > 1 else None,
                 marker=marker, color=colour(i), markersize=4, linestyle="none",
             )  # fmt: skip
-            axes.annotate(f"{100 * mean.mean:.0f}", (x + 0.1, 100 * mean.mean), xytext=(4, 0), textcoords="offset points",
-                          fontsize=SMALL, va="center")  # fmt: skip
+            written = f"{100 * mean.mean:.0f}".replace("-", "\N{MINUS SIGN}")
+            axes.annotate(
+                written,
+                (x + 0.1, 100 * mean.mean),
+                xytext=(4, 0),
+                textcoords="offset points",
+                fontsize=SMALL,
+                va="center",
+            )
     if len(missing) == len(shown):
         gap(axes, "no run has finished yet")
     else:

@@ -155,13 +155,16 @@ def shared_legend(figure: MatplotlibFigure, *panels: Axes) -> None:
 def legend_under(figure: MatplotlibFigure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Put a legend below the figure's edge, where the note is too, with as many columns as fit."""
     if labels:
+        columns = _columns(figure, labels)
+        # matplotlib fills column by column; people read row by row.
+        order = [i for column in range(columns) for i in range(column, len(labels), columns)]
         figure.legend(
-            handles,
-            labels,
+            [handles[i] for i in order],
+            [labels[i] for i in order],
             loc="upper center",
             bbox_to_anchor=(0.5, 0),
             bbox_transform=figure.transFigure,
-            ncols=_columns(figure, labels),
+            ncols=columns,
             columnspacing=1.2,
             handlelength=1.6,
             borderaxespad=0.3,
@@ -169,8 +172,8 @@ def legend_under(figure: MatplotlibFigure, handles: Sequence[Any], labels: Seque
 
 
 def _columns(figure: MatplotlibFigure, labels: Sequence[str]) -> int:
-    fit = int(72 * figure.get_figwidth() / (4.2 * max(map(len, labels)) + 30))
-    return max(1, min(fit, len(labels)))
+    fit = max(1, int(72 * figure.get_figwidth() / (4.2 * max(map(len, labels)) + 30)))
+    return -(-len(labels) // -(-len(labels) // fit))  # as few as the rows need, so that these are equally long
 
 
 def gap(axes: Axes, text: str) -> None:
@@ -259,11 +262,13 @@ def lines(
     first: int = 0,
     join: bool = True,
     apart: float = 0,
+    under: int = 0,
 ) -> None:
     """Draw means over `x` with bars of deviation, one colour, marker and dash per series; series without values among others are named.
 
     `first` is the number of the first colour; without `join` only the markers are drawn. `apart` is the distance along `x` of one
-    series to the next, so that their bars do not hide each other.
+    series to the next, so that their bars do not hide each other; where it is 0 they differ in width. `under` counts the series that
+    are drawn over these later.
     """
     empty = []
     for i, one in enumerate(series, first):
@@ -280,7 +285,8 @@ def lines(
             marker=MARKERS[i % len(MARKERS)],
             markersize=3.2,
             linestyle=DASHES[i % len(DASHES)] if join else "none",
-            elinewidth=0.8,
+            # At one place, the first bars are the widest, so that those above do not hide them.
+            elinewidth=0.8 if apart else 0.8 + 0.9 * (first + len(series) - 1 - i + under),
         )
     if 0 < len(empty) < len(series):
         axes.text(

@@ -58,9 +58,10 @@ class GradientCosine(Figure):
                 axes.set_xticks(
                     x, [level if not i else f"+ {level}" for i, level in enumerate(levels)], rotation=30, ha="right"
                 )
-                least = [1.1 * (s.mean - np.nan_to_num(s.deviation)) for one in series for s in one.values if s.count]
-                axes.set_ylim(min([0.0, *least]), 1.05)
-                axes.set_xlim(-0.2, len(levels) - 0.8)
+                known = [s for one in series for s in one.values if s.count]
+                ends = [1.05 * (s.mean + side * np.nan_to_num(s.deviation)) for s in known for side in (-1, 1)]
+                axes.set_ylim(min([0.0, *ends]), max([1.05, *ends]))
+                axes.set_xlim(-0.3, len(levels) - 0.6)
                 lines(axes, x, series, apart=0.05)
                 drawn.append((axes, x, series))
                 if not any(s.count for one in series for s in one.values):
@@ -70,6 +71,6 @@ class GradientCosine(Figure):
                 shown += [s for one in series for s in one.values]
             one_scale(every)
             for axes, x, series in drawn:
-                label_ends(axes, x, series)
+                label_ends(axes, [at + 0.25 for at in x], series)
             say_seeds(figure, shown, seeds(found), note)
         return figure

@@ -24,9 +24,9 @@ from modhook_plugins.figures.common import (
 from modhook_plugins.figures.networks import networks, setting
 
 _PANELS = (
-    ("all", False, "all weights"),
-    ("above", False, "above 0.0002 only"),
-    ("all", True, "all weights, log density"),
+    ("all", False, "all weights", "density [1 / probability]"),
+    ("above", False, "above 0.0002 only", "density among those [1 / probability]"),
+    ("all", True, "all weights, log density", "density [1 / probability]"),
 )
 
 
@@ -47,7 +47,7 @@ class MaskHistogram(Figure):
             every = figure.subplots(1, len(_PANELS))
             figure.suptitle("Keep-probabilities of the control's weights")
             several = len({setting(n.cube, "task.name") for n in found}) > 1
-            for axes, (name, log, title) in zip(every, _PANELS, strict=True):
+            for axes, (name, log, title, label_y) in zip(every, _PANELS, strict=True):
                 missing = []
                 for i, network in enumerate(found):
                     label = (
@@ -92,9 +92,9 @@ class MaskHistogram(Figure):
                     )
                 axes.set_title(title)
                 axes.set_xlabel("keep-probability")
+                axes.set_ylabel(label_y)
                 axes.set_xlim(0, 1)
                 axes.set_yscale("log") if log else axes.set_ylim(0)
-            every[0].set_ylabel("density [1 / probability]")
             shared_legend(figure, *every)
             say_seeds(figure, shown, seeds(found), note, bars="band")
         return figure

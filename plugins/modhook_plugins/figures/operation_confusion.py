@@ -29,16 +29,12 @@ class OperationConfusion(Figure):
         shown: list[Spread] = []
         notes = [note]
         with styled():
-            rows = [(n, "share", "mask") for n in found]
-            inverted = [n for n in found if n.has("operation_confusion/inverse_share")]
-            rows = [
-                row
-                for n in found
-                for row in ((n, "share", ""), (n, "inverse_share", "not "))
-                if n in inverted or not row[2]
-            ]
-            if len(inverted) < len(found):
-                notes.append("a cube of an earlier version has no inverse masks here")
+            kinds = (("share", ""), ("inverse_share", "not "))
+            rows = [(n, name, prefix) for n in found for name, prefix in kinds if n.has(f"operation_confusion/{name}")]
+            if len(rows) < 2 * len(found):
+                notes.append("a cube of an earlier version has no inverse masks")
+            if len(rows) > len(found):
+                notes.append('"not add": without the weights of the mask add')
             stages = [str(s) for s in found[0].cube["operation_confusion"]["stage"].values]
             figure = MatplotlibFigure(figsize=(PAGE, 1.75 * len(rows) + 0.5))
             grid = figure.subplots(len(rows), len(stages), squeeze=False)
@@ -52,14 +48,7 @@ class OperationConfusion(Figure):
                 line[0].set_ylabel("asked for")
             for axes in grid[-1]:
                 axes.set_xlabel("result produced")
-            say_seeds(
-                figure,
-                shown,
-                seeds(found),
-                *notes,
-                '"not add": without the weights of the mask add',
-                bars="\N{PLUS-MINUS SIGN}",
-            )
+            say_seeds(figure, shown, seeds(found), *notes, bars="\N{PLUS-MINUS SIGN}")
         return figure
 
 

@@ -57,7 +57,7 @@ class SharingSize(Figure):
                     f"of the weights for {stage}", tuple(_total(n, "shared_total", stage) for _, n in known)
                 )
                 chance = Series(f"{stage}, by chance", tuple(_total(n, "shared_chance_total", stage) for _, n in known))
-                lines(axes, x, [series], 100, first=i, join=join)
+                lines(axes, x, [series], 100, first=i, join=join, under=1 - i)
                 if np.isfinite(chance.means).any():
                     axes.plot(
                         x,
@@ -79,7 +79,8 @@ class SharingSize(Figure):
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1)
             else:
                 gap(axes, "no run has finished yet")
-            axes.set_ylim(0, 105)
+            axes.set_ylim(0, 128)
+            axes.set_yticks(range(0, 101, 20))
             axes.set_xlabel("masked weights [number]")
             axes.set_ylabel("shared with the other [%]")
             say_seeds(figure, shown, seeds(found), *dict.fromkeys(notes))

@@ -22,6 +22,7 @@ from modhook_plugins.figures.common import (
     styled,
 )
 from modhook_plugins.figures.networks import layer_labels, networks
+from modhook_plugins.figures.scales import one_scale
 
 
 class Stability(Figure):
@@ -60,6 +61,7 @@ class Stability(Figure):
                 total.set_title(f"all weights, per function{which}")
                 layers.set_title(f"per layer, mean over functions{which}")
                 shown += (*bars, *each)
+            one_scale(grid.ravel())
             shared_legend(figure, grid[0, 0])
             pooled = "; ".join(
                 f"all: {p.mean:.3f}"
