@@ -149,5 +149,8 @@ def test_a_pattern_that_matches_nothing_is_an_error() -> None:
     ],
 )
 def test_the_studies_name_the_input_and_output_layers(study: str, first: str, last: str) -> None:
-    """The published studies with full IO layers name the layer that reads the input and the one that writes the output."""
-    assert load(STUDIES / f"{study}.toml").analyses["inverse"] == InverseOptions((first, last), "full")
+    """The published studies name the layer that reads the input and the one that writes the output.
+
+    These keep the control's mask ("fullmask": the mask of the full task), not all weights.
+    """
+    assert load(STUDIES / f"{study}.toml").analyses["inverse"] == InverseOptions((first, last), "control")

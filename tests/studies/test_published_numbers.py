@@ -174,7 +174,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **TUPLE_FNN,
         "model.hidden": (2000,) * 4,
         "analyses.inverse.io": ("layer1.weight", "output.weight"),
-        "analyses.inverse.io_mask": "full",
+        "analyses.inverse.io_mask": "control",
     },
     "tuple_fnn_small": {**TUPLE_FNN, **FIRST_TWO, "model.hidden": (800,) * 4},
     "tuple_lstm": {**TUPLE, **LSTM, **early("lstm.*_l0"), "task.tuple2_delay": 0},
