@@ -154,10 +154,38 @@ def test_runs_stacked_without_a_loop(forced: bool) -> None:
     outputs = stacked(together, *arguments, teacher_forcing=forced)  # (3, 5, T, V)
     outputs.square().sum().backward()
     for k in range(3):
-        alone = build()
+        alone = build().requires_grad_(True)  # the second bias vectors too
         alone.load_state_dict({name: value[k] for name, value in params.items()})
         expected = alone(*(t[k] for t in arguments), teacher_forcing=forced)
         torch.testing.assert_close(outputs[k], expected, rtol=0, atol=1e-10)
         expected.square().sum().backward()
         for name, parameter in alone.named_parameters():
             torch.testing.assert_close(together[name].grad[k], parameter.grad, rtol=1e-8, atol=1e-8, msg=name)
+
+
+def test_initialisation() -> None:
+    """Both LSTMs as the paper's: forget bias 1 and no other, one bias that learns, Xavier deviations, an orthogonal cell gate.
+
+    Embeddings are standard normal and the readout is uniform within 1 / sqrt(fan in), torch's own.
+    """
+    torch.manual_seed(0)
+    net = Seq2SeqLSTM(Seq2SeqLSTMOptions()).build({"source_vocabulary": 13, "target_vocabulary": 6})
+    assert isinstance(net, EncoderDecoder)
+    for lstm in (net.encoder, net.decoder):
+        for layer, fan_in in ((0, 16), (1, 200)):
+            bias, second = getattr(lstm, f"bias_ih_l{layer}"), getattr(lstm, f"bias_hh_l{layer}")
+            assert bias.view(4, 200).unique(dim=1).flatten().tolist() == [0, 1, 0, 0]
+            assert not second.any()
+            assert (bias.requires_grad, second.requires_grad) == (True, False)
+            for gate, matrix in enumerate(getattr(lstm, f"weight_ih_l{layer}").detach().chunk(4)):
+                expected = (5 / 3 if gate == 2 else 1) * (2 / (fan_in + 200)) ** 0.5 / 2**0.5
+                assert abs(float(matrix.std()) / expected - 1) < 0.05
+            own = getattr(lstm, f"weight_hh_l{layer}").detach().chunk(4)
+            for gate in (0, 1, 3):
+                assert abs(float(own[gate].std()) / (1 / 200**0.5 / 2**0.5) - 1) < 0.05
+            torch.testing.assert_close(own[2] @ own[2].T, torch.eye(200) * (5 / 3) ** 2 / 2, rtol=0, atol=1e-5)
+    weights = torch.cat([net.source_embedding.weight.flatten(), net.target_embedding.weight.flatten()])
+    assert abs(float(weights.detach().std()) - 1) < 0.15
+    for readout in (net.output.weight, net.output.bias):
+        assert float(readout.detach().abs().max()) <= 1 / 200**0.5
+    assert float(net.output.weight.detach().abs().max()) > 0.95 / 200**0.5

@@ -29,7 +29,7 @@ class LSTMReadout(nn.Module):
         self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True)
         self.output = nn.Linear(hidden, outputs)
         for layer in range(layers):
-            _initialise(self.lstm, layer)
+            initialise(self.lstm, layer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of a sequence, or the last output of a repeated vector."""
@@ -38,8 +38,8 @@ class LSTMReadout(nn.Module):
         return self.output(self.lstm(x)[0])  # (B, T, O)
 
 
-def _initialise(lstm: nn.LSTM, layer: int) -> None:
-    """Initialise the gates i, f, g, o of one layer; there is one bias vector: the second stays 0 and does not learn."""
+def initialise(lstm: nn.LSTM, layer: int) -> None:
+    """Initialise the gates i, f, g, o of one layer as the paper does; there is one bias vector: the second stays 0 and does not learn."""
     parameters = dict(lstm.named_parameters())
     bias, second = parameters[f"bias_ih_l{layer}"], parameters[f"bias_hh_l{layer}"]
     hidden, tanh = lstm.hidden_size, nn.init.calculate_gain("tanh")

@@ -11,12 +11,14 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 import modhook
+from modhook_plugins.networks.lstm import initialise
 
 
 class EncoderDecoder(nn.Module):
     """Reads a token sequence with one LSTM and writes another with a second one that starts from the first one's state.
 
-    Embeddings, LSTMs and readout keep torch's default initialisation. Dropout acts on the embedded tokens and between
+    The LSTMs are initialised as the network `lstm`'s, with one bias vector that learns; embeddings and readout keep torch's
+    default initialisation, as the paper's do. Dropout acts on the embedded tokens and between
     the LSTM layers. The start symbol is one more row of the target embedding; it is never written.
     """
 
@@ -32,6 +34,9 @@ class EncoderDecoder(nn.Module):
         self.decoder = nn.LSTM(embedding, hidden, layers, batch_first=True, dropout=between)
         self.output = nn.Linear(hidden, target_vocabulary)
         self.dropout = nn.Dropout(dropout)
+        for lstm in (self.encoder, self.decoder):
+            for layer in range(layers):
+                initialise(lstm, layer)
 
     def forward(self, source: Tensor, source_length: Tensor, target: Tensor, teacher_forcing: bool = True) -> Tensor:
         """Return logits (B, T, V) of the T tokens written for `source` (B, S) with `source_length` (B,) valid tokens.
