@@ -140,7 +140,11 @@ class RunContext(ABC):
 
     @abstractmethod
     def logits(self, stage: str) -> dict[str, Tensor]:
-        """Return the logits of a finished stage, as stored."""
+        """Return the logits of a finished stage, as stored: rounded, where the study stores float16."""
+
+    @abstractmethod
+    def masks(self, stage: str) -> Masks:
+        """Return the masks of a finished stage, from the stored bits. Stored logits are rounded: their signs are no masks."""
 
     @abstractmethod
     def carried(self, stage: str) -> CarriedGradients | None:

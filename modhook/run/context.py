@@ -159,6 +159,10 @@ class Context(RunContext):
         """Return the logits of a finished stage, as stored."""
         return read_logits(self.cube, self.layout, self.labels, stage)
 
+    def masks(self, stage: str) -> Masks:
+        """Return the masks of a finished stage, from the stored bits."""
+        return read_masks(self.cube, self.layout, self.labels, stage)
+
     def carried(self, stage: str) -> CarriedGradients | None:
         """Return what a finished stage left for the next one's clipping; None if it left nothing."""
         file = self._carried_file(stage)

@@ -83,7 +83,7 @@ class Posthoc(Protocol):
         if not stage.copied:
             return None
         names = matching(context.model, stage.copied, f"stage {stage.name}: copied")
-        return Masks({n: logit >= 0 for n, logit in context.logits(context.task.stages[0].name).items() if n in names})
+        return Masks({n: m for n, m in context.masks(context.task.stages[0].name).items() if n in names})
 
     def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None, model: nn.Module):  # type: ignore[no-untyped-def]
         """Measure on the way under the masks as they are."""

@@ -76,7 +76,7 @@ class Transfer(Protocol):
         carries = bool(earlier) and masks.clip_over == "all"
         parameters = dict(model.named_parameters())
         with context.stage(name, masks.steps) as record:
-            found = {s: Masks({n: t >= 0 for n, t in context.logits(s).items()}) for s in earlier}
+            found = {s: context.masks(s) for s in earlier}
             used = self._used(context, list(found.values()))
             if earlier:
                 fresh = dict(context.new_model(name).named_parameters())
