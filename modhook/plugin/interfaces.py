@@ -79,6 +79,13 @@ class Task(ABC):
     def shape(self) -> Mapping[str, Any]:
         """Return what a network plugin must know to build a network for this task, for example `{"inputs": 42, "outputs": 20}`."""
 
+    def for_seed(self, seed: int) -> Task:
+        """Return the task as the run of this seed sees it: itself, unless something of it is drawn anew for every run.
+
+        Stages, splits, shape, base training data and test sets must be the same for every seed.
+        """
+        return self
+
     def load(self) -> None:  # noqa: B027 - optional for a plugin
         """Read, download or generate the data; called once before any training. Raises `DataError`."""
 

@@ -178,7 +178,8 @@ def _forget(work: Work, run: Run, stages: Mapping[str, str]) -> None:
 
 def _compute(work: Work, run: Run) -> None:
     prepared, cube, labels = work.prepared, work.cube, dict(run.labels)
-    study, task, layout = prepared.points[run.index].study, prepared.tasks[run.index], prepared.layouts[run.index].name
+    study, layout = prepared.points[run.index].study, prepared.layouts[run.index].name
+    task = prepared.tasks[run.index].for_seed(labels["seed"])
     model = build_model(study, task, work.plugins, labels["seed"]).to(work.device)
     later = after_control(prepared, task) if work.only_control else frozenset()
     context = Context(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device, later)

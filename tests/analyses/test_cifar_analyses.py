@@ -40,13 +40,13 @@ ANALYSES
 """
 
 
-def _run(folder: Path, task: str, more: str, analyses: str) -> Path:
+def _run(folder: Path, task: str, more: str, analyses: str, seeds: int = 1) -> Path:
     from modhook.cli import main
 
     text = STUDY.replace("TASK", task).replace("MORE", more).replace("ANALYSES", analyses)
     (folder / "s.toml").write_text(text)
     with pytest.raises(SystemExit) as stop:
-        main(["run", str(folder / "s.toml"), "--out", str(folder)])
+        main(["run", str(folder / "s.toml"), "--out", str(folder), "--set", f"study.seeds={seeds}"])
     assert stop.value.code == 0
     return folder / "s.zarr"
 
@@ -125,3 +125,23 @@ def test_stability(tmp_path: Path) -> None:
                 both, either = both + (x and y), either + (x or y)
         assert float(cube["stability"]["iou_total"].sel(seed=1, function=name)) == pytest.approx(both / either)
         assert both < either
+        assert str(cube["stability"]["classes"].sel(seed=1, function=name).item()) == ", ".join(name.split("-"))
+
+
+def test_stability_with_pairs_of_its_own_for_every_seed(tmp_path: Path) -> None:
+    """Each seed learns on its own pair, which the cube names; later masks copy the first one's output layer, bit for bit."""
+    options = 'pairs = 2\nredraw = true\ncopied = ["output.*"]'
+    task = Cifar10Stability(StabilityOptions(source="generated", pairs=2, redraw=True))
+    with open_cube(_run(tmp_path, "cifar10_stability", options, "stability = {}", seeds=2)) as cube:
+        classes = cube["stability"]["classes"]
+        for seed in (1, 2):
+            expected = [", ".join(pair) for pair in task.for_seed(seed).sets.values()]
+            assert [str(x) for x in classes.sel(seed=seed).values] == expected
+            first = masks_from(cube, seed=seed, stage="pair 1 a")
+            assert not first["output.weight"].all()
+            for stage in ("pair 1 b", "pair 2 a", "pair 2 b"):
+                later = masks_from(cube, seed=seed, stage=stage)
+                assert torch.equal(later["output.weight"], first["output.weight"])
+                assert torch.equal(later["output.bias"], first["output.bias"])
+                assert not torch.equal(later["conv1.weight"], first["conv1.weight"])
+        assert classes.sel(seed=1).values.tolist() != classes.sel(seed=2).values.tolist()

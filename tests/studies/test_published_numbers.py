@@ -182,7 +182,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         **TUPLE,
         **LSTM,
         "analyses.inverse.io": ("lstm.weight_ih_l0", "output.weight"),
-        "analyses.inverse.io_mask": "full",
+        "analyses.inverse.io_mask": "control",
     },
     "scan": {**SCAN, **SCAN_LSTM, **RANDOM_HALVES, "masks.beta": 3e-5},
     "scan_transformer": {
@@ -202,7 +202,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "task.name": "cifar10_stability",
         "task.sets": "pairs",
         "task.pairs": 10,
-        "task.copied": (),
+        "task.redraw": True,
+        "task.copied": ("output.*",),
     },
     "transfer": {**TRANSFER, "protocol.new_init": 2.0},
     "transfer_prefer_old": {**TRANSFER, "protocol.new_init": 0.0},
@@ -325,6 +326,13 @@ def test_as_published(name: str) -> None:
         assert study.mask_batch == (own[0] or study.train.batch)
         assert study.mask_clip == (own[1] or study.train.clip)
         assert study.reg_batch == study.train.batch
+
+
+def test_the_better_measure_of_stability_copies_nothing() -> None:
+    """The variant `no_copy` is the published study but for the copied output layer."""
+    ours, published = (load(STUDIES / "cifar10_stability.toml", variant) for variant in ("no_copy", None))
+    assert ours.task.options == attrs.evolve(published.task.options, copied=())
+    assert (ours.train, ours.masks, ours.study) == (published.train, published.masks, published.study)
 
 
 def test_transformer_baselines() -> None:

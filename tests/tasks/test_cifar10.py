@@ -36,6 +36,30 @@ def test_stability_learns_each_function_twice() -> None:
     assert [s.copied for s in other.stages] == [()] + [("output.*",)] * 19
 
 
+def test_every_seed_has_its_own_pairs() -> None:
+    """Redrawn pairs differ between seeds and are drawn from all 90; names, images and the pairs of one seed stay the same."""
+    task = Cifar10Stability(StabilityOptions(source="generated", redraw=True))
+    task.load()
+    seen: set[tuple[str, ...]] = set()
+    for seed in range(1, 41):
+        mine = task.for_seed(seed)
+        assert [s.name for s in mine.stages] == [f"pair {i} {x}" for i in range(1, 11) for x in "ab"]
+        assert mine.sets == task.for_seed(seed).sets
+        pairs = {tuple(pair) for pair in mine.sets.values()}
+        assert len(pairs) == 10
+        assert all(a != b for a, b in pairs)
+        seen |= pairs
+        assert mine._parts is task._parts
+    assert len(seen) > 80
+    one, two = task.for_seed(1), task.for_seed(2)
+    assert one.sets != two.sets
+    for mine in (one, two):
+        for name, (first, _) in mine.repeats.items():
+            assert {CLASSES[i] for i in mine.train_set(first)["label"].tolist()} == set(mine.sets[name])
+    fixed = Cifar10Stability(StabilityOptions(source="generated"))
+    assert fixed.for_seed(1) is fixed.for_seed(2) is fixed
+
+
 def test_augmentation_is_crop_and_flip() -> None:
     """Every image is one of the 81 crops of its padded self, or one's mirror image; all images are not treated alike."""
     images = torch.from_numpy(np.random.default_rng(1).integers(1, 256, (40, 3, 32, 32), np.uint8))

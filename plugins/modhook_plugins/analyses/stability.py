@@ -42,6 +42,7 @@ class Stability(Analysis):
                 "IoU expected of random masks that keep as many of each tensor's weights",
                 attrs={"table": "number"},
             ),
+            Variable("stability/classes", ("function",), "str", "the classes that the function tells apart, in this run"),
             Variable("stability/ratio", ("function", "parameter"), "float64", "measured IoU over chance"),
             Variable(
                 "stability/ratio_total",
@@ -76,6 +77,7 @@ class Stability(Analysis):
             return {
                 "stability/iou": measured,
                 "stability/iou_total": measured_total,
+                "stability/classes": np.array([_classes(run.task, name) for name in _repeats(run.task)], dtype=object),
                 "stability/chance": expected,
                 "stability/chance_total": expected_total,
                 "stability/ratio": np.where(expected > 0, measured / expected, np.nan),
@@ -88,3 +90,7 @@ def _repeats(task: Any) -> dict[str, tuple[str, str]]:
     if not repeats:
         raise UserError("the analysis 'stability' needs a task that learns a mask twice, such as cifar10_stability.")
     return repeats
+
+
+def _classes(task: Any, name: str) -> str:
+    return ", ".join(getattr(task, "sets", {}).get(name, ()))
