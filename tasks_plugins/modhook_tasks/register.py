@@ -13,7 +13,7 @@ def modhook_tasks() -> list[Spec]:
     return [
         Spec(
             "addmul",
-            "Addition and multiplication of two-digit numbers modulo 100, the operation as an input",
+            "Addition and multiplication of two-digit (or longer) numbers modulo 100, the operation as an input",
             f"{_HERE}.addmul:AddMul",
         ),
         Spec(
@@ -28,12 +28,12 @@ def modhook_tasks() -> list[Spec]:
         ),
         Spec(
             "double_addition",
-            "Two independent additions of two-digit numbers modulo 100 in one network",
+            "Two (or more) independent additions of two-digit numbers modulo 100 in one network",
             f"{_HERE}.double_addition:DoubleAddition",
         ),
         Spec(
             "mathematics",
-            "DeepMind mathematics: questions of one of five modules, answered character by character",
+            "DeepMind mathematics: questions of one or several of its modules, answered character by character",
             f"{_HERE}.mathematics.task:Mathematics",
         ),
         Spec(

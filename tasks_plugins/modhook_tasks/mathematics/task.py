@@ -34,9 +34,8 @@ def _known(_: Any, __: Any, value: str | tuple[str, ...]) -> None:
         raise modhook.UserError("task.module is empty; name at least one module, such as 'add_or_sub'.")
     for name in names:
         if name not in MODULES:
-            raise modhook.UserError(
-                f"unknown module {name!r} in task.module{near_miss(name.rpartition('__')[2], MODULES)}; valid: {', '.join(MODULES)}."
-            )
+            hint = near_miss(name.rpartition("__")[2], MODULES) or f"; valid: {', '.join(MODULES)}"
+            raise modhook.UserError(f"unknown module {name!r} in task.module{hint}.")
     if len(set(names)) < len(names):
         raise modhook.UserError(f"task.module names a module twice: {', '.join(names)}.")
 
