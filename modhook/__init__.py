@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from modhook.cube import masks_from as masks_from
     from modhook.cube import open_cube as open_cube
     from modhook.errors import ModhookError as ModhookError
+    from modhook.errors import ModhookWarning as ModhookWarning
     from modhook.errors import RunError as RunError
     from modhook.errors import UserError as UserError
     from modhook.fit import Fit as Fit
@@ -50,6 +51,7 @@ _HOME = {
     "masks_from": "cube",
     "open_cube": "cube",
     "ModhookError": "errors",
+    "ModhookWarning": "errors",
     "RunError": "errors",
     "UserError": "errors",
     "Fit": "fit",

@@ -16,6 +16,10 @@ class ModhookError(Exception):
     """Base of all errors raised by modhook."""
 
 
+class ModhookWarning(UserWarning):
+    """Something was done otherwise than asked for, such as fewer steps; what came of it can be used."""
+
+
 class UserError(ModhookError, ValueError):
     """Something the user gave is wrong; nothing was run and nothing was written."""
 

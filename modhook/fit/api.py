@@ -18,7 +18,7 @@ from modhook.network.scope import parameter_names
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler, Tracker
 from modhook.stacked import EXECUTORS
-from modhook.steps.loop import run_steps
+from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import MakeOptimizer
 from modhook.values.arguments import batches_of, checked, function, instance, one_of, optional
 from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
@@ -41,6 +41,7 @@ class Fit:
         weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
         route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
         carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
+        steps: how many optimiser steps were done: fewer than asked for where the batches ended.
     """
 
     masks: Masks
@@ -49,6 +50,7 @@ class Fit:
     weights: dict[str, Tensor]
     route: dict[str, Any]
     carried: CarriedGradients | None = None
+    steps: int = 0
 
 
 def fit_masks(
@@ -90,9 +92,11 @@ def fit_masks(
     Args:
         model: any `nn.Module`; it is not changed, and runs in the mode it is in (call `model.eval()` first).
         batches: any iterable of batches, one per step; a re-iterable (a list, a DataLoader) restarts at its end. A batch is a
-            tensor, dict, tuple or list; tensors have the items first, (B, ...); anything else reaches every group unchanged.
+            tensor, or tensors in tuples, lists, mappings, their subclasses, and nodes that torch's pytree knows; tensors have the
+            items first, (B, ...). A dataclass belongs to it if its tensors have B items. Anything else, tensors in it included,
+            reaches every group as it is; wrap what is to do so in `modhook.shared`.
         loss: `loss(net, batch)` returns a scalar for one group; `net(...)` stands for the network under one mask.
-        samples: K, masks per step; must divide the batch size.
+        samples: K, masks per step; must divide the first batch's size. Of a later batch up to K - 1 items are left out.
         steps: optimiser steps.
         lr: learning rate of the logits.
         beta: pull towards fewer weights, per logit and item; larger keeps less.
@@ -122,6 +126,9 @@ def fit_masks(
 
     Returns:
         A `Fit`.
+
+    Warns:
+        ModhookWarning: an iterator that ends before the last step; items that were left out.
 
     Raises:
         UserError: a wrong argument (nothing is run), a batch that K does not divide, patterns that match nothing, a loss that
@@ -185,7 +192,7 @@ def fit_masks(
         tracker.stage_started("masks", steps)
     try:
         after = None if callback is None else (lambda step: callback(step, trainer))
-        history = run_steps(trainer, batches, steps, tracker, after)
+        history = run_steps(trainer, batches, steps, tracker, after, warned if own else None)
     finally:
         if own:
             tracker.close()
@@ -199,4 +206,5 @@ def fit_masks(
         weights={n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}},
         route=stacked.report() if stacked is not None else {},
         carried=trainer.clipping.carried(),
+        steps=history.done,
     )

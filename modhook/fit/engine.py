@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,21 +88,23 @@ class MaskTrainer:
         self.workspace = Workspace()
         self.stacked: Stacked | None = None
         self.recording = False
+        self.left_out = 0
         self.watch = Watch(self.logits, reference)
         self._started = False
         self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size)
 
     @torch.inference_mode(False)
     def step(self, number: int, batch: Any) -> dict[str, float] | None:
-        """One optimiser step; None if the batch cannot be cut into K equal groups (an error if it is the first)."""
+        """One optimiser step on all items but up to K - 1; None if there are fewer than K. In a first batch, both are errors."""
         items = batch_size(batch)
-        if items % self.samples:
-            if self._started or self.stacked is not None:
-                return None
+        self.left_out = items % self.samples
+        if self.left_out and not self._started and self.stacked is None:
             raise UserError(
                 f"a batch of {items} items cannot be cut into {self.samples} equal groups, one per mask sample; "
                 f"choose a batch size that {self.samples} divides."
             )
+        if items < self.samples:
+            return None
         groups = cut(batch, self.samples)
         if self.warmup and number <= self.warmup:  # later, the rates are the optimiser's, or its scheduler's
             self._rates.set(lambda lr: learning_rate(number, lr, warmup=self.warmup))
@@ -121,14 +124,17 @@ class MaskTrainer:
         self._started = True
         if self.recording:
             self.watch.gradients(self.logits)
-        self._regularise(items)
+        self._regularise(items - self.left_out)
         norms = self.clipping.clip(list(self.logits.values()), [self.weights[n] for n in self.trained])
         self.optimizer.step()
         return {"loss": loss, **norms}
 
     def measure(self) -> Measured:
         """Return the density of the deterministic mask, and what is measured per parameter."""
-        return self.watch.measure(self.logits, self.sampler)
+        found = self.watch.measure(self.logits, self.sampler)
+        if not self.recording:  # an early end: the last step was not known to be one
+            found["parameter_gradient_norm"] = dict.fromkeys(self.logits, math.nan)
+        return found
 
     def masks(self) -> dict[str, Tensor]:
         """Return the deterministic masks of the learned logits."""

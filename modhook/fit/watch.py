@@ -27,7 +27,8 @@ class Watch:
     def gradients(self, logits: Mapping[str, Tensor]) -> None:
         """Take in the gradients of the loss alone, before the regulariser and clipping."""
         norms = [
-            torch.zeros(()) if logit.grad is None else logit.grad.norm().double().cpu() for logit in logits.values()
+            torch.zeros((), device="cpu") if logit.grad is None else logit.grad.norm().double().cpu()
+            for logit in logits.values()
         ]
         self._norms = dict(zip(logits, [float(n) for n in norms], strict=True))
 

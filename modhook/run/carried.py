@@ -97,8 +97,8 @@ def _level(number: float) -> float:
 
 
 def _as_int(number: float) -> int:
-    return int(torch.tensor(number, dtype=torch.float64).view(torch.int64).item())
+    return int(torch.tensor(number, dtype=torch.float64, device="cpu").view(torch.int64).item())
 
 
 def _as_float(bits: int) -> float:
-    return float(torch.tensor(bits, dtype=torch.int64).view(torch.float64).item())
+    return float(torch.tensor(bits, dtype=torch.int64, device="cpu").view(torch.float64).item())

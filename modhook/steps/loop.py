@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,7 +13,7 @@ import attrs
 import numpy as np
 import xarray as xr
 
-from modhook.errors import RunError, UserError
+from modhook.errors import ModhookWarning, RunError, UserError
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.checkpoint import Stateful, kept
 from modhook.steps.source import Source
@@ -25,6 +27,8 @@ class Engine(Stateful, Protocol):
 
     recording: bool
     """Set before each step: whether it is one after which `measure` is called."""
+    left_out: int
+    """How many items of the latest batch were not used."""
 
     def step(self, number: int, batch: Any) -> Mapping[str, float] | None:
         """Do optimiser step `number` (from 0) and return what it measured; None if the batch could not be used."""
@@ -44,6 +48,7 @@ class History:
 
     def __init__(self, steps: int) -> None:
         self.steps, self.every = steps, record_every(steps)
+        self.done = 0
         self._window: list[Mapping[str, float]] = []
         self._seconds = 0.0
         self.rows: list[dict[str, float]] = []
@@ -64,9 +69,17 @@ class History:
         """Add a step's values and how long it took; at the end of a window return its row."""
         self._window.append(values)
         self._seconds += seconds
-        if not self.records(number):
-            return None
-        row = {"step": float(number)} | {k: float(np.mean([v[k] for v in self._window])) for k in values}
+        return self._row(number, measure) if self.records(number) else None
+
+    def end(self, number: int, measure: Callable[[], Mapping[str, float | Mapping[str, float]]]) -> None:
+        """Remember that `number` steps were done; a window that is not full becomes a row."""
+        self.done = number
+        if self._window:
+            self._row(number, measure)
+
+    def _row(self, number: int, measure: Callable[[], Mapping[str, float | Mapping[str, float]]]) -> dict[str, float]:
+        names = self._window[-1]
+        row = {"step": float(number)} | {k: float(np.mean([v[k] for v in self._window])) for k in names}
         parts: dict[str, dict[str, float]] = {}
         for name, value in measure().items():
             if isinstance(value, Mapping):
@@ -132,16 +145,19 @@ def run_steps(
     steps: int,
     tracker: Tracker,
     callback: Callable[[int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> History:
     """Run `steps` optimiser steps, one batch each.
 
-    A re-iterable is started again at its end; an iterator that ends, ends the loop early, and the tracker says so.
+    A re-iterable is started again at its end; an iterator that ends, ends the loop early. That, and items that could not be
+    used, are said by `say`: as a warning, and to the tracker, unless it is given.
 
     Raises:
         UserError: no batch at all, or a full pass without a usable one.
         RunError: the loss or the gradient norm is not finite.
     """
     loop = _Loop(engine, Source(batches), History(steps))
+    say = say or functools.partial(_warn, tracker)
     with kept(loop, tracker.message) as after_step:
         while loop.number < steps and not loop.ended:
             try:
@@ -151,19 +167,22 @@ def run_steps(
                     raise UserError(
                         "there is no batch to learn from; give an iterable with at least one usable batch."
                     ) from None
-                tracker.message(f"the batches ended after {loop.number} of {steps} steps; the fit ends here.")
+                say(
+                    f"the batches ended after {loop.number} of {steps} steps, and learning with them; a list or a DataLoader "
+                    "would start again."
+                )
                 loop.ended = True
                 break
             engine.recording = loop.history.records(loop.number + 1)
             started = time.perf_counter()
             values = engine.step(loop.number, batch)
             seconds = time.perf_counter() - started
-            if values is None:
+            if engine.left_out:
                 loop.unusable += 1
+                loop.lost += engine.left_out
                 if loop.unusable == 1:
-                    tracker.message(
-                        "a batch that cannot be cut into equal groups is dropped, as every later one will be."
-                    )
+                    say(_left_out(engine.left_out, loop.number + 1, whole=values is None))
+            if values is None:
                 continue
             loop.number += 1
             _require_finite(values, loop.number)
@@ -172,7 +191,37 @@ def run_steps(
             if callback is not None:
                 callback(loop.number)
             after_step()
+        if loop.unusable > 1:
+            say(
+                f"in all, {loop.lost} items of {loop.unusable} batches were left out: the mask samples do not divide them."
+            )
+        loop.history.end(loop.number, engine.measure)
     return loop.history
+
+
+def _left_out(items: int, step: int, whole: bool) -> str:
+    """Say what is not used of a batch, and how to use it."""
+    if whole:
+        what = (
+            f"a batch of {items} items is left out before step {step}: it has fewer items than mask samples are drawn"
+        )
+    else:
+        what = (
+            f"the last {items} items of the batch of step {step} are left out: the mask samples do not divide the batch"
+        )
+    return (
+        f"{what}; later ones are counted at the end. Batches of one size (DataLoader(..., drop_last=True)) lose none."
+    )
+
+
+def _warn(tracker: Tracker, text: str) -> None:
+    tracker.message(text)
+    warned(text, level=5)
+
+
+def warned(text: str, level: int = 4) -> None:
+    """Raise a `ModhookWarning` at the line of the caller's caller's caller, the user's own, unless told of another level."""
+    warnings.warn(text, ModhookWarning, stacklevel=level)
 
 
 def _require_finite(values: Mapping[str, float], step: int) -> None:
@@ -192,6 +241,7 @@ class _Loop:
     history: History
     number: int = 0
     unusable: int = 0
+    lost: int = 0
     ended: bool = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -199,6 +249,7 @@ class _Loop:
         return {
             "number": self.number,
             "unusable": self.unusable,
+            "lost": self.lost,
             "ended": self.ended,
             "batches": self.source.state_dict(),
             "engine": self.engine.state_dict(),
@@ -208,6 +259,7 @@ class _Loop:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result."""
         self.number, self.unusable, self.ended = state["number"], state["unusable"], state["ended"]
+        self.lost = state.get("lost", 0)
         self.source.load_state_dict(state["batches"])
         self.engine.load_state_dict(state["engine"])
         self.history.load_state_dict(state["history"])

@@ -97,7 +97,7 @@ class Spread:
         own = [leaf[mine.start : mine.stop] if i in cut else leaf for i, leaf in enumerate(leaves)]
         args, kwargs = tree_unflatten(own, spec)
         # Each rank has noise of its own, or items of different ranks would be dropped alike.
-        noise = derive(int(torch.randint(2**62, ())), rank())
+        noise = derive(int(torch.randint(2**62, (), device="cpu")), rank())
         outputs, error = None, None
         with torch.random.fork_rng(_cuda(leaves)):
             torch.manual_seed(noise)

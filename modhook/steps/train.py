@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from modhook.plugin.interfaces import Tracker
-from modhook.steps.loop import run_steps
+from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import LearningRates, MakeOptimizer, clip_gradients, learning_rate, make_optimizer
 from modhook.steps.parallel import Spread
 from modhook.steps.ranks import agree, average, spread
@@ -45,6 +45,7 @@ class Trainer:
         self.net: Any = Spread(model) if spread() else model
         """Stands for the network in the loss."""
         self.recording = False
+        self.left_out = 0
         self._rate = functools.partial(learning_rate, warmup=warmup, decay_at=decay_at, decay=decay, schedule=schedule)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(
@@ -114,6 +115,9 @@ def train(
         **options: optimizer (as for `fit_masks`), lr, weight_decay, momentum, betas, eps, clip, warmup, decay_at, decay, schedule; the
             defaults are the reference's (Adam, 1e-3, global gradient norm clipped at 1).
 
+    Warns:
+        ModhookWarning: an iterator that ends before the last step.
+
     Raises:
         UserError: no batch, or a wrong argument. RunError: a loss that is not finite.
     """
@@ -122,7 +126,8 @@ def train(
     batches_of("batches", batches)
     function("loss", loss, "loss(model, batch)")
     model.train()
+    say = warned if tracker is None else None
     trainer, tracker = Trainer(model, loss, **options), tracker or Tracker()
     if isinstance(trainer.net, Spread):
         trainer.net.say = tracker.message
-    return run_steps(trainer, batches, steps, tracker, callback).dataset()
+    return run_steps(trainer, batches, steps, tracker, callback, say).dataset()

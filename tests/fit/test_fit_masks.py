@@ -256,26 +256,71 @@ class Recorder(Tracker):
 
 
 def test_batches_restart_or_end() -> None:
-    """A list starts again at its end; an exhausted iterator ends the fit early and says so; nothing at all is an error."""
+    """A list starts again at its end; nothing at all is an error."""
     model, told = nn.Linear(4, 3), Recorder()
-    modhook.fit_masks(model, batches(2), loss, steps=5, progress=told)
+    fit = modhook.fit_masks(model, batches(2), loss, steps=5, progress=told)
     assert told.steps == [1, 2, 3, 4, 5]
-    fit = modhook.fit_masks(model, iter(batches(2)), loss, steps=5, progress=told)
-    assert list(fit.history["step"].values) == [1, 2]
-    assert told.messages == ["the batches ended after 2 of 5 steps; the fit ends here."]
-    with pytest.raises(UserError, match="there is no batch"):
-        modhook.fit_masks(model, [], loss, steps=1, progress=False)
+    assert fit.steps == 5
+    for nothing in ([], iter([])):
+        with pytest.raises(UserError, match="there is no batch"):
+            modhook.fit_masks(model, nothing, loss, steps=1, progress=False)
 
 
-def test_indivisible_batches() -> None:
-    """A last batch that K does not divide is dropped and reported once; a first one is an error that says what to do."""
-    model, told = nn.Linear(4, 3), Recorder()
-    data = [*batches(2), batches(1, size=6)[0]]
-    modhook.fit_masks(model, data, loss, steps=6, progress=told)
-    assert told.steps == [1, 2, 3, 4, 5, 6]
-    assert len(told.messages) == 1
-    with pytest.raises(UserError, match="batch of 6 items cannot be cut into 4 equal groups"):
-        modhook.fit_masks(model, batches(1, size=6), loss, steps=1, progress=False)
+@pytest.mark.parametrize("count", [1, 7, 15])
+def test_an_iterator_that_ends_early_is_a_warning(count: int) -> None:
+    """Without a bar, too: one warning, `steps` says how many were done, and the history has all of them."""
+    model, data = nn.Linear(4, 3), batches(15)
+    told = Recorder()
+    for progress in (False, told):
+        with pytest.warns(modhook.ModhookWarning, match=f"the batches ended after {count} of 1200 steps") as caught:
+            fit = modhook.fit_masks(model, iter(data[:count]), loss, steps=1200, lr=0.1, progress=progress)
+        assert len(caught) == 1
+        assert caught[0].filename == __file__
+    assert [m.split(" steps")[0] for m in told.messages] == [f"the batches ended after {count} of 1200"]
+    assert fit.steps == fit.history["step"].values[-1] == count
+    whole = modhook.fit_masks(model, data[:count], loss, steps=count, lr=0.1, progress=False)
+    assert torch.equal(fit.logits["weight"], whole.logits["weight"])
+    every = [float(v) for v in whole.history["loss"]]
+    windows = [every[i : i + 6] for i in range(0, count, 6)]
+    assert fit.history["loss"].values == pytest.approx([sum(w) / len(w) for w in windows])
+    assert float(fit.history["density"][-1]) == float(whole.history["density"][-1])
+    with pytest.warns(modhook.ModhookWarning, match=f"the batches ended after {count} of 20 steps") as caught:
+        history = modhook.train(nn.Linear(4, 3), iter(data[:count]), loss, 20)
+    assert history["step"].values[-1] == count
+    assert caught[0].filename == __file__
+
+
+def test_a_last_batch_loses_fewer_than_k_items() -> None:
+    """Of a batch that K does not divide the first items are used, as in a plain loop; the others are counted in a warning."""
+    model = nn.Linear(4, 3).double()
+    data = [*batches(1, dtype=torch.float64), *batches(1, size=7, dtype=torch.float64)]
+    keep: dict[str, Any] = {"samples": 3, "init": 40.0, "beta": 0.0, "lr": 1e-12, "progress": False}
+    with pytest.raises(UserError, match="batch of 8 items cannot be cut into 3 equal groups"):
+        modhook.fit_masks(model, data, loss, steps=2, **keep)
+    data[0] = {n: t[:6] for n, t in data[0].items()}
+    with pytest.warns(modhook.ModhookWarning, match="the last 1 items of the batch of step 2 are left out") as caught:
+        fit = modhook.fit_masks(model, data, loss, steps=2, **keep)
+    assert len(caught) == 1
+    groups = [{n: t[i : i + 2] for n, t in data[1].items()} for i in (0, 2, 4)]
+    assert float(fit.history["loss"][1]) == pytest.approx(sum(loss(model, g).item() for g in groups) / 3, abs=1e-12)
+    with pytest.warns(modhook.ModhookWarning) as caught:
+        fit = modhook.fit_masks(model, data, loss, steps=7, **keep)
+    assert [str(w.message).partition(":")[0] for w in caught][1] == "in all, 3 items of 3 batches were left out"
+    assert fit.steps == 7
+
+
+def test_a_batch_of_fewer_than_k_items_is_counted() -> None:
+    """A later batch that has no item for every sample is left out, and counted; the steps are done all the same."""
+    told = Recorder()
+    data = [*batches(1), *batches(1, size=3)]
+    with pytest.warns(
+        modhook.ModhookWarning, match="a batch of 3 items is left out before step 2: it has fewer"
+    ) as caught:
+        fit = modhook.fit_masks(nn.Linear(4, 3), data, loss, steps=4, progress=told)
+    assert [str(w.message) for w in caught] == told.messages
+    assert "a batch of 3 items is left out before step 2: it has fewer" in told.messages[0]
+    assert "in all, 9 items of 3 batches" in told.messages[1]
+    assert (fit.steps, told.steps) == (4, [1, 2, 3, 4])
 
 
 def test_what_is_no_tensor_reaches_every_group() -> None:
