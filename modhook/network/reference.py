@@ -125,7 +125,7 @@ def matched(
     """
     if names := [name for name in tensors if _SEQUENCES.search(name)]:
         raise WeightsError(
-            f"{where} is of a sequence network of the reference ({names[0]}), whose tokens are in another order; what can be read "
+            f"{where} is of a sequence network of the reference ({names[0]}) and does not say which token is which; what can be read "
             "are its feed-forward, LSTM, convolutional and residual networks."
         )
     theirs = _grouped(tensors, where)
