@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from modhook.masks import iomin as iomin
     from modhook.masks import iou as iou
     from modhook.masks.evaluation import evaluate as evaluate
+    from modhook.masks.order import Order as Order
+    from modhook.masks.order import areas as areas
     from modhook.masks.reference import reference_masks as reference_masks
     from modhook.masks.select import matching as matching
     from modhook.masks.select import select as select
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from modhook.plugin.interfaces import Figure as Figure
     from modhook.plugin.interfaces import Model as Model
     from modhook.plugin.interfaces import Protocol as Protocol
+    from modhook.plugin.interfaces import Ranking as Ranking
     from modhook.plugin.interfaces import Sampler as Sampler
     from modhook.plugin.interfaces import Stage as Stage
     from modhook.plugin.interfaces import Task as Task
@@ -61,6 +64,8 @@ _HOME = {
     "iou": "masks",
     "evaluate": "masks.evaluation",
     "reference_masks": "masks.reference",
+    "Order": "masks.order",
+    "areas": "masks.order",
     "matching": "masks.select",
     "select": "masks.select",
     "reference_weights": "network.reference",
@@ -74,6 +79,7 @@ _HOME = {
     "Figure": "plugin.interfaces",
     "Model": "plugin.interfaces",
     "Protocol": "plugin.interfaces",
+    "Ranking": "plugin.interfaces",
     "Sampler": "plugin.interfaces",
     "Stage": "plugin.interfaces",
     "Task": "plugin.interfaces",

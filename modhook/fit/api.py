@@ -3,54 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.fit.arguments import bytes_of, initial, patterns, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
+from modhook.fit.ranked import ranked
+from modhook.fit.result import Fit
+from modhook.fit.size import BETA, size_of
 from modhook.masks import Masks
 from modhook.masks.select import DEFAULT_EXCLUDE, select
 from modhook.network.scope import parameter_names
+from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients
-from modhook.plugin.interfaces import Sampler, Tracker
+from modhook.plugin.interfaces import Ranking, Sampler, Tracker
 from modhook.stacked import EXECUTORS
 from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import MakeOptimizer
 from modhook.values.arguments import batches_of, checked, function, instance, one_of, optional
 from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
-
-if TYPE_CHECKING:
-    import xarray as xr
-
-
-@attrs.frozen
-class Fit:
-    """What `fit_masks` returns.
-
-    Attributes:
-        masks: the deterministic masks (logit >= 0), fixed ones included, with the network's fingerprint.
-        logits: {name: tensor} of the learned logits, on the CPU, unrounded.
-        history: Dataset over `step`: `loss`, `gradient_norm` (of what is learned, before clipping, regulariser included),
-            `density`, `ms_per_step`; with `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients
-            by; over `step` and `parameter`: `parameter_gradient_norm` (of the loss alone, at that step), `parameter_density`,
-            `remaining` (the share of the weights that `reference` keeps, or of all, that the mask keeps).
-        weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
-        route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
-        carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
-        steps: how many optimiser steps were done: fewer than asked for where the batches ended.
-    """
-
-    masks: Masks
-    logits: dict[str, Tensor]
-    history: xr.Dataset
-    weights: dict[str, Tensor]
-    route: dict[str, Any]
-    carried: CarriedGradients | None = None
-    steps: int = 0
 
 
 def fit_masks(
@@ -61,11 +35,15 @@ def fit_masks(
     samples: int = 4,
     steps: int = 2000,
     lr: float = 1e-2,
-    beta: float = 1e-4,
-    init: float | Mapping[str, Tensor] = 2.0,
+    beta: float | None = None,
+    init: float | Mapping[str, Tensor] | None = None,
     include: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = DEFAULT_EXCLUDE,
     sampler: str | Sampler = "gumbel",
+    density: float | Mapping[str, float] | None = None,
+    within: float | None = None,
+    score: Callable[[nn.Module, Any], Any] | None = None,
+    valid: Iterable[Any] | None = None,
     fixed: Masks | None = None,
     train_weights: Mapping[str, Tensor] | None = None,
     optimizer: str | MakeOptimizer = "adam",
@@ -99,10 +77,17 @@ def fit_masks(
         samples: K, masks per step; must divide the first batch's size. Of a later batch up to K - 1 items are left out.
         steps: optimiser steps.
         lr: learning rate of the logits.
-        beta: pull towards fewer weights, per logit and item; larger keeps less.
-        init: start of all logits (2.0: keep-probability 0.88), or {name: tensor of the parameter's shape}; names left out start at 2.
+        beta: pull towards fewer weights, times the sampler's penalty of each weight, per item; larger keeps less. Default 1e-4, or
+            what `density` makes of it.
+        init: start of all logits, or {name: tensor of the parameter's shape}; names left out, and all by default, start where the
+            sampler starts them (`gumbel`: 2.0, keep-probability 0.88).
         include, exclude: patterns of parameters to mask (see `modhook.masks.select`).
         sampler: a sampler plugin's name, or a `Sampler`.
+        density: the share of the learned weights that the masks keep, above 0 to 1, or {pattern: share} (of several patterns the
+            first that matches a parameter counts). The expected density is held on its way down while masks are learned
+            (`modhook.fit.target`), and the masks are the cut of that size.
+        within, score, valid: keep the smallest masks that lose no more than this share of the unmasked network's score on the
+            held-out batches `valid` (see `Fit.smallest`).
         fixed: masks that are applied and not learned.
         train_weights: {name: bool tensor}: weights that learn together with the logits where True.
         optimizer: "adam", "sgd", or a class of `torch.optim`, made with `lr`; or any other callable from a list of tensors to a torch
@@ -136,7 +121,7 @@ def fit_masks(
         RunError: a loss that is not finite.
     """
     samples, steps = checked("samples", samples, Count), checked("steps", steps, Count)
-    lr, beta = checked("lr", lr, Positive), checked("beta", beta, NotNegative)
+    lr, beta = checked("lr", lr, Positive), optional("beta", beta, NotNegative)
     clip, reg_batch = optional("clip", clip, NotNegative), optional("reg_batch", reg_batch, Count)
     warmup, seed = checked("warmup", warmup, CountOrZero), checked("seed", seed, int)
     scale_regulariser = checked("scale_regulariser", scale_regulariser, bool)
@@ -157,20 +142,28 @@ def fit_masks(
         names = tuple(n for n in names if n not in fixed)
         if not names and not train_weights:
             raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
+    drawn = sampler_of(sampler)
+    size = size_of(
+        model, names, drawn, beta=beta, density=density, within=within, score=score, valid=valid
+    )
     if reference is not None:
         instance("reference", reference, Masks, "a modhook.Masks")
         reference = reference._of(model)
     parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
     learning = trained(parameters, aliases, train_weights)
+    if isinstance(drawn, Ranking):
+        return ranked(model, batches, loss, names, drawn, size, steps, fixed)
+    target = size.tell(drawn)
+    generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))
     with torch.inference_mode(False):  # tensors made in it cannot learn
         trainer = MaskTrainer(
             model,
             loss,
-            initial(parameters, names, aliases, init),
-            sampler_of(sampler),
+            initial(parameters, names, aliases, init, drawn, generator),
+            drawn,
             samples=samples,
             lr=lr,
-            beta=beta,
+            beta=(0.0 if density is not None else BETA) if beta is None else beta,
             fixed=fixed,
             train_weights=learning,
             optimizer=optimizer,
@@ -185,26 +178,32 @@ def fit_masks(
             seed=seed,
             label=label,
             reference=reference,
+            steps=steps,
+            target=target,
         )
-    own = not isinstance(progress, Tracker)
+    shown = not isinstance(progress, Tracker)
     tracker = tracker_of(progress)
-    if own:
+    if shown:
         tracker.stage_started("masks", steps)
     try:
         after = None if callback is None else (lambda step: callback(step, trainer))
-        history = run_steps(trainer, batches, steps, tracker, after, warned if own else None)
+        history = run_steps(trainer, batches, steps, tracker, after, warned if shown else None)
     finally:
-        if own:
+        if shown:
             tracker.close()
-    learned = trainer.masks()
+    drawn.advance(steps, steps)
+    own = Masks({**trainer.masks(), **(fixed or {})}, model)
     logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
     stacked = trainer.stacked
     return Fit(
-        masks=Masks({**learned, **(fixed or {})}, model),
+        masks=size.masks(model, logits, fixed, own),
         logits=logits,
         history=history.dataset(),
         weights={n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}},
         route=stacked.report() if stacked is not None else {},
         carried=trainer.clipping.carried(),
         steps=history.done,
+        threshold=own,
+        fixed=fixed,
+        model=model,
     )

@@ -15,8 +15,6 @@ from modhook.plugin.manager import plugins
 from modhook.values.arguments import checked, instance, shown
 from modhook.values.bounds import Count
 
-START = 2.0
-"""Where logits start: keep-probability 0.88."""
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -33,15 +31,17 @@ def initial(
     names: Sequence[str],
     aliases: Mapping[str, str],
     init: Any,
+    sampler: Sampler,
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Return starting logits by first name: float32, or float64 where the weights are. Raises `UserError`."""
     given: Mapping[str, Tensor] = {}
-    start = START
+    start = None
     if isinstance(init, Mapping):
         given = one_per_parameter(init, aliases, "init")
     elif isinstance(init, Tensor) and init.dim():
         raise UserError(f"init must be a number or {{name: tensor}}, not a tensor of shape {tuple(init.shape)}.")
-    else:
+    elif init is not None:
         start = checked("init", init, float)
     if unknown := sorted(map(str, set(given) - set(names))):
         raise UserError(f"init names parameters that are not masked: {listing(unknown)}; masked are: {listing(names)}.")
@@ -49,7 +49,10 @@ def initial(
     for name in names:
         parameter = parameters[name]
         dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-        logits[name] = torch.full(parameter.shape, start, dtype=dtype, device=parameter.device)
+        if start is None:
+            logits[name] = sampler.start(parameter.detach(), generator).to(parameter.device, dtype)
+        else:
+            logits[name] = torch.full(parameter.shape, start, dtype=dtype, device=parameter.device)
         if name in given:
             logits[name].copy_(_logits(name, given[name], parameter))
     return logits

@@ -14,6 +14,7 @@ from modhook.fit.clipping import Clipping
 from modhook.fit.explain import calls_the_model, listened, without_gradient
 from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.scaling import GradientScale
+from modhook.fit.target import DensityTarget
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
 from modhook.noise.noise import generators
@@ -58,6 +59,8 @@ class MaskTrainer:
         seed: int = 0,
         label: str = "",
         reference: Masks | None = None,
+        steps: int = 1,
+        target: DensityTarget | None = None,
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.model, self.loss, self.sampler, self.samples = model, loss, sampler, samples
@@ -85,6 +88,7 @@ class MaskTrainer:
         device = next(iter(self.learned)).device
         self.generators = generators(seed, label, samples, device)
         self.executor = executor
+        self.steps, self.target = steps, target
         self.workspace = Workspace()
         self.stacked: Stacked | None = None
         self.recording = False
@@ -108,6 +112,7 @@ class MaskTrainer:
         groups = cut(batch, self.samples)
         if self.warmup and number <= self.warmup:  # later, the rates are the optimiser's, or its scheduler's
             self._rates.set(lambda lr: learning_rate(number, lr, warmup=self.warmup))
+        self.sampler.advance(number, self.steps)
         self.optimizer.zero_grad()
         self.clipping.begin()
         loss, error = 0.0, None
@@ -127,6 +132,8 @@ class MaskTrainer:
         self._regularise(items - self.left_out)
         norms = self.clipping.clip(list(self.logits.values()), [self.weights[n] for n in self.trained])
         self.optimizer.step()
+        if self.target is not None:
+            self.target.hold(self.logits, self.sampler, number, self.steps)
         return {"loss": loss, **norms}
 
     def measure(self) -> Measured:
@@ -245,7 +252,11 @@ class MaskTrainer:
             gradients[name] = logit.grad
         factors = self.scale.factors(gradients) if self.scale is not None else dict.fromkeys(gradients, 1.0)
         for name, gradient in gradients.items():
-            gradient.add_(pull * factors[name])
+            if pull:
+                slope = self.sampler.penalty_slope(self.logits[name].detach())
+                gradient.add_(slope, alpha=pull * factors[name]) if isinstance(slope, Tensor) else gradient.add_(
+                    pull * factors[name] * slope
+                )
         for name, mask in self.trained.items():
             weight = self.weights[name].grad
             if weight is not None:

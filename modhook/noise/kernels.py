@@ -270,6 +270,13 @@ _SPREAD: dict[Any, Callable[..., None]] = {
     pull_back_weights: pull_back_weights_spread,
     pull_back_both: pull_back_both_spread,
 }
+
+
+def register(kernel: Callable[..., None], on_threads: Callable[..., None]) -> None:
+    """Tell `run` which `spread` function does a kernel's work on several threads."""
+    _SPREAD[kernel] = on_threads
+
+
 _CPUS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 # Below this many numbers, waking the threads costs more than the work.
 _SPREAD_FROM = 1 << 17

@@ -6,7 +6,7 @@ This module imports neither torch nor xarray at run time, so that a plugin's opt
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -145,9 +145,16 @@ class Model(ABC):
 
 
 class Sampler(ABC):
-    """A mask parametrisation: how K binary masks are drawn from logits, and how the gradient flows back."""
+    """A mask parametrisation: how K masks are made from logits, how the gradient flows back, what sparsity costs.
+
+    A larger logit means a weight that is needed more: the logits are a ranking, and masks are cuts through it.
+    """
 
     Options: ClassVar[type] = NoOptions
+    init: ClassVar[float] = 2.0
+    """Where logits start, unless the user says so."""
+    holds_density: ClassVar[bool] = False
+    """Whether masks have the density that `aim` tells, whatever the logits; else the logits are shifted until they have it."""
 
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options
@@ -159,6 +166,66 @@ class Sampler(ABC):
     def deterministic(self, logits: Tensor) -> Tensor:
         """Return the binary mask used for evaluation, a bool tensor: `logits >= 0`."""
         return logits >= 0
+
+    def keep_probability(self, logits: Tensor) -> Tensor:
+        """Return how probable it is that each weight is kept (in part, where masks are not binary), 0 to 1: sigmoid(l)."""
+        return logits.sigmoid()
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """Return what each weight costs, times beta / B in the loss: by default the logit itself (the paper's sum of logits)."""
+        return logits
+
+    def penalty_slope(self, logits: Tensor) -> Tensor | float:
+        """Return the derivative of `penalty`, per logit or one number for all; taken from `penalty` unless given here."""
+        if type(self).penalty is Sampler.penalty:
+            return 1.0
+        import torch
+
+        with torch.enable_grad():
+            there = logits.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.penalty(there).sum(), there)
+        return slope
+
+    def advance(self, step: int, steps: int) -> None:  # noqa: B027 - optional for a plugin
+        """Told before optimiser step `step` (from 0) of `steps`, and at the end with `step == steps`: for annealing.
+
+        What it sets may depend on the two numbers alone: then a stopped stage continues exactly.
+        """
+
+    def start(self, weight: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the logits of a tensor before the first step, (*weight.shape), float32 or float64: `init` everywhere.
+
+        `generator` (on the CPU) is the stage's own, for samplers that start at random.
+        """
+        import torch
+
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return torch.full(weight.shape, self.init, dtype=dtype, device=weight.device)
+
+    def aim(self, density: float) -> None:  # noqa: B027 - optional for a plugin
+        """Told the share of weights to keep, above 0 to 1, by a sampler's user who gives `density`; for those that need to know."""
+
+
+class Ranking(Sampler):
+    """A ranking of the weights that needs no learning: scores instead of logits. What every learned mask must beat."""
+
+    def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Refuse: nothing is sampled."""
+        raise NotImplementedError(f"{type(self).__name__} is a ranking without training; it draws no masks")
+
+    @abstractmethod
+    def scores(
+        self, model: nn.Module, names: Sequence[str], batches: Iterator[Any], loss: Callable[[Any, Any], Tensor], steps: int
+    ) -> dict[str, Tensor]:
+        """Return {name: score of every weight, (*weight.shape)}; a larger score is a weight that is needed more.
+
+        Args:
+            model: the network; it is a copy, whose weights and gradients may be changed.
+            names: the parameters to rank.
+            batches: batches, one per step; not more than `steps` are drawn.
+            loss: `loss(model, batch)`, a scalar.
+            steps: the most batches to use.
+        """
 
 
 class Protocol(ABC):

@@ -51,6 +51,11 @@ def modhook_analyses() -> list[Spec]:
             "Confusion per class, and what a removed class and the others lose",
             f"{_HERE}.analyses.class_removal:ClassRemoval",
         ),
+        Spec(
+            "size_curve",
+            "Score against size: cuts through the ranking of each stage's logits",
+            f"{_HERE}.analyses.size_curve:SizeCurve",
+        ),
         Spec("stability", "IoU of two masks of the same function", f"{_HERE}.analyses.stability:Stability"),
         Spec(
             "gradient_cosine",
@@ -207,7 +212,33 @@ def modhook_figures() -> list[Spec]:
 @hookimpl
 def modhook_samplers() -> list[Spec]:
     """How masks are drawn from logits."""
-    return [Spec("gumbel", "Gumbel-sigmoid with a straight-through gradient", f"{_HERE}.samplers.gumbel:Gumbel")]
+    at = f"{_HERE}.samplers"
+    return [
+        Spec("gumbel", "Gumbel-sigmoid with a straight-through gradient", f"{at}.gumbel:Gumbel"),
+        Spec(
+            "hard_concrete",
+            "Stretched and clipped concrete masks, with the expected number of kept weights as penalty",
+            f"{at}.hard_concrete:HardConcrete",
+        ),
+        Spec(
+            "continuous_sparsification",
+            "Soft masks without noise that harden over the stage",
+            f"{at}.continuous_sparsification:ContinuousSparsification",
+        ),
+        Spec("top_k", "The largest scores of each tensor, at a given density (edge-popup)", f"{at}.top_k:TopK"),
+        Spec("magnitude", "Ranking without training: large weights", f"{at}.rankings:Magnitude"),
+        Spec(
+            "gradient_weight",
+            "Ranking without training: weight times gradient, mean of absolute values",
+            f"{at}.rankings:GradientWeight",
+        ),
+        Spec("snip", "Ranking without training: weight times mean gradient (SNIP)", f"{at}.rankings:Snip"),
+        Spec(
+            "integrated_gradients",
+            "Ranking without training: gradients along the way from zero to the weights",
+            f"{at}.rankings:IntegratedGradients",
+        ),
+    ]
 
 
 @hookimpl

@@ -11,7 +11,7 @@ so that one uniform number per weight and sample is enough, and neither log nor 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import attrs
 import torch
@@ -29,6 +29,8 @@ class GumbelOptions:
     """Options of the Gumbel-sigmoid sampler."""
 
     temperature: Annotated[float, Gt(0)] = 1.0
+    penalty: Literal["logits", "l0"] = "logits"
+    """What a weight costs: its logit (the paper's), or the probability that it is kept (the expected number of kept weights)."""
 
 
 class Gumbel(Sampler):
@@ -45,6 +47,17 @@ class Gumbel(Sampler):
         noise = uniform(logits, generators)  # (K, *shape)
         result = _StraightThrough.apply(weight, logits, noise, self.options.temperature)
         return result
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """Return the logits, or the probabilities that weights are kept: P(s > 1/2) = sigmoid(l) at every temperature."""
+        return logits if self.options.penalty == "logits" else logits.sigmoid()
+
+    def penalty_slope(self, logits: Tensor) -> Tensor | float:
+        """Return 1, or p (1 - p)."""
+        if self.options.penalty == "logits":
+            return 1.0
+        p = logits.sigmoid()
+        return p.sub_(p * p)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -1,0 +1,113 @@
+"""Cuts through the ranking of a fit: by size, by share, by what they still score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+import numpy as np
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+from modhook.errors import UserError
+from modhook.masks import Masks
+from modhook.masks.evaluation import evaluate
+from modhook.masks.order import Order, areas
+from modhook.values.arguments import checked
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Score = Callable[[nn.Module, Any], "Tensor | Mapping[str, Tensor]"]
+
+
+@attrs.define
+class Cuts:
+    """The cuts through learned logits, on the network that they were learned on; fixed masks stay as they are in each."""
+
+    model: nn.Module
+    order: Order
+    fixed: Masks | None = None
+
+    def at(self, count: int) -> Masks:
+        """Return the masks that keep the `count` most needed weights."""
+        return Masks({**self.order.cut(count), **(self.fixed or {})}, self.model)
+
+    def without(self, count: int) -> Masks:
+        """Return the masks that keep all but the `count` most needed weights."""
+        cut = {name: ~mask for name, mask in self.order.cut(count).items()}
+        return Masks({**cut, **(self.fixed or {})}, self.model)
+
+    def curve(
+        self, batches: Iterable[Any], score: Score, points: int, metric: str | None, own: int | None
+    ) -> xr.Dataset:
+        """Return score of cut and complement over size; see `Fit.curve`."""
+        import xarray as xr
+
+        measured = Measured(self.model, batches, score, metric)
+        sizes = sorted({*self.order.sizes(points), *([own] if own else [])})
+        values = np.array([[measured(self.at(n)), measured(self.without(n))] for n in sizes])  # (points, 2)
+        density = np.array(sizes) / self.order.size
+        whole, nothing = measured(None), measured(self.at(0))
+        return xr.Dataset(
+            {
+                "score": ("density", values[:, 0], {"long_name": "score under the cut"}),
+                "complement": ("density", values[:, 1], {"long_name": "score without the cut"}),
+                "kept": ("density", np.array(sizes), {"long_name": "weights kept"}),
+            },
+            coords={"density": ("density", density, {"long_name": "share of weights kept"})},
+            attrs={
+                "unmasked": whole,
+                "nothing": nothing,
+                "threshold": math.nan if own is None else own / self.order.size,
+                **areas(density, values[:, 0], nothing, whole),
+            },
+        )
+
+    def smallest(
+        self, batches: Iterable[Any], score: Score, within: float, metric: str | None, reference: float | None
+    ) -> Masks:
+        """Return the smallest cut whose score stays within; see `Fit.smallest`."""
+        within = checked_loss(within)
+        measured = Measured(self.model, batches, score, metric)
+        goal = measured(None) if reference is None else float(reference)
+        least = goal - within * abs(goal)
+        if (best := measured(self.at(self.order.size))) < least:
+            raise UserError(
+                f"no cut scores within {within:g} of {goal:.4g}: with every weight kept it is {best:.4g}; "
+                "raise within, or give the reference to compare with."
+            )
+        low, high = -1, self.order.size  # the score at `high` is enough; at `low` it is not
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if measured(self.at(middle)) >= least else (middle, high)
+        return self.at(high)
+
+
+class Measured:
+    """One number for masks: the mean of a score over the same batches each time."""
+
+    def __init__(self, model: nn.Module, batches: Iterable[Any], score: Score, metric: str | None) -> None:
+        self.model, self.score, self.metric = model, score, metric
+        self.batches = batches if isinstance(batches, list | tuple) else list(batches)
+
+    def __call__(self, masks: Masks | None) -> float:
+        """Return the mean score under masks, or without. Raises `UserError`."""
+        found = evaluate(self.model, masks, self.batches, self.score)
+        if isinstance(found, Mapping):
+            if self.metric is None and len(found) > 1:
+                raise UserError(f"score returns several metrics ({', '.join(found)}); say which with metric=.")
+            name = self.metric if self.metric is not None else next(iter(found))
+            if name not in found:
+                raise UserError(f"score returns no metric {name!r}; it returns {', '.join(found)}.")
+            found = found[name]
+        if not math.isfinite(found):
+            raise UserError(f"the score is {found}, which cannot be compared; give a score that is a finite number.")
+        return float(found)
+
+
+def checked_loss(within: Any) -> float:
+    """Return the share of a score that may be lost. Raises `UserError` unless it is from 0 to below 1."""
+    return float(checked("within", within, Annotated[float, Ge(0), Lt(1)]))

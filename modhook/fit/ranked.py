@@ -1,0 +1,43 @@
+"""Masks from a ranking that needs no training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import nn
+
+from modhook.errors import RunError
+from modhook.fit.engine import Loss
+from modhook.fit.result import Fit
+from modhook.fit.size import Size
+from modhook.masks import Masks
+from modhook.plugin.interfaces import Ranking
+
+
+def ranked(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Loss,
+    names: Sequence[str],
+    ranking: Ranking,
+    size: Size,
+    steps: int,
+    fixed: Masks | None,
+) -> Fit:
+    """Return the masks of the best weights by the ranking's scores, from one pass over the batches, `steps` at most.
+
+    With fixed masks, the weights are ranked on the network under these. Raises `UserError`, `RunError`.
+    """
+    twin = copy.deepcopy(model) if fixed is None else fixed.materialize(model)
+    scores = ranking.scores(twin, names, iter(batches), loss, steps)
+    for name, values in scores.items():
+        if not bool(values.isfinite().all()):
+            raise RunError(f"the ranking of {name!r} is not finite; look at the data and the loss.")
+    logits = {n: scores[n].detach().cpu() for n in names}
+    history = xr.Dataset(coords={"step": np.empty(0, dtype=np.int64)})
+    masks = size.masks(model, logits, fixed, None)
+    return Fit(masks=masks, logits=logits, history=history, weights={}, route={}, fixed=fixed, model=model)

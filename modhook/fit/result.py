@@ -1,0 +1,124 @@
+"""What `fit_masks` returns: masks, the ranking that they are cuts through, and how it went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from torch import Tensor, nn
+
+from modhook.errors import UserError
+from modhook.fit.cuts import Cuts, Score
+from modhook.masks import Masks
+from modhook.masks.order import Order
+from modhook.plugin.contract import CarriedGradients
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@attrs.frozen(slots=False)
+class Fit:
+    """What `fit_masks` returns.
+
+    Attributes:
+        masks: the masks that were asked for, fixed ones included, with the network's fingerprint: the sampler's own (for
+            `gumbel`, logit >= 0), or the cut of the size that `density` or `within` asks for.
+        logits: {name: tensor} of the learned logits, on the CPU, unrounded: a ranking of the weights.
+        history: Dataset over `step`: `loss`, `gradient_norm` (of what is learned, before clipping, regulariser included),
+            `density`, `ms_per_step`; with `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients
+            by; over `step` and `parameter`: `parameter_gradient_norm` (of the loss alone, at that step), `parameter_density`,
+            `remaining` (the share of the weights that `reference` keeps, or of all, that the mask keeps).
+        weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
+        route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
+        carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
+        steps: how many optimiser steps were done: fewer than asked for where the batches ended.
+        threshold: the sampler's own masks, whatever size was asked for; None for a ranking without training.
+        fixed: the masks that were given and not learned.
+        model: the network, as it was given.
+    """
+
+    masks: Masks
+    logits: dict[str, Tensor]
+    history: xr.Dataset
+    weights: dict[str, Tensor]
+    route: dict[str, Any]
+    carried: CarriedGradients | None = None
+    steps: int = 0
+    threshold: Masks | None = attrs.field(default=None, repr=False)
+    fixed: Masks | None = attrs.field(default=None, repr=False)
+    model: nn.Module | None = attrs.field(default=None, repr=False, eq=False)
+
+    def cut(self, *, density: float | None = None, keep: int | None = None) -> Masks:
+        """Return the masks of a given size: the weights with the largest logits, over all learned parameters together.
+
+        Of equal logits those of earlier parameters, and in them earlier elements, are kept; cuts of two sizes are nested.
+        Fixed masks stay as they are, and do not count.
+
+        Args:
+            density: the share of the learned weights to keep, above 0 to 1 (rounded to whole weights, at least one).
+            keep: the number of learned weights to keep, from 0.
+
+        Raises:
+            UserError: neither or both, or a size that there is not.
+        """
+        return self._cuts.at(self._cuts.order.count(density=density, keep=keep))
+
+    def curve(
+        self, batches: Iterable[Any], score: Score, points: int = 20, *, metric: str | None = None
+    ) -> xr.Dataset:
+        """Return what cuts of many sizes score, and what is left without them.
+
+        Args:
+            batches: held-out batches; all of them are measured for every size.
+            score: as in `modhook.evaluate`: `score(model, batch)` returns one number per item, (B,), or a dictionary of such.
+            points: about how many sizes, from one weight to all, evenly apart on a logarithmic scale; the size of the sampler's
+                own mask is one more.
+            metric: which of the scores, where there are several.
+
+        Returns:
+            Dataset over `density` (share of the learned weights that is kept): `score`, `complement` (the score under the
+            complement of the cut), `kept` (weights); as attributes the scores `unmasked` and with `nothing` kept, `threshold`
+            (the density of the sampler's own mask), and `cpr` and `cmd`, the areas of the MIB benchmark (`modhook.areas`).
+
+        Raises:
+            UserError: no batch, a score that is no finite number, fewer than two points.
+        """
+        return self._cuts.curve(batches, score, points, metric, self._own)
+
+    def smallest(
+        self,
+        batches: Iterable[Any],
+        score: Score,
+        within: float = 0.01,
+        *,
+        metric: str | None = None,
+        reference: float | None = None,
+    ) -> Masks:
+        """Return the smallest cut that still scores enough on held-out batches, found by bisection over the size.
+
+        A score that falls and rises again with the size has several such edges; the one that bisection meets is returned, and the
+        cut always scores enough.
+
+        Args:
+            batches, score, metric: as in `curve`.
+            within: the share of the reference that may be lost: the score is at least `reference - within * |reference|`.
+            reference: the score to compare with; by default that of the unmasked network.
+
+        Raises:
+            UserError: `within` outside 0 to 1, no batch, a score that is no finite number, or no cut that scores enough.
+        """
+        return self._cuts.smallest(batches, score, within, metric, reference)
+
+    @cached_property
+    def _cuts(self) -> Cuts:
+        if self.model is None:
+            raise UserError("this fit does not know its network, so it cannot cut masks for it.")
+        return Cuts(self.model, Order(self.logits), self.fixed)
+
+    @property
+    def _own(self) -> int | None:
+        """Return how many learned weights the sampler's own mask keeps."""
+        return None if self.threshold is None else sum(int(self.threshold[n].sum()) for n in self.logits)

@@ -1,0 +1,111 @@
+"""Which size of masks was asked for: checked before anything runs, held while masks are learned, and cut at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import attrs
+from torch import Tensor, nn
+
+from modhook.errors import UserError, listing
+from modhook.fit.cuts import Cuts, checked_loss
+from modhook.fit.target import DensityTarget
+from modhook.masks import Masks
+from modhook.masks.order import Order, checked_density
+from modhook.masks.select import matching
+from modhook.plugin.interfaces import Ranking, Sampler
+from modhook.values.arguments import batches_of, function
+
+BETA = 1e-4
+"""The pull of those that ask for no size."""
+
+
+@attrs.frozen
+class Size:
+    """How large masks are to be: of given densities, as small as a score allows, or as the sampler's threshold has it.
+
+    Attributes:
+        groups: pairs of parameter names and the density that these are to have together; empty without `density`.
+        within, score, valid: the share of the score that may be lost, how to measure it, and on which batches.
+    """
+
+    groups: tuple[tuple[tuple[str, ...], float], ...] = ()
+    within: float | None = None
+    score: Callable[[nn.Module, Any], Any] | None = None
+    valid: Iterable[Any] | None = None
+
+    def tell(self, sampler: Sampler) -> DensityTarget | None:
+        """Tell the sampler its aim, and return what holds the density on the way (None: nothing to hold)."""
+        if not self.groups:
+            return None
+        total = sum(d for _, d in self.groups) / len(self.groups)
+        sampler.aim(total)
+        return None if sampler.holds_density else DensityTarget(self.groups)
+
+    def masks(self, model: nn.Module, logits: Mapping[str, Tensor], fixed: Masks | None, own: Masks | None) -> Masks:
+        """Return the masks of this size. Raises `UserError`."""
+        if self.groups:
+            cut: dict[str, Tensor] = {}
+            for names, density in self.groups:
+                order = Order({n: logits[n] for n in names})
+                cut |= order.cut(order.count(density=density))
+            return Masks({**{n: cut[n] for n in logits}, **(fixed or {})}, model)
+        if self.within is not None:
+            assert self.score is not None
+            assert self.valid is not None
+            return Cuts(model, Order(logits), fixed).smallest(self.valid, self.score, self.within, None, None)
+        assert own is not None
+        return own
+
+
+def size_of(
+    model: nn.Module,
+    names: tuple[str, ...],
+    sampler: Sampler,
+    *,
+    beta: float | None,
+    density: Any,
+    within: Any,
+    score: Any,
+    valid: Any,
+) -> Size:
+    """Return the size that was asked for. Raises `UserError` for arguments that do not fit together."""
+    if density is not None and within is not None:
+        raise UserError("give density= (masks of that size) or within= (the smallest masks that keep the score), not both.")
+    if density is not None and beta is not None:
+        raise UserError("give density= or beta=, not both: with a density, beta follows from it.")
+    if within is None and (score is not None or valid is not None):
+        raise UserError("score= and valid= say what within= is measured by; give within= too, or leave them away.")
+    if density is not None:
+        return Size(groups=_groups(model, names, density))
+    if within is not None:
+        if score is None or valid is None:
+            raise UserError("within= needs score= (as in modhook.evaluate) and valid= (held-out batches) to measure masks by.")
+        function("score", score, "score(model, batch)")
+        batches_of("valid", valid)
+        return Size(within=checked_loss(within), score=score, valid=valid if isinstance(valid, list | tuple) else list(valid))
+    if isinstance(sampler, Ranking):
+        raise UserError(
+            f"{type(sampler).__name__} ranks weights and has no threshold of its own; give density= or within=."
+        )
+    return Size()
+
+
+def _groups(
+    model: nn.Module, names: tuple[str, ...], density: Any
+) -> tuple[tuple[tuple[str, ...], float], ...]:
+    """Return the parameters and their densities; with {pattern: density}, of several patterns the first that matches counts."""
+    if not isinstance(density, Mapping):
+        return ((names, checked_density(density)),)
+    left, groups = list(names), []
+    for pattern, share in density.items():
+        matching(model, (pattern,), "density")
+        chosen = tuple(n for n in left if fnmatchcase(n, pattern))
+        left = [n for n in left if n not in chosen]
+        if chosen:
+            groups.append((chosen, checked_density(share)))
+    if left:
+        raise UserError(f"density gives no share for {listing(left)}; add a pattern for them, such as '*'.")
+    return tuple(groups)

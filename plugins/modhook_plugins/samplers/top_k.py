@@ -1,0 +1,93 @@
+"""Edge-popup (Ramanujan et al. 2020, "What's Hidden in a Randomly Weighted Neural Network?", section 3).
+
+Every tensor keeps the weights with the largest scores, a fixed share of each; forward uses that mask, and the gradient goes
+straight through to the scores of all weights, kept or not: dL/ds = dL/d(w m) w. There is no noise and no penalty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import attrs
+import torch
+from annotated_types import Gt, Le
+from torch import Tensor
+
+from modhook import Sampler
+
+
+@attrs.frozen
+class TopKOptions:
+    """Options of edge-popup."""
+
+    density: Annotated[float, Gt(0), Le(1)] | None = None
+    """The share of every tensor that is kept; by default that which the mask stage is given, or a half (as in the paper)."""
+
+
+class TopK(Sampler):
+    """The largest scores of each tensor, at a given density, with a straight-through gradient."""
+
+    Options = TopKOptions
+    holds_density = True
+
+    def __init__(self, options: TopKOptions | None = None) -> None:
+        super().__init__(options)
+        self.density = self.options.density or 0.5
+
+    def aim(self, density: float) -> None:
+        """Keep this share, unless the options say another."""
+        if self.options.density is None:
+            self.density = density
+
+    def start(self, weight: Tensor, generator: torch.Generator) -> Tensor:
+        """Return random scores, as in the paper: uniform, with deviation 1 / sqrt(inputs of a unit)."""
+        inputs = weight[0].numel() if weight.dim() > 1 else weight.numel()
+        scores = torch.rand(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return ((2 * scores - 1) * (3 / max(1, inputs)) ** 0.5).to(weight.device, dtype)
+
+    def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return `weight` under the mask of the largest scores, once per generator: (K, *weight.shape)."""
+        masked: Tensor = _StraightThrough.apply(weight, logits, self.deterministic(logits))
+        return masked.expand(len(generators), *weight.shape)
+
+    def deterministic(self, logits: Tensor) -> Tensor:
+        """Return the mask of the round(density n) largest of n scores; of equal ones, the first."""
+        flat = logits.detach().reshape(-1)
+        count = round(self.density * flat.numel())
+        if count == 0 or count == flat.numel():
+            return torch.full_like(logits, count > 0, dtype=torch.bool)
+        least = flat.kthvalue(flat.numel() - count + 1).values
+        mask = flat > least
+        equal = (flat == least).nonzero().view(-1)
+        mask[equal[: count - int(mask.sum())]] = True
+        return mask.view(logits.shape)
+
+    def keep_probability(self, logits: Tensor) -> Tensor:
+        """Return the mask, as 0 and 1."""
+        return self.deterministic(logits).to(logits.dtype)
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """Return zeros: the density is given."""
+        return torch.zeros_like(logits)
+
+    def penalty_slope(self, logits: Tensor) -> float:
+        """Return 0."""
+        return 0.0
+
+
+class _StraightThrough(torch.autograd.Function):
+    """weight * mask forward; backward gives every score the gradient of its weight's mask, w g."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(weight, mask)
+        ctx.dtype = logits.dtype
+        return weight * mask
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:  # type: ignore[override]
+        weight, mask = ctx.saved_tensors
+        to_weight = grad * mask if ctx.needs_input_grad[0] else None
+        return to_weight, (grad * weight).to(ctx.dtype), None

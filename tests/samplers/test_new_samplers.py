@@ -1,0 +1,162 @@
+"""Samplers beside the paper's own against the formulas of their papers, in float64 and by autograd."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from modhook import Sampler
+from modhook.noise.noise import generators, uniform
+from modhook_plugins.samplers.continuous_sparsification import ContinuousSparsification
+from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
+from modhook_plugins.samplers.hard_concrete import HardConcrete, HardConcreteOptions
+from modhook_plugins.samplers.top_k import TopK, TopKOptions
+
+SHAPE = (37, 129)  # several blocks of the compiled code, the last one not full
+
+
+def textbook(weight: Tensor, logits: Tensor, u: Tensor, binary: bool, b: float, gamma: float, zeta: float) -> Tensor:
+    """Formulas 10 to 12 of Louizos et al., by log and sigmoid, all through autograd."""
+    soft = torch.sigmoid((torch.log(u) - torch.log(1 - u) + logits) / b)
+    z = torch.minimum(torch.ones(()), torch.maximum(torch.zeros(()), soft * (zeta - gamma) + gamma))
+    if binary:
+        z = (z > 0.5).to(z) + z - z.detach()
+    return z * weight
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("other", [{}, {"temperature": 0.5, "gamma": -0.2, "zeta": 1.3}])
+def test_hard_concrete_is_the_formula(binary: bool, dtype: torch.dtype, other: dict[str, float]) -> None:
+    """Masked weights and the gradients of logits and weights equal the paper's formulas for the same uniform numbers."""
+    torch.manual_seed(0)
+    sampler = HardConcrete(HardConcreteOptions(binary=binary, **other))
+    weight = torch.randn(SHAPE, dtype=dtype, requires_grad=True)
+    logits = (4 * torch.randn(SHAPE, dtype=dtype)).requires_grad_()
+    out = sampler.apply(weight, logits, generators(3, "s", 4))  # (4, *SHAPE)
+    upstream = torch.randn_like(out)
+    out.backward(upstream)
+    u = uniform(logits.detach(), generators(3, "s", 4)).double().clamp_min(2.0**-25)
+    w, ell = weight.detach().double().requires_grad_(), logits.detach().double().requires_grad_()
+    b, gamma, zeta = (other.get(n, d) for n, d in (("temperature", 2 / 3), ("gamma", -0.1), ("zeta", 1.1)))
+    right = textbook(w, ell, u, binary, b, gamma, zeta)
+    right.backward(upstream.double())
+    close = 1e-12 if dtype == torch.float64 else 5e-6
+    for ours, theirs in ((out, right), (weight.grad, w.grad), (logits.grad, ell.grad)):
+        assert (ours.double() - theirs).abs().max() < close
+
+
+def test_hard_concrete_at_the_edges() -> None:
+    """Logits far out give weights that are all there or not there at all, and finite gradients."""
+    logits = torch.tensor([-500.0, -60.0, 60.0, 500.0]).repeat(600).requires_grad_()
+    out = HardConcrete().apply(torch.ones(2400), logits, generators(0, "s", 3))
+    out.sum().backward()
+    assert torch.equal(out, torch.tensor([0.0, 0, 1, 1]).repeat(600).expand(3, -1))
+    assert torch.equal(logits.grad, torch.zeros(2400))
+
+
+def test_hard_concrete_penalty_is_the_chance_of_not_being_off() -> None:
+    """The penalty of a logit is the share of its samples that are above 0, within five standard errors."""
+    logits = torch.linspace(-4, 4, 9, dtype=torch.float64)
+    n = 40_000
+    drawn = HardConcrete().apply(torch.ones(9, dtype=torch.float64), logits, generators(1, "s", n))
+    share = (drawn > 0).double().mean(0)
+    penalty = HardConcrete().penalty(logits)
+    assert ((share - penalty).abs() < 5 * (penalty * (1 - penalty) / n).sqrt()).all()
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [HardConcrete(), Gumbel(GumbelOptions(penalty="l0")), Gumbel(), ContinuousSparsification(), TopK()],
+    ids=lambda s: type(s).__name__ + getattr(s.options, "penalty", ""),
+)
+def test_slope_is_the_derivative_of_the_penalty(sampler: Sampler) -> None:
+    """`penalty_slope` equals what autograd makes of `penalty`, also in the middle of annealing."""
+    sampler.advance(3, 10)
+    logits = torch.linspace(-5, 5, 21, dtype=torch.float64, requires_grad=True)
+    (right,) = torch.autograd.grad(sampler.penalty(logits).sum() + 0 * logits.sum(), logits)
+    slope = torch.as_tensor(sampler.penalty_slope(logits.detach()), dtype=torch.float64)
+    torch.testing.assert_close(slope.expand_as(right), right, rtol=1e-9, atol=1e-12)
+
+
+def test_a_penalty_of_ones_own_needs_no_slope() -> None:
+    """A sampler that gives only `penalty` gets its slope from autograd, also where gradients are switched off."""
+
+    class Squares(Gumbel):
+        def penalty(self, logits: Tensor) -> Tensor:
+            return logits**2
+
+        penalty_slope = Sampler.penalty_slope
+
+    with torch.no_grad():
+        assert torch.equal(Squares().penalty_slope(torch.tensor([1.0, -3.0])), torch.tensor([2.0, -6.0]))
+
+
+def test_continuous_sparsification_hardens() -> None:
+    """The mask is sigmoid(b l) with b = 200 ** (t / T), the same for every sample, with the gradient of that formula."""
+    torch.manual_seed(0)
+    sampler, weight = ContinuousSparsification(), torch.randn(5, 3, dtype=torch.float64)
+    for step in (0, 5, 10):
+        sampler.advance(step, 10)
+        logits = (torch.randn(5, 3, dtype=torch.float64) * 0.1).requires_grad_()
+        out = sampler.apply(weight, logits, generators(0, "s", 4))
+        upstream = torch.randn_like(out)
+        (ours,) = torch.autograd.grad(out, logits, upstream)
+        right = weight / (1 + torch.exp(-logits * 200 ** (step / 10)))
+        (theirs,) = torch.autograd.grad(right, logits, upstream.sum(0))
+        torch.testing.assert_close(out, right.detach().expand(4, 5, 3))
+        torch.testing.assert_close(ours, theirs)
+    assert not sampler.deterministic(torch.zeros(1)), "the paper's step function is 0 at 0"
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
+def test_top_k_keeps_its_share_of_each_tensor(density: float) -> None:
+    """The mask is that of the largest scores by numpy's sorting, and every score gets the gradient w g."""
+    torch.manual_seed(0)
+    sampler, weight = TopK(TopKOptions(density=density)), torch.randn(20, 30)
+    logits = sampler.start(weight, torch.Generator().manual_seed(1)).requires_grad_()
+    out = sampler.apply(weight, logits, generators(0, "s", 2))
+    upstream = torch.randn_like(out)
+    (ours,) = torch.autograd.grad(out, logits, upstream)
+    order = np.argsort(-logits.detach().numpy().ravel(), kind="stable")
+    right = np.zeros(600, dtype=bool)
+    right[order[: round(density * 600)]] = True
+    assert np.array_equal(sampler.deterministic(logits).numpy().ravel(), right)
+    torch.testing.assert_close(out, (weight * torch.from_numpy(right).view(20, 30)).expand(2, 20, 30))
+    torch.testing.assert_close(ours, weight * upstream.sum(0))
+
+
+def test_top_k_breaks_ties_by_position() -> None:
+    """Of equal scores the first are kept, so that the number is always right."""
+    mask = TopK(TopKOptions(density=0.5)).deterministic(torch.zeros(2, 3))
+    assert mask.flatten().tolist() == [True] * 3 + [False] * 3
+
+
+def test_top_k_takes_the_density_it_is_told() -> None:
+    """`aim` gives the share, unless the options say one."""
+    told, own = TopK(), TopK(TopKOptions(density=0.25))
+    for sampler in (told, own):
+        sampler.aim(0.1)
+    assert (told.density, own.density, TopK().density) == (0.1, 0.25, 0.5)
+
+
+def test_threads_do_not_change_hard_concrete() -> None:
+    """The same numbers on one thread and on two, forward and backward, for tensors large enough to be spread."""
+    torch.manual_seed(0)
+    weight, found = torch.randn(300, 1000), []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            logits = torch.linspace(-3, 3, 300_000).view(300, 1000).requires_grad_()
+            out = HardConcrete().apply(weight, logits, generators(0, "s", 4))
+            out.pow(2).sum().backward()
+            found.append((out.detach().clone(), logits.grad))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert math.isfinite(float(found[0][1].sum()))
