@@ -1,9 +1,10 @@
 """A Transformer encoder-decoder of stock layers, for sequence to sequence tasks (reference, section 4).
 
 Post-norm, no final norm on either stack, sinusoidal positions, no biases in the attention projections, embeddings N(0, 1)
-that are not scaled. It differs from the paper's network in two things: stock attention keeps query, key and value
-projections in one matrix, so they are one tensor of a mask and not three; and where the embeddings are not tied, the start
-symbol has a row of its own, which the paper's shares with the end mark (embeddings are never masked in its studies).
+that are not scaled. It differs from the paper's network in three things (docs/differences.md): stock attention keeps query, key
+and value projections in one matrix, so they are one tensor of a mask and not two; stock layer normalisation divides by the
+deviation with n, not n - 1; and where the embeddings are not tied, the start symbol has a row of its own, which the paper's
+shares with the end mark (embeddings are never masked in its studies).
 """
 
 from __future__ import annotations
