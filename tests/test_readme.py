@@ -29,13 +29,25 @@ def test_library_example_runs_and_finds_the_function() -> None:
 
 
 def test_cube_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The xarray example works on the cube of the quickstart's smoke variant."""
+    """On the cube of the quickstart's smoke variant the xarray example works, and the tables are those that the README quotes."""
     from modhook.cli import main
 
     root = Path(__file__).parents[1]
     with pytest.raises(SystemExit) as stop:
         main(["run", str(root / "studies/quickstart.toml"), "--variant", "smoke", "--out", str(tmp_path / "results")])
     assert stop.value.code == 0
+    from modhook.cube import open_cube
+    from modhook.tables import tables
+
+    found = {t.title: t for t in tables(open_cube(tmp_path / "results/quickstart-smoke.zarr"))}
+    (block,) = (b for b in README.split("```")[1::2] if "scores/accuracy" in b)
+    quoted = re.findall(
+        r"^(\S[^ ]*(?: \(%\))?)  1 of 1 seeds; one seed: no spread\n\n (.*)\n .*\n((?: .+\n)+)", block, re.MULTILINE
+    )
+    assert [title for title, *_ in quoted] == ["scores/accuracy (%)", "overlap/iou_total"]
+    for title, head, rows in quoted:
+        assert head.split() == [found[title].corner, *found[title].columns]
+        assert [row.split()[0] for row in rows.splitlines()] == [label for label, _ in found[title].rows]
     monkeypatch.chdir(tmp_path)
     example = next(block for block in PYTHON if "open_datatree" in block)
     exec(example.replace("quickstart.zarr", "quickstart-smoke.zarr"), {})

@@ -33,13 +33,14 @@ def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]
     warned = cautions(facts)
     if failed:
         warned.append(Caution("caution", "Figures could not be drawn", tuple(f"{f.name}: {f.reason}" for f in failed)))
-    docs = _stage_docs(facts, plugins)
+    docs, asked = _stage_docs(facts, plugins), _asked(facts, plugins)
     scores = score_tables(facts, docs)
     return {
         "name": source.name.removesuffix(".zarr"),
         "description": str(study.get("description", "")),
         "cube": source.name,
-        "asked": _asked(facts, plugins),
+        "asked": asked,
+        "task": next(words for what, _, words in asked if what == "Task"),
         "stage_words": [("Stage", stage, docs[stage]) for stage in facts.stages if docs.get(stage)],
         "progress": f"{done} of {facts.status.size} stages done",
         "finished": done == facts.status.size,

@@ -13,7 +13,8 @@ def modhook_tasks() -> list[Spec]:
     return [
         Spec(
             "addmul",
-            "Addition and multiplication of two-digit (or longer) numbers modulo 100, the operation as an input",
+            "Addition and multiplication of two-digit (or longer) numbers modulo 100, the operation as an input; with the default "
+            "sizes all problems that are measured occur in training",
             f"{_HERE}.addmul:AddMul",
         ),
         Spec(

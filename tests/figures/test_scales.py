@@ -135,3 +135,11 @@ def test_deviations_at_one_place_are_all_seen(swept: xr.DataTree) -> None:
         widths = [float(np.ravel(b.get_linewidth())[0]) for b in bars]
         assert widths == sorted(widths, reverse=True)
         assert len(set(widths)) == len(widths)
+
+
+@pytest.mark.parametrize(("size", "said"), [(1_000_000, True), (5_000, False)])
+def test_known_problems_are_said(size: int, said: bool, tmp_path: Path) -> None:
+    """Accuracies on problems that all occur in training are not taken for accuracies on new ones."""
+    path = synthetic_cube(tmp_path / "c.zarr", STUDIES / "quickstart.toml", (f"task.train_size={size}",), 1)
+    texts = [t.get_text() for t in drawn("addmul_performance", open_cube(path)).texts]
+    assert any("all problems occur in training" in text for text in texts) == said

@@ -68,6 +68,7 @@ def test_report_shows_the_numbers_of_the_cube(real: Path, real_page: Path) -> No
         "addmul",
         "2 seeds at each of 2 settings",
         "16 of 16 stages done",
+        "all problems that are measured occur in training",
     ):
         assert text in found.text
 

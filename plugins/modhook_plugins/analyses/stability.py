@@ -42,7 +42,9 @@ class Stability(Analysis):
                 "IoU expected of random masks that keep as many of each tensor's weights",
                 attrs={"table": "number"},
             ),
-            Variable("stability/classes", ("function",), "str", "the classes that the function tells apart, in this run"),
+            Variable(
+                "stability/classes", ("function",), "str", "the classes that the function tells apart, in this run"
+            ),
             Variable("stability/ratio", ("function", "parameter"), "float64", "measured IoU over chance"),
             Variable(
                 "stability/ratio_total",

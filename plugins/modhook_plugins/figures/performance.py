@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import xarray as xr
@@ -43,7 +44,14 @@ class AddMulPerformance(Figure):
             ("not mul", "inverse", "mul"),
         )
         series = (("add problems", "add"), ("mul problems", "mul"))
-        return _draw(cubes, "add/mul: accuracy under each mask", places, series)
+        known = all(occur_in_training(cube) for cube in cubes)
+        return _draw(
+            cubes,
+            "add/mul: accuracy under each mask",
+            places,
+            series,
+            "all problems occur in training" if known else "",
+        )
 
 
 class TuplePerformance(Figure):
@@ -70,8 +78,16 @@ class TuplePerformance(Figure):
         return _draw(cubes, "Double addition: accuracy under each mask", places, series)
 
 
+def occur_in_training(cube: xr.DataTree) -> bool:
+    """Return whether a training set of add/mul, drawn with replacement, is expected to hold all but a thousandth of the problems."""
+    if any(str(d).startswith("task.") for d in cube.attrs.get("modhook_run_dims", ())):
+        return False  # they differ from point to point
+    problems = 2 * 100 ** int(setting(cube, "task.n_digits", 2))
+    return math.exp(-int(setting(cube, "task.train_size", 1_000_000)) / problems) < 1e-3
+
+
 def _draw(
-    cubes: Sequence[xr.DataTree], title: str, places: Places, series: Sequence[tuple[str, str]]
+    cubes: Sequence[xr.DataTree], title: str, places: Places, series: Sequence[tuple[str, str]], *notes: str
 ) -> MatplotlibFigure:
     """Draw the accuracy of every place on every series' split."""
     found, note = networks(cubes)
@@ -89,7 +105,7 @@ def _draw(
             shown += [s for one in bars for s in one.values]
         one_scale(every)
         shared_legend(figure, *every)
-        say_seeds(figure, shown, seeds(found), note)
+        say_seeds(figure, shown, seeds(found), note, *notes)
     return figure
 
 
