@@ -212,7 +212,11 @@ class Folder(Place):
         if self._real is None:
             self._real = os.path.realpath(self._path)
         real = os.path.realpath(os.path.join(self._real, key))
-        if os.path.commonpath((real, self._real)) != self._real:
+        try:
+            inside = os.path.commonpath((real, self._real)) == self._real
+        except ValueError:  # another drive
+            inside = False
+        if not inside:
             raise CubeError(
                 f"{self}/{key} is a link that leads out of the cube, to {real}; modhook neither reads nor writes through it: "
                 "put the file itself there, or move the whole cube and link its folder."

@@ -1,8 +1,8 @@
 """Locks of single runs, so that several modhook runs can fill one cube: operating-system locks that die with their holder.
 
 Each run is one byte range of a file beside the store (for a cube at a URL: among this machine's temporary files), at a
-place given by its name. POSIX record locks are used, which
-network file systems understand too; where there are none (Windows), one lock stands for all runs.
+place given by its name. POSIX record locks are used, which network file systems understand too; where there are none (Windows),
+one lock stands for all runs.
 
 A *claim* is held by a `modhook run` for every run that it was asked for. A run is *computing* in the process that
 computes it, which may be a worker that outlives its `modhook run` by moments.
@@ -13,9 +13,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,8 +23,11 @@ from modhook.cube.place import Place, Where, reason
 from modhook.cube.where import place_of
 from modhook.errors import CubeError
 
-if sys.platform != "win32":
+fcntl: Any
+try:
     import fcntl
+except ImportError:  # no POSIX: Windows
+    fcntl = None
 
 _POLL = 0.2
 """Seconds between two tries."""
@@ -53,12 +56,9 @@ def computing(path: Where, run: str | None, patience: float = 0.0) -> Iterator[N
 @contextlib.contextmanager
 def _held(place: Place, kind: str, runs: Sequence[str] | None, patience: float) -> Iterator[None]:
     until = time.monotonic() + patience
-    if sys.platform == "win32":
-        try:
-            with FileLock(place.lock_file(kind), timeout=patience):
-                yield
-        except Timeout:
-            raise _taken(place, None) from None
+    if fcntl is None:
+        with _whole(place, kind, patience):
+            yield
         return
     try:
         file = place.lock_file(kind)
@@ -76,6 +76,22 @@ def _held(place: Place, kind: str, runs: Sequence[str] | None, patience: float) 
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _whole(place: Place, kind: str, patience: float) -> Iterator[None]:
+    """Hold one lock that stands for all runs."""
+    try:
+        lock = FileLock(place.lock_file(kind))
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise _taken(place, None) from None
+    except OSError as error:
+        raise CubeError(f"the locks of {place} cannot be made: {reason(error)}; use another --out.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _locked(descriptor: int, start: int, length: int) -> bool:

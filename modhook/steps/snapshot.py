@@ -166,9 +166,18 @@ def _checksum(tensors: Mapping[str, Tensor], content: str) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Ask the operating system to put a file, or a folder's list of files, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Ask the operating system to put a file, or a folder's list of files, on the disk.
+
+    Windows opens no folder and flushes nothing that was opened for reading; some file systems refuse it for folders. There
+    the list of files is left to the system.
+    """
+    folder = path.is_dir()
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        if not folder:
+            raise
