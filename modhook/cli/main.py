@@ -5,8 +5,11 @@ Exit codes: 0 done; 1 a run failed; 2 a user's mistake, nothing was written; 130
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
@@ -15,14 +18,16 @@ from modhook import __version__
 from modhook.cli import ranks
 from modhook.cli.analyse import analyse_command
 from modhook.cli.check import check_command
+from modhook.cli.explain import GONE, explained, folder_is_gone
 from modhook.cli.inspect import inspect_command
 from modhook.cli.list import list_command
 from modhook.cli.new_plugin import new_plugin_command
+from modhook.cli.output import tolerant
 from modhook.cli.plot import plot_command
 from modhook.cli.report import report_command
 from modhook.cli.run import run_command
 from modhook.cli.show import show_command
-from modhook.errors import ModhookError, UserError
+from modhook.plugin.culprit import DEBUG
 
 EPILOG = """\b
 Start here:
@@ -67,37 +72,49 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in arguments
     # Wherever it stands on the line, as people type it.
     arguments = [a for a in arguments if a != "--debug"]
+    with tolerant() as lost, _debugging(debug):
+        code = _code(arguments, debug)
+    if lost:
+        _say(f"Error: the output cannot be written: {lost[0]}.")
+    sys.exit(code or (1 if lost else 0))
+
+
+def _code(arguments: list[str], debug: bool) -> int:
+    """Run a command, say what went wrong, and return the exit code."""
+    if folder_is_gone():
+        _say(f"Error: {GONE}")
+        return 2
     try:
         code: Any = commands.main(arguments, prog_name="modhook", standalone_mode=False)
     except click.exceptions.Abort as abort:
         # click turns Ctrl-C into Abort; a question answered with no is one too.
         stopped = isinstance(abort.__cause__, KeyboardInterrupt)
         _say(STOPPED if stopped else "nothing was done.")
-        code = 130 if stopped else 1
+        return 130 if stopped else 1
     except click.ClickException as error:
         error.show()
-        code = 2
+        return 2
     except KeyboardInterrupt:
         _say(STOPPED)
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 0
-    except ModhookError as error:
-        if debug:
-            traceback.print_exc()
-        _say(f"Error: {error}")
-        code = 2 if isinstance(error, UserError) else 1
+        return 130
     except Exception as error:
         if debug:
             traceback.print_exc()
-        else:
-            text = str(error).splitlines()[0] if str(error) else ""
-            _say(
-                f"Error: {type(error).__name__}: {text} (this is a defect in modhook or in a plugin; --debug shows where)."
-            )
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        text, code = explained(error)
+        _say(f"Error: {text}")
+    return code if isinstance(code, int) else 0
+
+
+@contextlib.contextmanager
+def _debugging(debug: bool) -> Iterator[None]:
+    """Within it, runs that fail show their tracebacks, those on this machine's workers too."""
+    if debug:
+        os.environ[DEBUG] = "1"
+    try:
+        yield
+    finally:
+        if debug:
+            del os.environ[DEBUG]
 
 
 def _say(text: str) -> None:

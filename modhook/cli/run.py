@@ -115,7 +115,7 @@ def run_command(
     loaded = also_tracked(loaded, trackers)
     path = cube_path(loaded, out)
     if fresh and not yes and (place_of(path).exists() or Checkpoints.of(path).folder.exists()):
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
         click.confirm(f"Delete {path} and start over?", abort=True)
     chosen = dict(_pair(text) for text in only)

@@ -1,0 +1,102 @@
+"""Whose code an error comes from: the innermost frame that belongs neither to modhook's core nor to a library below it."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+DEBUG = "MODHOOK_DEBUG"
+"""Set in the environment by `--debug`, so that workers on this machine know of it, too."""
+_CORE = os.path.join(str(Path(__file__).resolve().parents[1]), "")
+_FIRST_PARTY = tuple(f"{os.sep}{name}{os.sep}" for name in ("modhook_plugins", "modhook_tasks"))
+_STANDARD = tuple(
+    os.path.join(os.path.realpath(path), "")
+    for name in ("stdlib", "platstdlib")
+    if (path := sysconfig.get_paths().get(name))
+)
+_PACKAGES = ("site-packages", "dist-packages")
+# Modules that are called with an author's objects: an error that is raised in them is seldom theirs.
+_BELOW = {
+    *("torch", "functorch", "torchvision", "numpy", "numba", "pandas", "scipy", "xarray", "zarr", "numcodecs", "fsspec", "s3fs"),
+    *("matplotlib", "PIL", "safetensors", "transformers", "attr", "attrs", "cattr", "cattrs", "click", "rich", "pluggy"),
+    *("distributed", "dask", "tornado", "filelock", "jinja2", "tomlkit"),
+}
+
+
+@attrs.frozen
+class Frame:
+    """One place in a file."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}"
+
+    @property
+    def ours(self) -> bool:
+        """Whether it lies in modhook, its own plugins included."""
+        path = os.path.realpath(self.path)
+        return path.startswith(_CORE) or any(part in path for part in _FIRST_PARTY)
+
+    @property
+    def library(self) -> str:
+        """The package below modhook that it lies in ("python" for the standard library), or an empty text."""
+        path = os.path.realpath(self.path)
+        parts = Path(path).parts
+        for n, part in enumerate(parts[:-1]):
+            if part in _PACKAGES:
+                top = parts[n + 1].removesuffix(".py")
+                return top if top in _BELOW else ""
+        return "python" if self.path.startswith("<") or path.startswith(_STANDARD) else ""
+
+
+def culprit(error: BaseException) -> Frame | None:
+    """Return the innermost frame outside modhook's core and the libraries below it; else the innermost of all."""
+    frames = list(_frames(error))
+    for frame in frames:
+        if not os.path.realpath(frame.path).startswith(_CORE) and not frame.library:
+            return frame
+    return frames[0] if frames else None
+
+
+def innermost(error: BaseException) -> Frame | None:
+    """Return where an error was raised."""
+    return next(_frames(error), None)
+
+
+def importing(error: BaseException) -> str:
+    """Return the library below modhook whose import failed, or an empty text."""
+    if isinstance(error, ImportError):
+        top = (error.name or "").partition(".")[0]
+        if top and not top.startswith("modhook"):
+            return top
+    frames = list(_frames(error))
+    # The outermost library after the last step of the import machinery; a file of its name may stand in its place.
+    for n in (n for n, frame in enumerate(frames) if frame.path.startswith("<frozen importlib")):
+        for frame in reversed(frames[:n]):
+            name = Path(frame.path).stem if Path(frame.path).stem in _BELOW else frame.library
+            if name not in ("", "python"):
+                return name
+    return ""
+
+
+def _frames(error: BaseException) -> Iterator[Frame]:
+    """Yield the frames of an error, innermost first, then those of what it was raised from."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        for frame in reversed(traceback.extract_tb(current.__traceback__)):
+            yield Frame(frame.filename, frame.lineno or 0)
+        current = current.__cause__ or current.__context__
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the whole traceback as text."""
+    return "".join(traceback.format_exception(error)).rstrip()
