@@ -24,7 +24,7 @@ from modhook.run.build import build_model, load_weights
 from modhook.run.carried import CarriedFile, level
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, in_order, train_subset
-from modhook.run.failure import reason_of, require_finite, stops_the_study
+from modhook.run.failure import reason_of, require_finite, show_traceback, stops_the_study
 from modhook.run.layout import SUBSET, valid_steps, versions
 from modhook.steps.checkpoint import Keeper
 from modhook.steps.loop import recorded_steps
@@ -197,6 +197,7 @@ class Context(RunContext):
         except Exception as error:
             if stops_the_study(error):
                 raise
+            show_traceback(error, self.tracker)
             self.cube.set_status(self.labels, name, "failed", reason=reason_of(error))
             raise RunError(reason_of(error)) from error
         self._write(name, record)

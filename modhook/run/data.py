@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modhook.errors import DataError
+from modhook.errors import DataError, listing
 from modhook.noise.seeding import derive
 from modhook.plugin.interfaces import Batch, Task
 
@@ -18,14 +18,21 @@ SUBSET_SEED = 0xB0C1FA53
 SUBSET_SIZE = 1_000
 
 
-def items(data: Mapping[str, Tensor], what: str) -> int:
-    """Return the number of items. Raises `DataError` if there are none or the tensors disagree."""
-    sizes = {len(t) for t in data.values()}
-    if len(sizes) != 1 or 0 in sizes:
-        raise DataError(
-            f"{what} must be tensors with the same number of items, at least one; found sizes {sorted(sizes)}."
+def items(data: Any, what: str) -> int:
+    """Return the number of items. Raises `DataError` for what is no data set: tensors by name, with as many items each."""
+    if not isinstance(data, Mapping) or not data:
+        found = "nothing" if data is None else "no tensor" if isinstance(data, Mapping) else type(data).__name__
+        raise DataError(f"{what} must be tensors by name, such as {{'inputs': (N, 8)}}; found {found}.")
+    if wrong := [n for n, t in data.items() if not isinstance(t, Tensor) or not t.dim()]:
+        found = (
+            type(data[wrong[0]]).__name__ if not isinstance(data[wrong[0]], Tensor) else "a tensor without dimensions"
         )
-    return sizes.pop()
+        raise DataError(f"{what} must be tensors by name, with the items first, but {wrong[0]!r} is {found}.")
+    sizes = {name: len(t) for name, t in data.items()}
+    if len(set(sizes.values())) != 1 or 0 in sizes.values():
+        told = listing(f"{name} {size}" for name, size in sizes.items())
+        raise DataError(f"{what} must be tensors with the same number of items, at least one; found {told}.")
+    return next(iter(sizes.values()))
 
 
 class Draw:

@@ -28,12 +28,12 @@ from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
-from modhook.run.data import Draw, items
 from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
 from modhook.run.ranked import RankedCube
-from modhook.run.setting import fingerprints, load_tasks, usable_device
+from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
+from modhook.run.trial import try_tasks
 from modhook.steps.ranks import rank, together
 from modhook.steps.ranks import spread as ranks_share
 from modhook.study import Study, difference, resolved, weights_file
@@ -122,12 +122,14 @@ def _run(
         prepared = prepare(study, plugins, load_tasks(study, plugins))
         for task in prepared.tasks if only_control else ():
             after_control(prepared, task)
-        _check_batches(prepared)
+        try_tasks(prepared, plugins, device)
         runs = list(_runs(prepared, only))
         _check_weights(prepared, plugins, runs)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     with _laid_out(out, path, prepared, runs, fresh, LAYOUT_PATIENCE if only else 0.0, tracker) as cube:
         tracker.study_started(study.study.name, len(runs))
+        if said := check_threads(study.run.threads):
+            tracker.message(said)
         finished = list(spread(Work(prepared, cube, plugins, tracker, device, retry, only_control), runs))
     computed, mistakes = sum(one.computed for one in finished), [one.mistake for one in finished if one.mistake]
     if mistakes and not computed:
@@ -154,15 +156,6 @@ def _laid_out(
         yield RankedCube(path) if ranks_share() else cube
         if rank() == 0:
             _tidy(path)
-
-
-def _check_batches(prepared: Prepared) -> None:
-    """Every stage and every split must have data, before anything is computed."""
-    for task in {id(t): t for t in prepared.tasks}.values():
-        for split in task.splits:
-            items(task.test_set(split), f"the data of split {split}")
-        for stage in (None, *(s.name for s in task.stages)):
-            Draw(task, stage, 1, 0, torch.device("cpu"))
 
 
 def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) -> None:

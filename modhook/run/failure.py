@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import traceback
+import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from modhook.errors import ModhookError, RunError, StorageError
+from modhook.plugin.culprit import DEBUG, culprit, traceback_of
+from modhook.plugin.interfaces import Tracker
 
 _NO_MEMORY = ("out of memory", "DefaultCPUAllocator", "can't allocate memory", "not enough memory")
 _NO_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why a run failed: modhook's own sentence, or type, message and place of any other error."""
+    """Return why a run failed: modhook's own sentence, or type, message and place of any other error.
+
+    The place is the innermost frame outside torch and modhook: the line of a plugin's author, if there is one.
+    """
     if isinstance(error, ModhookError):
         return _plain(str(error))
     lines = str(error).strip().splitlines()
@@ -27,9 +31,14 @@ def reason_of(error: BaseException) -> str:
         return _plain(
             f"out of memory ({first or type(error).__name__}); use a smaller batch, fewer masks.samples or a device with more."
         )
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return _plain(f"{type(error).__name__}: {first}{where}")
+    frame = culprit(error)
+    return _plain(f"{type(error).__name__}: {first}{f' ({frame})' if frame else ''}")
+
+
+def show_traceback(error: BaseException, tracker: Tracker) -> None:
+    """Tell a tracker the traceback of what failed a run, where `--debug` asked for it."""
+    if os.environ.get(DEBUG):
+        tracker.message(traceback_of(error))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.context import Context, Enough
-from modhook.run.failure import reason_of, stops_the_study
+from modhook.run.failure import reason_of, show_traceback, stops_the_study
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
 from modhook.steps.ranks import agreed, rank, spread, together
@@ -112,6 +112,8 @@ def compute_run(work: Work, run: Run) -> Done:
             except Exception as error:
                 if stops_the_study(error) or (spread() and not agreed(error.__cause__ or error)):
                     raise
+                if error.__cause__ is None:  # what failed a stage was shown there
+                    show_traceback(error, work.tracker)
                 mark_failed(work.cube, run, _states(work, run)[0], reason_of(error))
     finally:
         if work.device.type == "cuda":  # what a failed run left must not starve the next one
@@ -196,12 +198,12 @@ def _compute(work: Work, run: Run) -> None:
     model.eval().requires_grad_(False)
     finished = Finished(study, task, model, labels, cube, layout, prepared.protocol.masked_stages(task), work.device)
     for name in wanted:
-        with _recorded(cube, name, labels):
+        with _recorded(cube, name, labels, work.tracker):
             _analyse(prepared, name, finished, work.tracker)
 
 
 @contextlib.contextmanager
-def _recorded(cube: Cube, name: str, labels: Mapping[str, Any]) -> Iterator[None]:
+def _recorded(cube: Cube, name: str, labels: Mapping[str, Any], tracker: Tracker) -> Iterator[None]:
     """Write into the cube whether an analysis is done, or why it failed; the others go on."""
     reason, state = "", 1
     try:
@@ -212,6 +214,7 @@ def _recorded(cube: Cube, name: str, labels: Mapping[str, Any]) -> Iterator[None
     except Exception as error:
         if stops_the_study(error):
             raise
+        show_traceback(error, tracker)
         reason, state = reason_of(error), 2
     cube.write(f"runs/{name}_reason", reason, labels)
     cube.write(f"runs/{name}", np.uint8(state), labels)

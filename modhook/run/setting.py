@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +35,20 @@ def fingerprints(tasks: Sequence[Task]) -> dict[str, dict[str, str]]:
     """Return the fingerprint of the data of each distinct task, by its number: a cube's attribute `data`."""
     distinct = list({id(t): t for t in tasks}.values())
     return {str(i): data_fingerprint(task) for i, task in enumerate(distinct)}
+
+
+def check_threads(asked: int | None) -> str:
+    """Return what to say where a study asks for more threads than this machine has cores, or an empty text.
+
+    They are used all the same: the numbers of a run depend on how many threads computed it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asked is None or asked <= cores:
+        return ""
+    return (
+        f"run.threads = {asked}, but this machine has {cores} core{'s' if cores > 1 else ''}: that is slow. Results depend on the "
+        f"number of threads, so it is used as it stands; --set run.threads={cores} is faster and differs in the last bits."
+    )
 
 
 def usable_device(name: str) -> torch.device:

@@ -95,12 +95,13 @@ class MasksSection:
 
 @attrs.frozen
 class RunSection:
-    """`[run]`: where it runs. `threads` is per worker; None means all cores.
+    """`[run]`: where it runs. `threads` is per worker; None means all cores. More threads than cores are used, because results
+    depend on their number, but are slow, and said so.
 
     A checkpoint is written every `checkpoint_every` seconds; 0 means after every step. `trackers` are told how the runs go.
     """
 
-    threads: Count | None = None
+    threads: Annotated[int, Ge(1), Le(1024)] | None = None
     device: Device = "cpu"
     checkpoint_every: NotNegative = 300.0
     trackers: tuple[Name, ...] = ("progress",)

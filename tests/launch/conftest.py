@@ -29,7 +29,7 @@ class Net(nn.Sequential):
         if calls == 12 and fatal.exists():
             fatal.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        if calls >= 12 and os.environ.get("BROKEN_RANK") == os.environ.get("RANK", "none"):
+        if calls >= 14 and os.environ.get("BROKEN_RANK") == os.environ.get("RANK", "none"):
             raise ValueError("broken on purpose")
         return super().forward(x)
 

@@ -42,7 +42,7 @@ def test_a_mask_stage_that_diverges(tiny: Path, tmp_path: Path, modhook_run: Com
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (KeyError("digit"), "KeyError: 'digit' (test_failures.py, line "),
+        (KeyError("digit"), f"KeyError: 'digit' ({__file__}, line "),
         (MemoryError(), "out of memory (MemoryError); use a smaller batch"),
         (torch.OutOfMemoryError("CUDA out of memory."), "out of memory (CUDA out of memory.); use a smaller batch"),
     ],
@@ -100,7 +100,7 @@ def test_a_failed_analysis_leaves_the_others(
         patch.setattr(Sharing, "compute", lambda self, run: {}["nothing"])
         code, out, err = modhook_run("run", tiny, "--out", tmp_path, "--set", "study.seeds=1")
     assert (code, "4 stages computed" in out) == (1, True), err
-    assert "Failed: seed=1, analysis sharing: KeyError: 'nothing' (test_failures.py, line " in err
+    assert f"Failed: seed=1, analysis sharing: KeyError: 'nothing' ({__file__}, line " in err
     with open_cube(tmp_path / "tiny.zarr") as cube:
         runs = cube["runs"].sel(seed=1)
         assert (int(runs["sharing"]), int(runs["inverse"])) == (2, 1)

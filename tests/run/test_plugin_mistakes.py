@@ -1,0 +1,175 @@
+"""An author's mistake: the line of their file, the traceback on request, and what can be known before training is said before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modhook.cube import open_cube
+from modhook_tasks.addmul import AddMul
+
+Run = Callable[..., tuple[int, str, str]]
+HERE = str(Path(__file__))
+
+PLUGIN = """
+import modhook, torch, torch.nn.functional as F
+from modhook_tasks.addmul import AddMul
+
+@modhook.hookimpl
+def modhook_tasks():
+    return [modhook.Spec("mine", "a task of mine", "my_task:Mine")]
+
+class Mine(AddMul):
+    def loss(self, net, batch):
+        if self.at("loss"):
+            return F.cross_entropy(net(batch["inputs"]), batch["no such name"])
+        return super().loss(net, batch)
+
+    def score(self, net, batch):
+        if self.at("score"):
+            torch.zeros(2) + torch.zeros(3)
+        return super().score(net, batch)
+
+    def test_set(self, split):
+        if self.at("test_set"):
+            return {}["lost"]
+        return super().test_set(split)
+
+    def at(self, what):
+        import os
+        return os.environ.get("WRONG") == what
+"""
+
+
+@pytest.fixture
+def mine(tiny: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the study with a task of an installed plugin whose code is wrong at one place, in a process of its own."""
+    import os
+
+    site = tmp_path / "site"
+    info = site / "my_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "my_task.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[modhook]\nmy_plugin = my_task\n")
+    tiny.write_text(tiny.read_text().replace('"addmul"', '"mine"').replace("seeds = 2", "seeds = 1"))
+
+    def run(wrong: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        paths = os.pathsep.join([str(site), *(p for p in sys.path if p)])
+        return subprocess.run(
+            [sys.executable, "-m", "modhook", "run", str(tiny), "--out", str(tmp_path / "out"), *arguments],
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "WRONG": wrong},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def line_of(text: str) -> int:
+    """Return the line of the plugin that holds a text."""
+    return next(n for n, line in enumerate(PLUGIN.splitlines(), 1) if text in line)
+
+
+def test_the_line_of_a_plugins_author(mine: Any, tmp_path: Path) -> None:
+    """An error in a loss, also one that torch raises for it, names the author's file and line, in the message and in the cube."""
+    file = tmp_path / "site/my_task.py"
+    found = mine("loss")
+    reason = f"KeyError: 'no such name' ({file}, line {line_of('no such name')})"
+    assert (found.returncode, f"Failed: seed=1, unmasked: {reason}" in found.stderr) == (1, True), found.stderr
+    assert "Traceback" not in found.stderr
+    with open_cube(tmp_path / "out/tiny.zarr") as cube:
+        assert str(cube["runs/reason"].sel(seed=1, stage="unmasked").values) == reason
+    found = mine("score", "--retry-failed", "--debug")
+    assert (
+        f"must match the size of tensor b (3) at non-singleton dimension 0 ({file}, line {line_of('zeros(2)')})"
+        in found.stderr
+    )
+    assert found.stderr.count("Traceback (most recent call last):") == 1
+    assert "torch.zeros(2) + torch.zeros(3)" in found.stderr
+    found = mine("test_set", "--fresh", "--yes")
+    said = f"Error: test_set('iid') of task 'mine' fails: KeyError: 'lost' ({file}, line {line_of('lost')})."
+    assert (found.returncode, said in found.stderr) == (2, True), found.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement", "said"),
+    [
+        ("loss", lambda self, net, batch: net(batch["inputs"]), "must be one number, a tensor of shape (), not a tensor of shape"),
+        ("loss", lambda self, net, batch: 3.0, "the loss of task 'addmul' must be one number, a tensor of shape (), not float"),
+        ("loss", lambda self, net, batch: None, "not NoneType"),
+        ("loss", lambda self, net, batch: net(batch["inputs"]).mean().detach(), "does not depend on the network's weights"),
+        ("score", lambda self, net, batch: {}, "does not return the metric 'accuracy', which `metrics` names"),
+        ("score", lambda self, net, batch: {"acuracy": torch.ones(2)}, "'accuracy' (did you mean 'acuracy'?)"),
+        ("score", lambda self, net, batch: {"accuracy": torch.ones(())}, "must return one number per item for 'accuracy'"),
+        ("score", lambda self, net, batch: torch.ones(2), "must return {metric: (B,) tensor}, not Tensor"),
+        ("test_set", lambda self, split: None, "the data of split iid must be tensors by name"),
+        ("test_set", lambda self, split: {}, "found no tensor"),
+        ("test_set", lambda self, split: {"a": torch.ones(0, 2)}, "at least one; found a 0"),
+        ("test_set", lambda self, split: {"a": torch.ones(2), "b": torch.ones(3)}, "same number of items, at least one; found a 2, b 3"),
+        ("test_set", lambda self, split: {"a": [1, 2]}, "with the items first, but 'a' is list"),
+        ("train_set", lambda self, stage: None if stage == "mul" else {"a": torch.ones(2)}, "the training data of mul"),
+    ],
+)  # fmt: skip
+def test_what_a_task_gives_is_tried_before_training(
+    name: str,
+    replacement: Any,
+    said: str,
+    tiny: Path,
+    tmp_path: Path,
+    modhook_run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What cannot be used is one sentence, nothing is trained and nothing is written."""
+    monkeypatch.setattr(AddMul, name, replacement)
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path / "out")
+    assert (code, said in err, "unmasked:" in err) == (2, True, False), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_trial_leaves_no_trace(
+    tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that counts its batches and draws from the global generator gives the cube that it gives without the trial."""
+    prepare, state = AddMul.prepare, {"batches": 0}
+
+    def counting(self: AddMul, batch: Any, rng: Any, training: bool) -> Any:
+        batch = prepare(self, batch, rng, training)
+        state["batches"] += training
+        return (
+            {**batch, "inputs": batch["inputs"] * (1 + 0.01 * state["batches"] + torch.rand(()))} if training else batch
+        )
+
+    monkeypatch.setattr(AddMul, "prepare", counting)
+    monkeypatch.setattr(AddMul, "state_dict", lambda self: dict(state))
+    monkeypatch.setattr(AddMul, "load_state_dict", lambda self, saved: state.update(saved))
+    assert modhook_run("run", tiny, "--out", tmp_path / "tried")[0] == 0
+    state["batches"] = 0
+    monkeypatch.setattr("modhook.run.drive.try_tasks", lambda *arguments: None)
+    assert modhook_run("run", tiny, "--out", tmp_path / "untried")[0] == 0
+    assert contents(tmp_path / "tried/tiny.zarr") == contents(tmp_path / "untried/tiny.zarr")
+
+
+def test_debug_shows_what_failed_an_analysis(
+    tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """Runs and analyses that fail show their traceback with --debug, each once; the variable is gone afterwards."""
+    import os
+
+    from modhook.cli import main
+    from modhook_plugins.analyses.sharing import Sharing
+
+    monkeypatch.setattr(Sharing, "compute", lambda self, run: {}["nothing"])
+    with pytest.raises(SystemExit):
+        main(["run", str(tiny), "--out", str(tmp_path), "--set", "study.seeds=1", "--debug"])
+    err = capfd.readouterr().err
+    assert err.count("Traceback (most recent call last):") == 1
+    assert f"KeyError: 'nothing' ({HERE}, line " in err
+    assert "MODHOOK_DEBUG" not in os.environ
