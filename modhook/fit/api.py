@@ -17,6 +17,7 @@ from modhook.fit.size import BETA, size_of
 from modhook.masks import Masks
 from modhook.masks.select import DEFAULT_EXCLUDE, select
 from modhook.network.scope import parameter_names
+from modhook.network.threads import using
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Ranking, Sampler, Tracker
@@ -134,28 +135,26 @@ def fit_masks(
     batches_of("batches", batches)
     patterns("include", include)
     patterns("exclude", exclude)
-    if fixed is not None:
-        instance("fixed", fixed, Masks, "a modhook.Masks")
-        fixed = fixed._of(model)
-    names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
+    for name, masks in (("fixed", fixed), ("reference", reference)):
+        if masks is not None:
+            instance(name, masks, Masks, "a modhook.Masks")
+    with using(model):
+        fixed = None if fixed is None else fixed._of(model)
+        reference = None if reference is None else reference._of(model)
+        names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
+        parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
     if fixed is not None:
         names = tuple(n for n in names if n not in fixed)
         if not names and not train_weights:
             raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
     drawn = sampler_of(sampler)
-    size = size_of(
-        model, names, drawn, beta=beta, density=density, within=within, score=score, valid=valid
-    )
-    if reference is not None:
-        instance("reference", reference, Masks, "a modhook.Masks")
-        reference = reference._of(model)
-    parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
+    size = size_of(model, names, drawn, beta=beta, density=density, within=within, score=score, valid=valid)
     learning = trained(parameters, aliases, train_weights)
     if isinstance(drawn, Ranking):
         return ranked(model, batches, loss, names, drawn, size, steps, fixed)
     target = size.tell(drawn)
     generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))
-    with torch.inference_mode(False):  # tensors made in it cannot learn
+    with using(model), torch.inference_mode(False):  # tensors made in inference mode cannot learn
         trainer = MaskTrainer(
             model,
             loss,

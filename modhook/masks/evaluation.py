@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.masks import Masks
+from modhook.network.threads import using
 from modhook.values.arguments import batches_of, function, instance, shown
 
 
@@ -42,7 +43,8 @@ def evaluate(
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     single = False
-    with masks.applied_to(model) if masks is not None else contextlib.nullcontext(), torch.no_grad():
+    applied = masks._applied(model) if masks is not None else contextlib.nullcontext()
+    with using(model), applied, torch.no_grad():
         for batch in batches:
             result = score(model, batch)
             single = isinstance(result, Tensor)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from modhook.errors import MaskError, listing
 from modhook.masks.names import one_per_parameter, tied_names
+from modhook.network.threads import using
 
 _M = TypeVar("_M", bound=nn.Module)
 FORMAT = "modhook-masks-2"  # 1, never released, had no checksum
@@ -51,10 +52,11 @@ class Masks(Mapping[str, Tensor]):
         self._tied: dict[str, str] = dict(masks._tied) if isinstance(masks, Masks) else {}
         self.fingerprint: dict[str, str] | None = None
         if model is not None:
-            self._fit(model)
-            self._tied = tied_names(model)
-            self._masks = one_per_parameter(self._masks, self._tied, _WHAT)
-            self.fingerprint = fingerprint(model)
+            with using(model):
+                self._fit(model)
+                self._tied = tied_names(model)
+                self._masks = one_per_parameter(self._masks, self._tied, _WHAT)
+                self.fingerprint = fingerprint(model)
 
     # -- mapping
 
@@ -196,9 +198,27 @@ class Masks(Mapping[str, Tensor]):
         """Within `with masks.applied_to(model):` the masked weights of `model` are zero.
 
         Afterwards, also after an exception, every parameter has its very own storage back, so that the model is
-        bit for bit what it was; in-place changes made inside to masked weights are lost. Raises `MaskError` for masks
+        bit for bit what it was; in-place changes made inside to masked weights are lost. Other threads that use the model
+        through this library wait for the end of the block, and are refused if it does not come. Raises `MaskError` for masks
         that do not fit.
         """
+        with using(model, block=True), self._applied(model):
+            yield model
+
+    def materialize(self, model: _M) -> _M:
+        """Return a plain deep copy of `model` whose masked weights are zero; `model` is not changed. Raises `MaskError`."""
+        with using(model):
+            masks = self._of(model)._masks
+            twin = copy.deepcopy(model)
+        parameters = dict(twin.named_parameters(remove_duplicate=False))
+        for name, mask in masks.items():
+            parameters[name].data = _masked(parameters[name], mask)  # another parameter may stand on the same memory
+        return twin
+
+    # -- inside
+
+    @contextlib.contextmanager
+    def _applied(self, model: nn.Module) -> Iterator[None]:
         masks = self._of(model)._masks
         parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.no_grad():
@@ -208,21 +228,10 @@ class Masks(Mapping[str, Tensor]):
             for name, tensor in masked.items():
                 originals.append((parameters[name], parameters[name].data))
                 parameters[name].data = tensor
-            yield model
+            yield
         finally:
             for parameter, original in reversed(originals):
                 parameter.data = original
-
-    def materialize(self, model: _M) -> _M:
-        """Return a plain deep copy of `model` whose masked weights are zero; `model` is not changed. Raises `MaskError`."""
-        masks = self._of(model)._masks
-        twin = copy.deepcopy(model)
-        parameters = dict(twin.named_parameters(remove_duplicate=False))
-        for name, mask in masks.items():
-            parameters[name].data = _masked(parameters[name], mask)  # another parameter may stand on the same memory
-        return twin
-
-    # -- inside
 
     def _new(self, masks: Mapping[str, Tensor]) -> Masks:
         result = Masks(masks)

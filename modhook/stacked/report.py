@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from modhook.errors import StackError
 from modhook.network.scope import parameter_names
+from modhook.network.threads import using
 from modhook.stacked import canary
 from modhook.stacked.heard import Heard, listening
 from modhook.stacked.routes import Job, forward, run_loop, run_vmap
 from modhook.stacked.settle import Choice, settle
 from modhook.stacked.stacked import stack
 from modhook.stacked.trees import Tree, flatten
+from modhook.values.arguments import instance
 
 _REPEATS = 3
 
@@ -113,6 +115,14 @@ def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "aut
     Raises:
         StackError: the model cannot be run exactly; the message says why and what to do.
     """
+    instance("model", model, nn.Module, "an nn.Module")
+    with using(model):
+        return _inspected(model, args, kwargs, samples, executor)
+
+
+def _inspected(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int, executor: str
+) -> Report:
     stacked = stack(model, (args, kwargs), samples, executor)
     choice, samples = stacked.choice, stacked.samples
     example = flatten((args, kwargs))

@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from modhook.errors import StackError, UserError, near_miss
+from modhook.network.threads import using
 from modhook.stacked.canary import described
 from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
 from modhook.stacked.routes import Function, Job, forward, run_loop, run_vmap
@@ -56,6 +57,10 @@ class Stacked:
         Raises:
             StackError: an unknown parameter, or a wrong shape or leading size.
         """
+        with using(self.model):
+            return self._run(params, args, kwargs)
+
+    def _run(self, params: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         values, samples = stacked_parameters(self.model, params)
         arguments = flatten((args, kwargs))
         if samples is None:
@@ -130,7 +135,8 @@ class Stacked:
 
     def _settle(self, names: tuple[str, ...], arguments: Tree, samples: int) -> Choice:
         """Return the route for these arguments, (K, ...) or shared, checked now."""
-        return settle(self.model, self._function, names, arguments, samples, self.executor)
+        with using(self.model):
+            return settle(self.model, self._function, names, arguments, samples, self.executor)
 
 
 def _saved(choice: Choice) -> dict[str, Any]:

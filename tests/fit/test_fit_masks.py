@@ -313,9 +313,7 @@ def test_a_batch_of_fewer_than_k_items_is_counted() -> None:
     """A later batch that has no item for every sample is left out, and counted; the steps are done all the same."""
     told = Recorder()
     data = [*batches(1), *batches(1, size=3)]
-    with pytest.warns(
-        modhook.ModhookWarning, match="a batch of 3 items is left out before step 2: it has fewer"
-    ) as caught:
+    with pytest.warns(modhook.ModhookWarning) as caught:
         fit = modhook.fit_masks(nn.Linear(4, 3), data, loss, steps=4, progress=told)
     assert [str(w.message) for w in caught] == told.messages
     assert "a batch of 3 items is left out before step 2: it has fewer" in told.messages[0]

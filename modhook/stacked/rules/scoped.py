@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,16 +32,38 @@ def stock_switches() -> Iterator[None]:
     A checkpoint computes its block again in the backward pass, when the model has its own weights back: gradients would
     be wrong without a word. Running the block directly gives the same numbers and takes more memory.
     """
+    global _inside, _back
+    with _switching:  # of several threads, the first one switches, and the last one back
+        if not _inside:
+            _back = _switched()
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _switching:
+            _inside -= 1
+            if not _inside:
+                _back()
+
+
+def _switched() -> Callable[[], None]:
+    """Set the switches, and return how to set them back."""
     fast = torch.backends.mha.get_fastpath_enabled()
     names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
     kept = {name: getattr(checkpointing, name) for name in names if hasattr(checkpointing, name)}
     torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        for name, direct in zip(names, (_Direct, _direct_generator), strict=True):
-            if name in kept:
-                setattr(checkpointing, name, direct)
-        yield
-    finally:
+    for name, direct in zip(names, (_Direct, _direct_generator), strict=True):
+        if name in kept:
+            setattr(checkpointing, name, direct)
+
+    def back() -> None:
         torch.backends.mha.set_fastpath_enabled(fast)
         for name, original in kept.items():
             setattr(checkpointing, name, original)
+
+    return back
+
+
+_switching = threading.Lock()
+_inside = 0
+_back: Callable[[], None] = lambda: None  # noqa: E731
