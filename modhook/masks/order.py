@@ -58,7 +58,7 @@ class Order:
 
     def cut(self, count: int) -> dict[str, Tensor]:
         """Return the mask of the first `count` weights: {name: bool tensor}."""
-        flat = torch.zeros(self.size, dtype=torch.bool)
+        flat = torch.zeros(self.size, dtype=torch.bool, device="cpu")
         flat[self.places[:count]] = True
         parts = torch.split(flat, [value.numel() for value in self.logits.values()])
         return {n: part.view(value.shape) for (n, value), part in zip(self.logits.items(), parts, strict=True)}

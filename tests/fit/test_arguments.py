@@ -51,7 +51,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"init": math.nan}, "init must be a finite number, not nan"),
     ({"init": -math.inf}, "init must be a finite number, not -inf"),
     ({"init": "2"}, "init must be a finite number, not '2'"),
-    ({"init": None}, "init must be a finite number, not None"),
     ({"init": torch.zeros(3, 4)}, r"init must be a number or \{name: tensor\}, not a tensor of shape \(3, 4\)"),
     ({"init": {"weight": torch.full((3, 4), math.nan)}}, "init of 'weight' holds numbers that are not finite"),
     ({"init": {"weight": torch.zeros(4, 3)}}, r"init of 'weight' has shape \(4, 3\), but the parameter has \(3, 4\)"),
