@@ -186,20 +186,21 @@ def fit_masks(
         tracker.stage_started("masks", steps)
     try:
         after = None if callback is None else (lambda step: callback(step, trainer))
-        history = run_steps(trainer, batches, steps, tracker, after, warned if shown else None)
+        with trainer.holding():
+            history = run_steps(trainer, batches, steps, tracker, after, warned if shown else None)
+            route = trainer.stacked.report() if trainer.stacked is not None else {}
     finally:
         if shown:
             tracker.close()
     drawn.advance(steps, steps)
     own = Masks({**trainer.masks(), **(fixed or {})}, model)
     logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
-    stacked = trainer.stacked
     return Fit(
         masks=size.masks(model, logits, fixed, own),
         logits=logits,
         history=history.dataset(),
         weights={n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}},
-        route=stacked.report() if stacked is not None else {},
+        route=route,
         carried=trainer.clipping.carried(),
         steps=history.done,
         threshold=own,

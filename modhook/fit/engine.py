@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from modhook.fit.scaling import GradientScale
 from modhook.fit.target import DensityTarget
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
+from modhook.network.guard import Guard, memory_of
+from modhook.network.threads import using
 from modhook.noise.noise import generators
 from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
@@ -94,8 +97,27 @@ class MaskTrainer:
         self.recording = False
         self.left_out = 0
         self.watch = Watch(self.logits, reference)
+        self._guard: Guard | None = None
         self._started = False
         self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Within it the network is this trainer's: its values are looked at once for all steps, and put back at the end."""
+        own = dict(self.model.named_parameters(remove_duplicate=False))
+        given = [*self.logits, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
+        # As many numbers as a hundredth of a step's time allows, at some ns per sampled weight; at least 16,000.
+        numbers = max(2**14, self.samples * sum(logit.numel() for logit in self.logits.values()) // 8)
+        with using(self.model):
+            self._guard = Guard(self.model, given, numbers)
+        try:
+            yield
+        finally:
+            with using(self.model):
+                self._guard.put_back()
+            self._guard = None
+            if self.stacked is not None:
+                self.stacked.guard = None
 
     @torch.inference_mode(False)
     def step(self, number: int, batch: Any) -> dict[str, float] | None:
@@ -176,7 +198,7 @@ class MaskTrainer:
             self.clipping.load_state_dict(state["clipping"])
         if state["routes"] is not None:
             names = tuple({**self.logits, **self._constants()})
-            self.stacked = prepare(self.model, self.loss, None, names, self.samples, self.executor)
+            self.stacked = prepare(self.model, self.loss, None, names, self.samples, self.executor, self._guard)
             self.stacked.load_state_dict(state["routes"])
         torch.set_rng_state(state["torch"])
 
@@ -205,7 +227,9 @@ class MaskTrainer:
         try:
             if self.stacked is None:
                 # The first batch settles the route, before a second one is asked for.
-                self.stacked = prepare(self.model, self.loss, (groups,), tuple(params), self.samples, self.executor)
+                self.stacked = prepare(
+                    self.model, self.loss, (groups,), tuple(params), self.samples, self.executor, self._guard
+                )
             losses = self.stacked(params, chosen)
         except StackError as error:
             calls = listened(self.model, self.loss, one_group(groups))

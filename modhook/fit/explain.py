@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from typing import Any
 
 import attrs
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+
+from modhook.errors import StackError
+from modhook.network.twin import twin as copied
 
 
 @attrs.define
@@ -26,8 +28,8 @@ def listened(model: nn.Module, loss: Any, batch: Any) -> Calls | None:
     found = Calls()
     own = {id(module): name for name, module in model.named_modules()}
     try:
-        twin = copy.deepcopy(model)
-    except Exception:
+        twin = copied(model)
+    except StackError:
         return None
     twins = {id(module) for module in twin.modules()} - set(own)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.masks import Masks
+from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.values.arguments import batches_of, function, instance, shown
 
@@ -24,7 +25,8 @@ def evaluate(
     """Return the mean score of the masked network over all items.
 
     Args:
-        model: the network, in the mode (train or eval) in which it is to be measured; it is left as it was.
+        model: the network, in the mode (train or eval) in which it is to be measured. What it writes lasts from batch to
+            batch, as in a plain loop, and is undone at the end: it is left as it was, buffers and running statistics too.
         masks: masks to apply, or None for the network as it is.
         batches: any iterable of batches.
         score: `score(model, batch)` returns one number per item, (B,), or a dictionary of such tensors.
@@ -44,7 +46,7 @@ def evaluate(
     counts: dict[str, int] = {}
     single = False
     applied = masks._applied(model) if masks is not None else contextlib.nullcontext()
-    with using(model), applied, torch.no_grad():
+    with using(model), lent(model, masks or ()), applied, torch.no_grad():
         for batch in batches:
             result = score(model, batch)
             single = isinstance(result, Tensor)

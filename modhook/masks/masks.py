@@ -6,7 +6,6 @@ A `Masks` is an immutable mapping from parameter name to a bool tensor of the pa
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import json
 import math
@@ -19,7 +18,9 @@ from torch import Tensor, nn
 
 from modhook.errors import MaskError, listing
 from modhook.masks.names import one_per_parameter, tied_names
+from modhook.network.guard import lent
 from modhook.network.threads import using
+from modhook.network.twin import twin as copied
 
 _M = TypeVar("_M", bound=nn.Module)
 FORMAT = "modhook-masks-2"  # 1, never released, had no checksum
@@ -197,19 +198,23 @@ class Masks(Mapping[str, Tensor]):
     def applied_to(self, model: _M) -> Iterator[_M]:
         """Within `with masks.applied_to(model):` the masked weights of `model` are zero.
 
-        Afterwards, also after an exception, every parameter has its very own storage back, so that the model is
-        bit for bit what it was; in-place changes made inside to masked weights are lost. Other threads that use the model
-        through this library wait for the end of the block, and are refused if it does not come. Raises `MaskError` for masks
-        that do not fit.
+        Afterwards, also after an exception, the model is bit for bit what it was: every parameter and buffer has its very
+        own storage and values back, and every submodule its attributes and its mode; what was written or set inside is
+        lost, except gradients. Other threads that use the model through this library wait for the end of the block, and are
+        refused if it does not come. Raises `MaskError` for masks that do not fit.
         """
-        with using(model, block=True), self._applied(model):
+        with using(model, block=True), lent(model, self), self._applied(model):
             yield model
 
     def materialize(self, model: _M) -> _M:
-        """Return a plain deep copy of `model` whose masked weights are zero; `model` is not changed. Raises `MaskError`."""
+        """Return a plain deep copy of `model` whose masked weights are zero; `model` is not changed.
+
+        Raises:
+            MaskError: masks that do not fit. StackError: a model that cannot be copied.
+        """
         with using(model):
             masks = self._of(model)._masks
-            twin = copy.deepcopy(model)
+            twin = copied(model)
         parameters = dict(twin.named_parameters(remove_duplicate=False))
         for name, mask in masks.items():
             parameters[name].data = _masked(parameters[name], mask)  # another parameter may stand on the same memory

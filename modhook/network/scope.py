@@ -6,13 +6,13 @@ Afterwards it is itself again, also after an exception: the same parameter objec
 
 from __future__ import annotations
 
-import collections
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+from modhook.network.held import containers
 
 
 def parameter_names(model: nn.Module) -> dict[str, str]:
@@ -25,43 +25,49 @@ def parameter_names(model: nn.Module) -> dict[str, str]:
 
 
 @contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Undo, on leaving, what was set in any module, in objects that modules keep, and in their lists, dicts and sets."""
+def restored(model: nn.Module) -> Iterator[list[Any]]:
+    """Undo, on leaving, what was set in any module, in objects that modules keep, and in their lists, dicts and sets.
+
+    Yields the dicts, lists and the like, of modules and of what they keep.
+    """
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
-    seen = {id(module) for module in modules}
-    containers = [copied for kept in attributes for copied in _containers(kept.values(), seen)]
+    seen = {id(module.__dict__) for module in modules}
+    found = [copied for kept in attributes for copied in containers(kept.values(), seen)]
     try:
-        yield
+        yield [*(module.__dict__ for module in modules), *(container for container, _ in found)]
     finally:
         for module, kept in zip(modules, attributes, strict=True):
             if len(module.__dict__) != len(kept) or _differs(module.__dict__, kept):
                 module.__dict__.clear()
                 module.__dict__.update(kept)
-        for container, content in containers:
-            _refill(container, content)
+        for container, content in found:
+            if container or content:
+                _refill(container, content)
 
 
 @contextmanager
-def substituted(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> Iterator[None]:
+def substituted(
+    model: nn.Module, parameters: Mapping[str, Tensor], others: Sequence[tuple[Tensor, Tensor]] = ()
+) -> Iterator[None]:
     """Run the model with these tensors: `parameters` by first name, at every place where that parameter stands.
 
     Parameters that are not named are replaced by themselves, detached, so that no gradient is computed for them.
+    `others` are pairs of a tensor that the model holds, wherever it holds it, and the one to put there.
     """
-    with restored(model):
+    with restored(model) as places:
         stand_ins: dict[int, Tensor] = {}
         for name, parameter in model.named_parameters():
             new = parameters.get(name)
             stand_ins[id(parameter)] = parameter.detach() if new is None else new
-        for prefix, module in model.named_modules():
+        stand_ins |= {id(own): new for own, new in others}
+        for module in model.modules():
             slots: dict[str, Any] = module._parameters
             for key, parameter in slots.items():
                 if parameter is not None:
                     slots[key] = stand_ins[id(parameter)]
-            for key in module._buffers:
-                new = buffers.get(f"{prefix}.{key}" if prefix else key)
-                if new is not None:
-                    module._buffers[key] = new
+        if others:
+            _replace(places, {id(own): new for own, new in others})
         refresh(model)
         yield
 
@@ -74,32 +80,17 @@ def refresh(model: nn.Module) -> None:
             module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in names]
 
 
+def _replace(places: list[Any], new: dict[int, Tensor]) -> None:
+    """Put tensors where others stand, by their ids."""
+    for place in places:
+        items = list(place.items()) if isinstance(place, dict) else list(enumerate(place))
+        for key, value in items:
+            if isinstance(value, Tensor) and id(value) in new and not isinstance(place, set):
+                place[key] = new[id(value)]
+
+
 def _differs(now: dict[str, Any], kept: dict[str, Any]) -> bool:
     return any(key not in now or now[key] is not value for key, value in kept.items())
-
-
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), Tensor)
-_OPAQUE = (nn.Module, type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
-_LEFT_ALONE = ("torch", "builtins", "threading", "_thread")
-_KINDS = (dict, collections.OrderedDict, collections.defaultdict, list, set, collections.deque)
-
-
-def _containers(values: Any, seen: set[int], depth: int = 3) -> Iterator[tuple[Any, Any]]:
-    """Yield every container, and the attributes of every plain object, among and inside `values`, each once, with a copy."""
-    for value in values:
-        content: Any = None
-        if isinstance(value, _ATOMS):
-            continue
-        if type(value) in _KINDS:
-            content = value
-        elif type(value).__module__ not in _LEFT_ALONE and not isinstance(value, _OPAQUE):
-            content = getattr(value, "__dict__", None)
-        if type(content) not in _KINDS or id(content) in seen:
-            continue
-        seen.add(id(content))
-        yield content, (dict(content) if isinstance(content, dict) else list(content))
-        if depth:
-            yield from _containers(content.values() if isinstance(content, dict) else content, seen, depth - 1)
 
 
 def _refill(container: Any, content: Any) -> None:

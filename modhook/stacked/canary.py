@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +10,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from modhook.network.guard import Guard
+from modhook.network.twin import twin as copied
 from modhook.stacked.blame import blamed, own_line
 from modhook.stacked.outside import refuse_if_used, unregistered
 from modhook.stacked.quiet import NoDropout as NoDropout
@@ -25,12 +26,16 @@ _COARSE = 5e-2  # bfloat16, float16
 
 @attrs.frozen
 class Reference:
-    """What the plain copies computed: one (outputs, gradients by name) per sample, and what the model wrote."""
+    """What the plain copies computed: one (outputs, gradients by name) per sample, and what of all it holds the model wrote.
+
+    `sparse`: some gradient was sparse.
+    """
 
     parameters: dict[str, Tensor]
     outputs: list[list[Tensor]]
     gradients: list[dict[str, Tensor]]
     written: frozenset[str]
+    sparse: bool = False
 
 
 def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> dict[str, Tensor]:
@@ -51,7 +56,7 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
     written: set[str] = set()
     samples = next(iter(parameters.values())).shape[0] if parameters else 1
     for k in range(samples):
-        twin = copy.deepcopy(model)
+        twin = copied(model)
         own = dict(twin.named_parameters())
         kept = [(place, tensor.requires_grad_()) for place, tensor in unregistered(twin) if tensor.is_floating_point()]
         with torch.no_grad():
@@ -59,8 +64,9 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
                 parameter.requires_grad_(name in parameters and parameter.is_floating_point())
                 if name in parameters:
                     parameter.copy_(parameters[name][k])
-        before = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in twin.named_buffers()}
-        tensors = [leaf.tensor.detach() if leaf.shared else leaf.tensor[k].detach() for leaf in arguments.leaves]
+        before, buffers = Guard(twin), dict(twin.named_buffers())
+        # Copies, as a model may write into its input too.
+        tensors = [(leaf.tensor if leaf.shared else leaf.tensor[k]).detach().clone() for leaf in arguments.leaves]
         args, kwargs = arguments.rebuild(tensors)
         with torch.enable_grad():
             try:
@@ -75,14 +81,11 @@ def reference(model: nn.Module, function: Function, arguments: Tree, parameters:
             gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())
-        for name, (buffer, version, value) in before.items():
-            # Batch norm writes without counting a version, so values are compared too.
-            if after.get(name) is not buffer or buffer._version != version or not torch.equal(buffer, value):
-                written.add(name)
-        for name, value in parameters.items():
-            if not torch.equal(own[name].detach(), value[k]):  # an embedding with max_norm, for example
-                written.add(name)
-    return Reference(parameters, outputs, gradients, frozenset(written))
+        written |= before.written(thorough=True)
+        written |= {name for name, buffer in buffers.items() if after.get(name) is not buffer}  # set anew
+    sparse = any(g.layout is not torch.strided for sample in gradients for g in sample.values())
+    gradients = [{n: g.to_dense() for n, g in sample.items()} for sample in gradients]
+    return Reference(parameters, outputs, gradients, frozenset(written), sparse)
 
 
 @attrs.frozen(eq=False)
@@ -101,7 +104,9 @@ class Finding:
 def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding:
     """Run `route` on this job and compare outputs and gradients with the reference."""
     leaves = {name: value.detach().clone().requires_grad_() for name, value in expected.parameters.items()}
-    job = attrs.evolve(job, parameters=leaves, written=expected.written)
+    tensors = [leaf.tensor.detach().clone() for leaf in job.arguments.leaves]
+    arguments = job.arguments.with_tensors(tensors)
+    job = attrs.evolve(job, parameters=leaves, written=expected.written, arguments=arguments)
     try:
         with torch.enable_grad():
             outputs = [leaf.tensor for leaf in flatten(route(job, NoDropout)).leaves]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import StackError
+from modhook.network.guard import lent
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
+from modhook.network.twin import twin as copied
 from modhook.stacked import canary
 from modhook.stacked.heard import Heard, listening
-from modhook.stacked.routes import Job, forward, run_loop, run_vmap
+from modhook.stacked.routes import Job, forward, own_tensors, run_loop, run_vmap
 from modhook.stacked.settle import Choice, settle
 from modhook.stacked.stacked import stack
 from modhook.stacked.trees import Tree, flatten
@@ -116,13 +117,11 @@ def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "aut
         StackError: the model cannot be run exactly; the message says why and what to do.
     """
     instance("model", model, nn.Module, "an nn.Module")
-    with using(model):
+    with using(model), lent(model):
         return _inspected(model, args, kwargs, samples, executor)
 
 
-def _inspected(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int, executor: str
-) -> Report:
+def _inspected(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int, executor: str) -> Report:
     stacked = stack(model, (args, kwargs), samples, executor)
     choice, samples = stacked.choice, stacked.samples
     example = flatten((args, kwargs))
@@ -134,7 +133,8 @@ def _inspected(
     )
     names = tuple(name for name, parameter in model.named_parameters() if parameter.is_floating_point())
     sets = canary.perturbed(model, names, samples)
-    job = Job(model, forward, sets, arguments, samples, choice.written, choice.islands, choice.wide)
+    own = own_tensors(model, choice.written, sets)
+    job = Job(model, forward, sets, arguments, samples, choice.written, own, choice.islands, choice.wide)
     errors = {choice.route: choice.error}
     if executor != "loop":
         for other in ("vectorised", "loop"):
@@ -165,7 +165,7 @@ def _inspected(
 
 
 def _plain(model: nn.Module, example: Tree) -> Callable[[], Any]:
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     for parameter in twin.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     args, kwargs = example.rebuild([leaf.tensor.detach() for leaf in example.leaves])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +10,8 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from modhook.network.guard import copies
+from modhook.network.held import held
 from modhook.network.scope import substituted
 from modhook.stacked.blame import blamed
 from modhook.stacked.gather import stacked_outputs
@@ -17,6 +19,7 @@ from modhook.stacked.islands import install
 from modhook.stacked.rules import Memory, Rules, stock_switches
 from modhook.stacked.rules.bridge import is_stacked
 from modhook.stacked.trees import Tree, flatten
+from modhook.stacked.watch import Watch
 
 Function = Callable[..., Any]
 Around = Callable[[], AbstractContextManager[Any]]
@@ -32,9 +35,11 @@ class Job:
     """One stacked call, checked: everything a route needs to run it.
 
     `parameters` are (K, ...) by first name; the leaves of `arguments` are (K, ...) unless shared.
-    `written` names the parameters and buffers that the model's forward pass changes; every sample gets its own copy of
-    these. `islands` names the submodules that run sample by sample inside the vmap route. `wide` gives every sample its own
-    copy of tensors that the model makes. `memory` may be given to see what the rules did.
+    `written` names what the model's forward pass changes, of the parameters given and of all else that the model holds
+    (see `modhook.network.held`); every sample gets its own copy of these. `own` has the model's own tensors among them, by
+    name. `islands` names the submodules that run sample by sample inside the vmap route. `wide` gives every sample its own
+    copy of tensors that the model makes. `memory` may be given to see what the rules did, and
+    `watch` to see what would be written; the loop, where it costs time, asks it only where `watching`.
     """
 
     model: nn.Module
@@ -43,30 +48,40 @@ class Job:
     arguments: Tree
     samples: int
     written: frozenset[str] = frozenset()
+    own: Mapping[str, Tensor] = attrs.field(factory=dict)
     islands: tuple[str, ...] = ()
     wide: bool = False
     memory: Memory | None = None
+    watch: Watch = attrs.field(factory=Watch)
+    watching: bool = True
 
     def weights(self) -> dict[str, Tensor]:
         """Return the parameter sets, copied where the model writes them."""
         return {n: p.clone() if n in self.written else p for n, p in self.parameters.items()}
 
-    def buffers(self) -> dict[str, Tensor]:
-        """Return fresh copies of the buffers that will be written, without K."""
-        return {n: b.detach().clone() for n, b in self.model.named_buffers() if n in self.written}
+    def copies(self) -> list[Tensor]:
+        """Return fresh copies of the model's own tensors that will be written, without K, in the order of `own`."""
+        return copies(self.own.values())
 
     def call(
         self,
         parameters: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
+        own: Sequence[Tensor],
         tensors: list[Tensor],
         around: Around = nullcontext,
     ) -> Any:
         """Call the function with one sample's tensors in place."""
         args, kwargs = self.arguments.rebuild(tensors)
-        with substituted(self.model, parameters, buffers):
+        with substituted(self.model, parameters, list(zip(self.own.values(), own, strict=True))):
             install(self.model, self.islands, around)
             return self.function(self.model, *args, **kwargs)
+
+
+def own_tensors(model: nn.Module, written: Collection[str], given: Collection[str]) -> dict[str, Tensor]:
+    """Return the model's own tensors among what is written, by name: all that is not given."""
+    if not set(written) - set(given):
+        return {}
+    return {name: tensor for name, tensor in held(model).tensors.items() if name in written and name not in given}
 
 
 def run_loop(job: Job, around: Around = nullcontext) -> Any:
@@ -74,14 +89,15 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
     outputs = []
     leaves = job.arguments.leaves
     # Cut once: the gradients of K slices would each fill a whole (K, ...) with zeros.
-    weights = {n: list(w) if n in job.written else w.unbind() for n, w in job.weights().items()}
+    weights = {n: w.unbind() for n, w in job.parameters.items()}
     columns = [[leaf.tensor] * job.samples if leaf.shared else leaf.tensor.unbind() for leaf in leaves]
     for k in range(job.samples):
         tensors = [column[k] for column in columns]
-        parameters = {name: value[k] for name, value in weights.items()}
+        # Tensors that were cut together may not be written.
+        parameters = {n: w[k].clone() if n in job.written else w[k] for n, w in weights.items()}
         try:
-            with stock_switches(), around():
-                outputs.append(flatten(job.call(parameters, job.buffers(), tensors)))
+            with stock_switches(), around(), job.watch if job.watching else nullcontext():
+                outputs.append(flatten(job.call(parameters, job.copies(), tensors)))
         except Exception as error:
             error.add_note(blamed(job.model, error, f"while running mask sample {k + 1} of {job.samples}"))
             raise
@@ -93,21 +109,23 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     leaves = job.arguments.leaves
     batched = [i for i, leaf in enumerate(leaves) if not leaf.shared]
     # Counters stay one number for all samples: modules ask for their value, which vmap could not give.
-    copies = job.buffers()
-    counters = {n: b for n, b in copies.items() if not (b.is_floating_point() or b.is_complex())}
-    buffers = {n: b.expand(job.samples, *b.shape).clone() for n, b in copies.items() if n not in counters}  # (K, ...)
+    own = job.copies()
+    wide = [i for i, tensor in enumerate(own) if tensor.is_floating_point() or tensor.is_complex()]
     output: list[Tree] = []
     memory = job.memory or Memory(wide=job.wide)
 
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], tensors: list[Tensor]) -> tuple[Tensor, ...]:
-        whole = [leaf.tensor for leaf in leaves]
+    def one(parameters: dict[str, Tensor], copied: list[Tensor], tensors: list[Tensor]) -> tuple[Tensor, ...]:
+        whole, everything = [leaf.tensor for leaf in leaves], list(own)
+        for i, tensor in zip(wide, copied, strict=True):
+            everything[i] = tensor
         memory.anchor = next((t for t in (*parameters.values(), *tensors) if is_stacked(t)), None)
         for i, tensor in zip(batched, tensors, strict=True):
             whole[i] = tensor
-        output.append(flatten(job.call(parameters, {**buffers, **counters}, whole, around)))
+        output.append(flatten(job.call(parameters, everything, whole, around)))
         return tuple(leaf.tensor for leaf in output[0].leaves)
 
-    with stock_switches(), Rules(memory), around():  # `around` is asked first
+    with stock_switches(), Rules(memory, job.watch), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
-        results = mapped(job.weights(), buffers, [leaves[i].tensor for i in batched])
+        copied = [own[i].expand(job.samples, *own[i].shape).clone() for i in wide]  # (K, ...)
+        results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched])
     return output[0].rebuild(list(results))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import StackError
+from modhook.network.twin import twin
 from modhook.stacked import canary
 from modhook.stacked.blame import innermost
 from modhook.stacked.choose import choose
 from modhook.stacked.outside import elsewhere
-from modhook.stacked.routes import Function, Job, run_loop, run_vmap
+from modhook.stacked.routes import Function, Job, own_tensors, run_loop, run_vmap
 from modhook.stacked.rules import Memory
 from modhook.stacked.rules.fresh import REFUSED
 from modhook.stacked.trees import Tree, flatten
@@ -34,7 +34,7 @@ class Choice:
 
     `error` is the canary's: the largest difference of an output or gradient, relative to its largest number. `wide` says
     that every sample gets its own copy of tensors that the model makes. `vectorised` is "vmap" or "islands" where that
-    route is admitted too and the loop was preferred.
+    route is admitted too and the loop was preferred. `sparse`: the model asks for sparse gradients.
     """
 
     route: str
@@ -45,6 +45,7 @@ class Choice:
     error: float = 0.0
     wide: bool = False
     vectorised: str = ""
+    sparse: bool = False
 
 
 def settle(
@@ -62,7 +63,8 @@ def settle(
     few = arguments.with_tensors([leaf.tensor if leaf.shared else _few(leaf.tensor) for leaf in arguments.leaves])
     sets = canary.perturbed(model, names, CANARY_SAMPLES)
     expected = canary.quietly(model, lambda: canary.reference(model, function, few, sets))
-    job = Job(model, function, sets, few, CANARY_SAMPLES, expected.written)
+    own = own_tensors(model, expected.written, sets)
+    job = Job(model, function, sets, few, CANARY_SAMPLES, expected.written, own)
     canary_ = _Canary(job, expected)
     choice, reason = (None, "the loop was asked for") if executor == "loop" else _vectorised(canary_, executor)
     if choice is not None:
@@ -74,15 +76,19 @@ def settle(
         else:
             loop, reason = False, ""
         if not loop:
-            return attrs.evolve(choice, reason=f"{choice.reason}; {reason}" if reason else choice.reason)
+            why = f"{choice.reason}; {reason}" if reason else choice.reason
+            return attrs.evolve(choice, reason=why, sparse=expected.sparse)
     if executor == "vectorised" and choice is None:
         raise StackError(reason)
     looped = canary_.check(run_loop)
     if looped.text:
         raise StackError(_refusal(model, looped.text))
     if choice is None:
-        return Choice("loop", reason, expected.written, error=looped.worst)
-    return attrs.evolve(choice, route="loop", reason=reason, error=looped.worst, vectorised=choice.route)
+        return Choice("loop", reason, expected.written, error=looped.worst, sparse=expected.sparse)
+    route = choice.route
+    return attrs.evolve(
+        choice, route="loop", reason=reason, error=looped.worst, vectorised=route, sparse=expected.sparse
+    )
 
 
 @attrs.frozen
@@ -110,13 +116,13 @@ class _Canary:
         """
 
         def compare() -> canary.Finding:
-            model = copy.deepcopy(job.model).double()
+            model = twin(job.model).double()
             arguments = job.arguments.with_tensors([_double(leaf.tensor) for leaf in job.arguments.leaves])
             sets = {name: _double(value) for name, value in job.parameters.items()}
             expected = canary.reference(model, job.function, arguments, sets)
-            wide = attrs.evolve(
-                job, model=model, arguments=arguments, parameters=sets, memory=Memory(wide=job.wide)
-            )
+            own = own_tensors(model, expected.written, sets)
+            memory = Memory(wide=job.wide)
+            wide = attrs.evolve(job, model=model, arguments=arguments, parameters=sets, own=own, memory=memory)
             return canary.compare(route, wide, expected)
 
         try:
@@ -138,7 +144,11 @@ class _Canary:
         # With copies for every sample, new tensors would look as if they depended on weights: only if it must be.
         for wide in (False, True) if job.wide else (False,):
             asked = attrs.evolve(
-                job, arguments=arguments, written=self.expected.written, wide=wide, memory=Memory(strict=True, wide=wide)
+                job,
+                arguments=arguments,
+                written=self.expected.written,
+                wide=wide,
+                memory=Memory(strict=True, wide=wide),
             )
             try:
                 canary.quietly(job.model, partial(run_vmap, asked, canary.NoDropout))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
 from torch import Tensor, nn
 
 from modhook.errors import StackError, UserError, near_miss
+from modhook.network.guard import Guard, lent
 from modhook.network.threads import using
 from modhook.stacked.canary import described
 from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
-from modhook.stacked.routes import Function, Job, forward, run_loop, run_vmap
+from modhook.stacked.routes import Function, Job, forward, own_tensors, run_loop, run_vmap
 from modhook.stacked.rules import Disagreement
 from modhook.stacked.settle import Choice, settle
 from modhook.stacked.trees import Tree, flatten
+from modhook.stacked.watch import Watch, Written
 from modhook.values.arguments import checked, instance, shown
 from modhook.values.bounds import Count
 
@@ -29,10 +32,17 @@ class Stacked:
         route: how the latest kind of call runs: "vmap", "islands" (vmap, some submodules looped) or "loop"; "unsettled"
             before the first call without an example.
         reason: why, one sentence.
+        guard: the values of the model, while they stay the same from call to call.
     """
 
     def __init__(
-        self, model: nn.Module, function: Function, names: tuple[str, ...], samples: int, executor: str
+        self,
+        model: nn.Module,
+        function: Function,
+        names: tuple[str, ...],
+        samples: int,
+        executor: str,
+        guard: Guard | None = None,
     ) -> None:
         self.model = model
         self.samples = samples
@@ -42,6 +52,7 @@ class Stacked:
         self._choices: dict[Any, Choice] = {}
         self._known: dict[str, Choice] = {}
         self._latest = Choice("unsettled", "nothing was run yet")
+        self.guard = guard
 
     def __call__(self, params: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
         """Run all samples.
@@ -72,19 +83,69 @@ class Stacked:
             choice = self._known.get(repr(key))
         if choice is None:
             choice = self._choices[key] = self._settle(tuple(values), arguments, samples)
-        self._latest = choice
-        job = Job(self.model, self._function, values, arguments, samples, choice.written, choice.islands, choice.wide)
-        if choice.route != "loop":
+        with self._guarded(values) as guard:
+            while True:
+                self._latest = choice
+                watch = Watch(values, guard.memory, choice.written)
+                outputs = self._routed(key, choice, values, arguments, samples, watch)
+                late = self._late(choice, guard, watch)
+                if not late:
+                    return outputs
+                # What it writes on these inputs was not known: once more, on copies.
+                known = self._choices.get(key, choice)
+                choice = self._choices[key] = attrs.evolve(known, written=choice.written | late)
+
+    @contextmanager
+    def _guarded(self, values: Mapping[str, Tensor]) -> Iterator[Guard]:
+        """Yield the values of the model's own tensors, which are put back after an error."""
+        guard = self.guard or Guard(self.model, values)
+        guard.begin()
+        try:
+            yield guard
+        except BaseException:
+            guard.put_back()
+            raise
+
+    def _late(self, choice: Choice, guard: Guard, watch: Watch) -> frozenset[str]:
+        """Return what a call wrote, or was about to write, that was not known; what it wrote is put back."""
+        wrote = guard.written() | guard.differing(watch.touched)
+        if lost := sorted((wrote - guard.recoverable) | watch.passed()):
+            raise StackError(
+                f"the model wrote into {lost[0]!r} in a way that cannot be undone, such as through a closure or compiled code: "
+                "its values have changed, so load them again, and let the model write into tensors of its own"
+            )
+        if wrote:
+            guard.put_back()
+        return frozenset(wrote | watch.found) - choice.written
+
+    def _routed(
+        self, key: Any, choice: Choice, values: Mapping[str, Tensor], arguments: Tree, samples: int, watch: Watch
+    ) -> Any:
+        """Run one call by its route; None where `watch` stopped it."""
+        own = own_tensors(self.model, choice.written, values)
+        islands, wide, written = choice.islands, choice.wide, choice.written
+        job = Job(self.model, self._function, values, arguments, samples, written, own, islands, wide, watch=watch)
+        # In a loop the watch costs some per cent of a small step; there the guard and torch itself find what is written.
+        job = attrs.evolve(job, watching=self.guard is None or choice.sparse)
+        try:
+            if choice.route != "loop":
+                try:
+                    return run_vmap(job)
+                except Exception as error:
+                    failure, once = described(error), isinstance(error, Disagreement)
+                # Outside the handler, so that the user sees the loop's error, if any, without a vmap traceback.
+                self._latest = attrs.evolve(choice, route="loop", reason=f"vmap cannot run this call ({failure})")
+                if not once:  # where samples only took different branches, the next call may run stacked again
+                    self._choices[key] = self._latest
             try:
-                return run_vmap(job)
-            except Exception as error:
-                failure, once = described(error), isinstance(error, Disagreement)
-            # Outside the handler, so that the user sees the loop's error, if any, without a vmap traceback.
-            self._latest = attrs.evolve(choice, route="loop", reason=f"vmap cannot run this call ({failure})")
-            if not once:  # where samples only took different branches, the next call may run stacked again
-                self._choices[key] = self._latest
-        outputs = run_loop(job)
-        if self.executor == "vmap":
+                outputs = run_loop(job)
+            except RuntimeError as error:
+                if job.watching or "inplace" not in str(error).replace("-", ""):
+                    raise
+                outputs = run_loop(attrs.evolve(job, watching=True))
+        except Written:
+            return None
+        if choice.route != "loop" and self.executor == "vmap":
             raise StackError(f'executor="vmap" cannot run this call: {failure}. Use executor="auto"')
         return outputs
 
@@ -135,7 +196,7 @@ class Stacked:
 
     def _settle(self, names: tuple[str, ...], arguments: Tree, samples: int) -> Choice:
         """Return the route for these arguments, (K, ...) or shared, checked now."""
-        with using(self.model):
+        with using(self.model), lent(self.model):
             return settle(self.model, self._function, names, arguments, samples, self.executor)
 
 
@@ -154,6 +215,7 @@ def prepare(
     names: Iterable[str],
     samples: int,
     executor: str = "auto",
+    guard: Guard | None = None,
 ) -> Stacked:
     """Return `function` under K parameter sets: `stacked(params, *trees)` calls `function(net, *trees)` once per sample.
 
@@ -165,6 +227,7 @@ def prepare(
         names: the parameters that will be stacked.
         samples: K.
         executor: "auto", "fastest", "vmap" or "loop".
+        guard: the values of the model, where they stay the same from call to call; None: looked at anew by every call.
 
     Raises:
         StackError: an unknown executor or parameter, or a model that cannot be run exactly.
@@ -176,7 +239,7 @@ def prepare(
     instance("model", model, nn.Module, "an nn.Module")
     refuse(model)
     first = tuple(dict.fromkeys(first_names(model, names).values()))
-    stacked = Stacked(model, function, first, samples, executor)
+    stacked = Stacked(model, function, first, samples, executor, guard)
     if example_trees is not None:
         own = dict(model.named_parameters())
         params = {name: own[name].detach().expand(samples, *own[name].shape) for name in first}

@@ -20,6 +20,7 @@ from modhook.stacked.rules.memory import Memory
 from modhook.stacked.rules.packed import pack, unpack
 from modhook.stacked.rules.reads import READS, UNTOLD
 from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
+from modhook.stacked.watch import Watch
 
 listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 """Told the name of every operation that runs by a rule, while a report is made."""
@@ -34,9 +35,8 @@ _RULES: dict[Any, Rule] = {
     F.linear: linear,
     F.embedding: embedding,
     F.embedding_bag: one_by_one,
-    torch._grouped_mm: one_by_one,
-    torch.histc: one_by_one,
-    torch._weight_norm: one_by_one,
+    # Private names come and go with torch's versions.
+    **{getattr(torch, name): one_by_one for name in ("histc", "_weight_norm", "_grouped_mm") if hasattr(torch, name)},
     F.bilinear: bilinear,
     torch._VF._pack_padded_sequence: pack,
     torch._VF._pad_packed_sequence: unpack,
@@ -47,13 +47,14 @@ _RULES: dict[Any, Rule] = {
 class Rules(TorchFunctionMode):
     """Active during one stacked call; an operation that has a rule and gets a stacked tensor runs by its rule."""
 
-    def __init__(self, memory: Memory | None = None) -> None:
+    def __init__(self, memory: Memory | None = None, watch: Watch | None = None) -> None:
         super().__init__()
         self._memory = memory or Memory()
+        self._watch = watch or Watch()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule of `func`, or `func` itself."""
-        kwargs = kwargs or {}
+        args, kwargs = self._watch.look(func, args, kwargs or {})
         if func is F.multi_head_attention_forward:
             with self:
                 return _attention_forward(*args, **kwargs)
