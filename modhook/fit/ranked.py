@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from modhook.fit.engine import Loss
 from modhook.fit.result import Fit
 from modhook.fit.size import Size
 from modhook.masks import Masks
+from modhook.network.twin import twin as copied
 from modhook.plugin.interfaces import Ranking
 
 
@@ -32,7 +32,7 @@ def ranked(
 
     With fixed masks, the weights are ranked on the network under these. Raises `UserError`, `RunError`.
     """
-    twin = copy.deepcopy(model) if fixed is None else fixed.materialize(model)
+    twin = copied(model) if fixed is None else fixed.materialize(model)
     scores = ranking.scores(twin, names, iter(batches), loss, steps)
     for name, values in scores.items():
         if not bool(values.isfinite().all()):

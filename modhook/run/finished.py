@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_weights
 from modhook.masks import Masks
+from modhook.network.twin import twin as copied
 from modhook.plugin.contract import FinishedRun, Scores
 from modhook.plugin.interfaces import Batch, Task
 from modhook.run.context import score
@@ -52,7 +52,7 @@ class Finished(FinishedRun):
         edited = type(self.task).edit_network is not Task.edit_network
         if not edited and not self._changing:
             return self.model
-        twin = copy.deepcopy(self.model)
+        twin = copied(self.model)
         if self._changing:
             twin.load_state_dict(read_weights(self.cube, self.layout, self.labels, stage))
         if edited:

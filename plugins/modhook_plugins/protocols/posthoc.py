@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,7 +51,7 @@ class Posthoc(Protocol):
         study, masks = context.study, context.study.masks
         model = context.model
         if type(context.task).edit_network is not Task.edit_network:
-            model = copy.deepcopy(model)
+            model = Masks({}).materialize(model)
             with torch.no_grad():
                 context.task.edit_network(model, stage.name)
         with context.stage(stage.name, masks.steps) as record:
