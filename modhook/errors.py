@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+# What moves the cursor, rings, changes colours or turns the direction of writing, and half a surrogate pair; line breaks
+# and tabs stay.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, *, line: bool = False) -> str:
+    """Return a text that a terminal shows and does not obey: control characters as `\\x1b`; with `line` line breaks, too."""
+    shown = _CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode("ascii"), text)
+    return shown.replace("\n", "\\n").replace("\t", "\\t") if line else shown
+
 
 class ModhookError(Exception):
-    """Base of all errors raised by modhook."""
+    """Base of all errors raised by modhook. What it says may name things of a stranger's cube, so it is printable."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ModhookWarning(UserWarning):
@@ -59,6 +73,10 @@ class CubeError(UserError):
     """A cube that is missing, damaged, of another study, or that lacks what is asked of it."""
 
 
+class DamageError(CubeError):
+    """A file of a cube that is lost, changed, or in the place of another one."""
+
+
 class CheckpointError(UserError):
     """A checkpoint that cannot be read, or state that a checkpoint cannot hold."""
 
@@ -76,6 +94,10 @@ class StorageError(ModhookError, OSError):
 
     It stops a whole study, where a `RunError` fails one run; what was finished before is safe.
     """
+
+
+class GoneError(StorageError):
+    """The cube has been moved or deleted while it was being written: nothing of it is safe there."""
 
 
 def near_miss(word: str, valid: Iterable[str]) -> str:

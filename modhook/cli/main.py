@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -26,7 +27,9 @@ from modhook.cli.output import tolerant
 from modhook.cli.plot import plot_command
 from modhook.cli.report import report_command
 from modhook.cli.run import run_command
+from modhook.cli.say import say
 from modhook.cli.show import show_command
+from modhook.errors import printable
 from modhook.plugin.culprit import DEBUG
 
 EPILOG = """\b
@@ -85,7 +88,8 @@ def _code(arguments: list[str], debug: bool) -> int:
         _say(f"Error: {GONE}")
         return 2
     try:
-        code: Any = commands.main(arguments, prog_name="modhook", standalone_mode=False)
+        with _printable_warnings():
+            code: Any = commands.main(arguments, prog_name="modhook", standalone_mode=False)
     except click.exceptions.Abort as abort:
         # click turns Ctrl-C into Abort; a question answered with no is one too.
         stopped = isinstance(abort.__cause__, KeyboardInterrupt)
@@ -99,7 +103,7 @@ def _code(arguments: list[str], debug: bool) -> int:
         return 130
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _say(traceback.format_exc().rstrip())
         text, code = explained(error)
         _say(f"Error: {text}")
     return code if isinstance(code, int) else 0
@@ -117,6 +121,21 @@ def _debugging(debug: bool) -> Iterator[None]:
             del os.environ[DEBUG]
 
 
+@contextlib.contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """A warning of a library may quote a label of a cube."""
+    written = warnings.formatwarning
+
+    def format_warning(*arguments: Any, **options: Any) -> str:
+        return printable(written(*arguments, **options))
+
+    warnings.formatwarning = format_warning
+    try:
+        yield
+    finally:
+        warnings.formatwarning = written
+
+
 def _say(text: str) -> None:
     if ranks.speaks():
-        click.echo(text, err=True)
+        say(text, err=True)

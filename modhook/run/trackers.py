@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from modhook.errors import printable
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.study import Study
@@ -41,15 +42,23 @@ class Trackers(Tracker):
         self._trackers = dict(trackers)
 
     def _tell(self, event: str, *arguments: Any) -> None:
+        shown = [_printable(argument) for argument in arguments]
         for name, tracker in list(self._trackers.items()):
             try:
-                getattr(tracker, event)(*arguments)
+                getattr(tracker, event)(*shown)
             except Exception as error:
                 del self._trackers[name]
                 said = str(error).strip().partition("\n")[0]
                 text = f"the tracker {name!r} failed ({type(error).__name__}: {said}) and is left out from here on"
                 self.failures.append(f"{text}; the cube has everything.")
                 self._tell("message", text)
+
+
+def _printable(argument: Any) -> Any:
+    """Return what a tracker may show as it stands: labels and reasons may come from a stranger's cube."""
+    if isinstance(argument, Mapping):
+        return {_printable(key): value for key, value in argument.items()}
+    return printable(argument) if isinstance(argument, str) else argument
 
 
 def _passing_on(event: str) -> Callable[..., None]:

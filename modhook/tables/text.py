@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import attrs
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
+from modhook.errors import printable
 from modhook.tables.table import Table
 
 _WIDEST = 10_000
@@ -25,7 +27,7 @@ def print_tables(found: Iterable[Table], console: Console | None = None) -> None
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDEST)
-    for table in found:
+    for table in map(_printable, found):
         console.print(
             f"[bold]{escape(table.title)}[/bold]" + (f"  [dim]{escape(table.note)}[/dim]" if table.note else ""),
             soft_wrap=True,
@@ -64,3 +66,20 @@ def _blocks(table: Table, width: int) -> Iterator[list[int]]:
         block.append(i)
         used += wide
     yield block
+
+
+def _printable(table: Table) -> Table:
+    """Return a table whose labels, which come from a cube, are one line each and do not steer the terminal."""
+
+    def shown(text: str) -> str:
+        return printable(text, line=True)
+
+    return attrs.evolve(
+        table,
+        title=shown(table.title),
+        note=shown(table.note),
+        corner=shown(table.corner),
+        columns=tuple(map(shown, table.columns)),
+        over=tuple(map(shown, table.over)),
+        lines=tuple((shown(label), cells) for label, cells in table.lines),
+    )
