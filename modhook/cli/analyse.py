@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modhook.cli.where import WherePath
+from modhook.cli.say import say
+from modhook.cli.where import WherePath, say_if_unrecorded
 
 if TYPE_CHECKING:
     from modhook.cube import Where
@@ -37,24 +38,26 @@ def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: s
     from modhook.cube import open_cube
     from modhook.plugin.manager import plugins
     from modhook.run.later import analyse
+    from modhook.run.trackers import make_trackers
     from modhook.tables import print_tables, tables
 
     installed = plugins()
     for broken in installed.broken:
-        click.echo(f"Warning: {broken}", err=True)
-    tracker = installed.load("trackers", "progress")()
+        say(f"Warning: {broken}", err=True)
+    tracker = make_trackers(["progress"], installed, str(cube))
     done = analyse(cube, name, settings, installed, tracker, device, trust=trust)
+    say_if_unrecorded(done.path)
     with open_cube(done.path) as tree:
         print_tables(t for t in tables(tree) if t.group in done.groups)
     if not done.computed and done.found and not done.failed:
-        click.echo(f"{name} is done already ({_runs(done.found)}); the cube is {done.path}")
+        say(f"{name} is done already ({_runs(done.found)}); the cube is {done.path}")
     else:
         had = f", {done.found} had it already" if done.found else ""
-        click.echo(f"{name} computed for {_runs(done.computed)}{had}; the cube is {done.path}")
+        say(f"{name} computed for {_runs(done.computed)}{had}; the cube is {done.path}")
     for line in done.unfinished:
-        click.echo(f"Skipped: {line}; run the study to its end first", err=True)
+        say(f"Skipped: {line}; run the study to its end first", err=True)
     for line in done.failed:
-        click.echo(f"Failed: {line}", err=True)
+        say(f"Failed: {line}", err=True)
     return 1 if done.failed else 0
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modhook.cli.where import WherePath
+from modhook.cli.say import say
+from modhook.cli.where import WherePath, say_if_unrecorded
 from modhook.errors import CubeError, UserError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
 
     ready()
     installed = plugins()
+    say_if_unrecorded(*cubes)
     folder = out or beside(cubes[0], "-figures")
     with contextlib.ExitStack() as stack:
         trees = [stack.enter_context(open_cube(path)) for path in cubes]
@@ -63,7 +65,7 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
                     raise CubeError(f"figure {name!r} cannot be drawn from {', '.join(map(str, cubes))}: {lacks}.")
                 continue
             for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):
-                click.echo(str(file))
+                say(str(file))
                 drawn = True
     if not drawn:
         raise UserError(

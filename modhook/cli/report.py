@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modhook.cli.where import WherePath
+from modhook.cli.say import say
+from modhook.cli.where import WherePath, say_if_unrecorded
 
 if TYPE_CHECKING:
     from modhook.cube import Where
@@ -30,4 +31,5 @@ def report_command(cube: Where, out: Path | None) -> None:
     from modhook.plugin.manager import plugins
     from modhook.report import write_report
 
-    click.echo(str(write_report(cube, out, plugins())))
+    say_if_unrecorded(cube)
+    say(str(write_report(cube, out, plugins())))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from modhook.cli import ranks
-from modhook.cli.where import WherePath
+from modhook.cli.say import say
+from modhook.cli.where import WherePath, say_if_unrecorded
 from modhook.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ if TYPE_CHECKING:
     help="Tell this tracker too: tensorboard, wandb, ... (see modhook list trackers). May be repeated.",
 )
 @click.option("--retry-failed", is_flag=True, help="Compute failed stages and analyses again.")
+@click.option(
+    "--repair", is_flag=True, help="Compute again what is lost or exchanged in the cube, instead of stopping there."
+)
 @click.option("--fresh", is_flag=True, help="Delete the study's cube and start over; asks first.")
 @click.option("--yes", is_flag=True, help="Do not ask (needed with --fresh where there is no terminal).")
 def run_command(
@@ -80,6 +84,7 @@ def run_command(
     checkpoint_every: float | None,
     trackers: tuple[str, ...],
     retry_failed: bool,
+    repair: bool,
     fresh: bool,
     yes: bool,
 ) -> int:
@@ -101,7 +106,7 @@ def run_command(
 
     installed = plugins()
     for broken in installed.broken if ranks.speaks() else ():
-        click.echo(f"Warning: {broken}", err=True)
+        say(f"Warning: {broken}", err=True)
     loaded = load(
         study,
         variant=variant,
@@ -136,6 +141,7 @@ def run_command(
             fresh=fresh,
             retry_failed=retry_failed,
             only_control=only_control,
+            repair=repair,
             spread=_spread(workers, scheduler),
         )
     code = 1 if outcome.failed else 0
@@ -145,14 +151,15 @@ def run_command(
     from modhook.cube import open_cube
     from modhook.tables import print_tables, tables
 
+    say_if_unrecorded(outcome.path)
     with open_cube(outcome.path) as cube:
         print_tables(tables(cube))
     had = f", {outcome.found} were there already" if outcome.found else ""
-    click.echo(f"{outcome.computed} stages computed{had}; the cube is {outcome.path}")
+    say(f"{outcome.computed} stages computed{had}; the cube is {outcome.path}")
     for line in outcome.failed:
-        click.echo(f"Failed: {line}", err=True)
+        say(f"Failed: {line}", err=True)
     for line in tracker.failures:
-        click.echo(f"Warning: {line}", err=True)
+        say(f"Warning: {line}", err=True)
     return code
 
 

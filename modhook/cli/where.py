@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from modhook.cli.say import say
+
+if TYPE_CHECKING:
+    from modhook.cube import Where
 
 
 class WherePath(click.Path):
@@ -19,3 +24,16 @@ class WherePath(click.Path):
         if isinstance(value, str) and "://" in value:
             return value
         return super().convert(value, param, ctx)
+
+
+def say_if_unrecorded(*cubes: Where) -> None:
+    """Say on standard error of each cube of an older version that files which it has lost are not noticed."""
+    from modhook.cube import keeps_records
+
+    for path in cubes:
+        if not keeps_records(path):
+            say(
+                f"Note: {path} was written by an older version, which kept no record of what each stage wrote: files that are "
+                "missing or exchanged there are not noticed.",
+                err=True,
+            )

@@ -13,6 +13,7 @@ from modhook.cube.plan import RUN_VARIABLES, Plan
 from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
 from modhook.cube.removal import removable
 from modhook.cube.run_locks import claim, computing
+from modhook.cube.store import keeps_records
 from modhook.cube.tensors import read_logits, read_masks, read_weights, write_masks, write_weights
 from modhook.cube.where import beside, is_url, place_of
 
@@ -29,6 +30,7 @@ __all__ = [
     "create",
     "done",
     "is_url",
+    "keeps_records",
     "layout_variables",
     "logits_from",
     "masks_from",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
 from modhook.cube import grow
 from modhook.cube.arrays import CONFIG, dim_names
 from modhook.cube.labels import Label, position
+from modhook.cube.ledger import VARIABLE as RECORD
+from modhook.cube.ledger import Damage, Index
 from modhook.cube.place import Where
 from modhook.cube.plan import STATUSES
 from modhook.cube.store import open_root, open_store
@@ -39,6 +43,8 @@ class Cube:
         self.path: Where = self._place.path
         """Where it lies: an absolute path, or a URL."""
         self._read_only = read_only
+        self._journal: dict[Index, dict[str, str]] = {}
+        """Digests of what was written of a run since the last stage or analysis that was recorded."""
         self._load()
 
     def _load(self) -> None:
@@ -82,6 +88,7 @@ class Cube:
         fit = fitted(value, self._dtype(array), shape, name)
         if fit.size:
             array[where] = fit
+            self._note(name, where)
 
     def read(self, name: str, run: Run, **labels: Any) -> NDArray[Any]:
         """Read one variable of one run; text as object strings.
@@ -94,8 +101,10 @@ class Cube:
         if array.dtype.kind != "f" and name.split("/")[0] not in _ALWAYS:
             if "stage" in labels and "seed" in self._dims(name, array):
                 self.require_done(run, labels["stage"])
+            values = self._values(array, where)  # first: it says which done stage has lost what
             if not self.written(name, run, **labels):
                 raise CubeError(f"{name} of {self._say(run, labels)} has not been written to {self.path}.")
+            return values
         return self._values(array, where)
 
     def written(self, name: str, run: Run, **labels: Any) -> bool:
@@ -123,17 +132,96 @@ class Cube:
     def set_status(
         self, run: Run, stage: str, status: Status, reason: str = "", route: str = "", threads: int = 0
     ) -> None:
-        """Say how far a stage is, why it failed, how it was computed. The status itself is written last."""
+        """Say how far a stage is, why it failed, how it was computed.
+
+        The status itself is written last, and before it, for a stage that is done, the record of what was written of this run
+        since the last one.
+        """
         if status not in STATUSES:
             raise CubeError(f"unknown status {status!r}; valid: {', '.join(STATUSES)}.")
+        if status != "done":
+            self.forget(run, [stage])
         self.write("runs/reason", reason, run, stage=stage)
         self.write("runs/route", route, run, stage=stage)
         self.write("runs/threads", threads, run, stage=stage)
+        if status == "done":
+            self.remember(run, stage)
         self.write("runs/status", STATUSES.index(status), run, stage=stage)
 
     def reason(self, run: Run, stage: str) -> str:
         """Return why a stage failed; empty if it did not."""
         return str(self.read("runs/reason", run, stage=stage).item())
+
+    # -- the record of what was written
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the cube keeps records of what each stage wrote; those of older versions do not."""
+        return self._store.ledger.active
+
+    def remember(self, run: Run, name: str, *, analysis: bool = False) -> None:
+        """Record what was written of a run since the last call as what stage (or analysis) `name` wrote."""
+        at = self._index(run)
+        entries = self._journal.pop(at, {})
+        if self.recorded:
+            old = self._store.ledger.record(at, fresh=True)
+            stages, analyses = dict(old.stages), dict(old.analyses)
+            (analyses if analysis else stages)[name] = entries
+            self._write_record(run, at, stages, analyses)
+
+    def forget(self, run: Run, stages: Sequence[str] = (), analyses: Sequence[str] = ()) -> None:
+        """Take stages and analyses that are to be computed (again) out of a run's record.
+
+        A stage that is marked done becomes pending first, so that no moment shows it done without its record.
+        """
+        at = self._index(run)
+        self._journal.pop(at, None)
+        if not self.recorded:
+            return
+        old = self._store.ledger.record(at, fresh=True)
+        for stage in stages:
+            if stage in old.stages and self._store.ledger.code(at, stage) == STATUSES.index("done"):
+                self.write("runs/status", STATUSES.index("pending"), run, stage=stage)
+        for name in analyses:
+            if name in old.analyses:
+                self.write(f"runs/{name}", np.uint8(0), run)
+        kept = {n: e for n, e in old.stages.items() if n not in stages}
+        others = {n: e for n, e in old.analyses.items() if n not in analyses}
+        if (kept, others) != (dict(old.stages), dict(old.analyses)) or old.fault:
+            self._write_record(run, at, kept, others)
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the labels of every run, seeds outermost."""
+        return [dict(zip(self.run_dims, at, strict=True)) for at in itertools.product(*self.run_dims.values())]
+
+    def survey(self, run: Run) -> list[Damage]:
+        """Read every file of a run, and return what is damaged of its stages and analyses that are marked done.
+
+        Empty for a cube without records (`recorded`). Raises `CubeError` for unknown labels, `StorageError`.
+        """
+        return self._store.ledger.survey(self._index(run))
+
+    def reset(self, run: Run, stages: Sequence[str], analyses: Sequence[str]) -> None:
+        """Make stages and analyses pending, and delete the files that they alone wrote, so that nobody reads those any more.
+
+        All files of the run are deleted where its record cannot be used.
+        """
+        at, ledger = self._index(run), self._store.ledger
+        record = ledger.record(at, fresh=True)
+        for stage in stages:
+            self.write("runs/status", STATUSES.index("pending"), run, stage=stage)
+        for name in analyses:
+            self.write(f"runs/{name}", np.uint8(0), run)
+        self.forget(run, stages, analyses)
+        left = ledger.record(at, fresh=True)
+        if record.fault or not record.there:
+            keys = ledger.files(at)
+        else:
+            sections = [record.stages.get(s, {}) for s in stages] + [record.analyses.get(a, {}) for a in analyses]
+            keys = [key for section in sections for key in section]
+        for key in dict.fromkeys(keys):
+            if not left.owners(key) and self._store.has(key):
+                sync(self._store.delete(key))
 
     # -- growing
 
@@ -194,6 +282,32 @@ class Cube:
             )
 
     # -- inside
+
+    def _index(self, run: Run) -> Index:
+        if missing := [d for d in self.run_dims if d not in run]:
+            raise CubeError(f"a run of {self.path} needs {missing[0]!r}; its dimensions are: {listing(self.run_dims)}.")
+        return tuple(position(v, run[d], d, str(self.path)) for d, v in self.run_dims.items())
+
+    def _note(self, name: str, where: tuple[Any, ...]) -> None:
+        """Keep the digests of what was just written for the record of the run, and correct that of what is done."""
+        new = {k: d for k, d in self._store.written.items() if k.startswith(f"{name}/c/")}
+        self._store.written.clear()
+        ledger = self._store.ledger
+        if not ledger.records(name):
+            return
+        at = tuple(int(i) for i in where[: len(self.run_dims)])
+        self._journal.setdefault(at, {}).update(new)
+        old = ledger.record(at)
+        if any(told != new[key] for key in new for _, told in old.owners(key)):
+            run = {d: v[i] for (d, v), i in zip(self.run_dims.items(), at, strict=True)}
+            self._write_record(run, at, _corrected(old.stages, new), _corrected(old.analyses, new))
+
+    def _write_record(
+        self, run: Run, at: Index, stages: Mapping[str, Mapping[str, str]], analyses: Mapping[str, Mapping[str, str]]
+    ) -> None:
+        table = {"run": self._store.ledger.labels(at), "stages": stages, "analyses": analyses}
+        self.write(RECORD, json.dumps(table, sort_keys=True, separators=(",", ":")), run)
+        self._store.ledger.record(at, fresh=True)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
@@ -260,6 +374,10 @@ class Cube:
 
     def _say(self, run: Run, labels: Mapping[str, Any]) -> str:
         return ", ".join(f"{d}={v}" for d, v in {**run, **labels}.items()) or "the study"
+
+
+def _corrected(sections: Mapping[str, Mapping[str, str]], new: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {name: {k: new.get(k, d) for k, d in entries.items()} for name, entries in sections.items()}
 
 
 def open_for_writing(path: Where) -> Cube:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modhook.errors import CubeError, ModhookError, StorageError
+from modhook.errors import CubeError, GoneError, ModhookError, StorageError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -89,6 +89,10 @@ class Place(ABC):
 
     def guard(self, key: str) -> None:
         """Raise `CubeError` for a key that leads out of this place."""
+        return
+
+    def still_there(self) -> None:
+        """Raise `GoneError` if the cube that was opened here is gone; where asking costs a request, it is not asked."""
         return
 
     @contextlib.contextmanager
@@ -220,6 +224,14 @@ class Folder(Place):
             raise CubeError(
                 f"{self}/{key} is a link that leads out of the cube, to {real}; modhook neither reads nor writes through it: "
                 "put the file itself there, or move the whole cube and link its folder."
+            )
+
+    def still_there(self) -> None:
+        """See `Place`. Without this a write would make the folders anew, and a read would take all of it as never written."""
+        if not os.path.exists(self._path / "zarr.json"):
+            raise GoneError(
+                f"{self} is gone: it was moved or deleted while modhook was at work, and so is what it held; put it back and give the "
+                "same command again, or start over."
             )
 
 

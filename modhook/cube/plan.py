@@ -25,6 +25,9 @@ RUN_VARIABLES = (
     Variable("runs/reason", ("stage",), "str", "Why a stage failed; empty otherwise."),
     Variable("runs/route", ("stage",), "str", "How the executor ran each submodule of the network in this stage."),
     Variable("runs/threads", ("stage",), "int32", "Number of threads that computed the stage; 0 if not known."),
+    Variable(
+        "runs/digest", (), "str", "What each finished stage and analysis wrote: JSON with a digest of every file."
+    ),
     Variable("runs/layout", (), "str", "Group below `masks` that holds the masks and weights of this run."),
     Variable("timing/seconds", ("stage",), "float64", "Time that the stage took.", units="s"),
 )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import WrapperStore
 
+from modhook.cube.ledger import Ledger, damaged, digest, sound
 from modhook.cube.metadata import ROOT, Draft, nodes_of, parsed
-from modhook.cube.place import Folder, Place
+from modhook.cube.place import Folder, Place, Where
+from modhook.cube.where import place_of
 from modhook.errors import CubeError, ModhookError, near_file
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class CheckedStore(StorageStore):
 
     The crc32c at the end of every chunk is checked here, because zarr's message names neither variable nor file. Arrays
     without a checksum, which others may have added, are left alone. The root is read once: what was checked is what is used.
+    A file of a run is compared with the run's record (`modhook.cube.ledger`), also where it is not there.
     """
 
     def __init__(self, store: Store, place: Place, root: bytes, document: dict[str, Any]) -> None:
@@ -95,12 +98,24 @@ class CheckedStore(StorageStore):
         self.document = document
         """The root's metadata, checked."""
         self._root = root
+        self.ledger = Ledger(place, document)
+        self.written: dict[str, str] = {}
+        """Digests of the files of values written through this store, until somebody takes them."""
         nodes = (nodes_of(document) or {}).items()
         self._has_checksum = {n: _ends_with_checksum(m) for n, m in nodes if m.get("node_type") == "array"}
         self._labels = {n for n, m in nodes if m.get("dimension_names") == [n.rpartition("/")[2]]}
 
     def _with_store(self, store: Store) -> CheckedStore:
-        return CheckedStore(store, self.place, self._root, self.document)
+        other = CheckedStore(store, self.place, self._root, self.document)
+        other.ledger, other.written = self.ledger, self.written
+        return other
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write one key."""
+        self.place.still_there()
+        await super().set(key, value)
+        if self.ledger.active and _CHUNK.fullmatch(key):
+            self.written[key] = digest(key, value.to_bytes())
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return the bytes of one key. Raises `CubeError` for a chunk whose checksum does not fit."""
@@ -110,20 +125,36 @@ class CheckedStore(StorageStore):
         chunk = _CHUNK.fullmatch(key)
         if byte_range is not None or chunk is None or not await self._checked(chunk["array"]):
             return value
+        array = chunk["array"]
         if value is None:
-            if chunk["array"] not in self._labels:
-                return None  # never written
+            self.place.still_there()
+        if value is None and array in self._labels:
             raise CubeError(
-                f"{self.place} is damaged: the labels of {chunk['array']} cannot be read, {self.place}/{key} is missing; "
-                "restore that file from a copy, or run the study again into a new folder."
+                f"{self.place} is damaged: the labels of {array} cannot be read, {self.place}/{key} is missing; "
+                "restore that file from a copy, or start the study over with --fresh."
             )
-        data = value.to_bytes()
-        if len(data) < 4 or google_crc32c.value(data[:-4]).to_bytes(4, "little") != data[-4:]:
+        data = None if value is None else value.to_bytes()
+        if data is not None and not sound(data):
+            run = self.ledger.run_of(array, key)
+            if run is not None and self.ledger.active:
+                of = f"of {self.ledger.say(run)} "
+                raise damaged(self.place, f"{array} {of}cannot be read, the checksum of {self.place}/{key} is wrong")
             raise CubeError(
-                f"{self.place} is damaged: {chunk['array']} cannot be read, the checksum of {self.place}/{key} is wrong; "
-                "restore that file from a copy, or run the study again into a new folder."
+                f"{self.place} is damaged: {array} cannot be read, the checksum of {self.place}/{key} is wrong; "
+                "restore that file from a copy, or start the study over with --fresh."
             )
+        if self.ledger.active and await self._fault(array, key, data, False):
+            # The stage may have been computed again since its record was read: both are looked at anew.
+            value = await super().get(key, prototype)
+            data = None if value is None else value.to_bytes()
+            if fault := await self._fault(array, key, data, True):
+                raise damaged(self.place, fault)
         return value
+
+    async def _fault(self, array: str, key: str, data: bytes | None, fresh: bool) -> str | None:
+        if isinstance(self.place, Folder):
+            return self.ledger.fault(array, key, data, fresh)
+        return await asyncio.to_thread(self.ledger.fault, array, key, data, fresh)
 
     async def _checked(self, array: str) -> bool:
         if array not in self._has_checksum:  # not listed in the root (yet)
@@ -148,7 +179,9 @@ def open_store(place: Place, *, read_only: bool, sealed: bool = True) -> Checked
         root = place.read(ROOT)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not place.exists():
-            raise CubeError(f"there is no cube at {place}{_near(place)}; run the study first, or check the name.") from error
+            raise CubeError(
+                f"there is no cube at {place}{_near(place)}; run the study first, or check the name."
+            ) from error
         raise CubeError(
             f"{place} is not a modhook cube; give a folder that modhook run has written, such as results/scan.zarr."
         ) from error
@@ -157,6 +190,11 @@ def open_store(place: Place, *, read_only: bool, sealed: bool = True) -> Checked
 
 def _near(place: Place) -> str:
     return near_file(place.path, (".zarr",), ("", "results")) if isinstance(place, Folder) else ""
+
+
+def keeps_records(path: Where) -> bool:
+    """Return whether the cube at a path or URL keeps records of what each stage wrote; those of older versions do not."""
+    return open_store(place_of(path), read_only=True).ledger.active
 
 
 def open_root(store: CheckedStore | Draft, place: Place, *, writable: bool) -> zarr.Group:

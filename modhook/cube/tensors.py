@@ -124,10 +124,11 @@ def table(cube: Cube, layout: str) -> list[Entry]:
 
 
 def _written(cube: Cube, name: str, run: Run, labels: Mapping[str, str]) -> NDArray[Any]:
+    values = cube.read(name, run, **labels)  # first: it says which done stage has lost what
     if not cube.written(name, run, **labels):
         what = ", ".join(f"{d}={v}" for d, v in {**run, **labels}.items())
         raise CubeError(f"{name} of {what} has not been written to {cube.path}.")
-    return cube.read(name, run, **labels)
+    return values
 
 
 def _check(entries: list[Entry], tensors: Mapping[str, Tensor], what: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import xarray as xr
 
-from modhook.errors import UserError
+from modhook.errors import DamageError, UserError
 from modhook.plugin.manager import Plugins
 from modhook.report.drawing import applies, by_rank, draw
 from modhook.report.settings import ready
@@ -62,6 +62,8 @@ def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[U
                 if not applies(figure, [cube]):
                     continue
                 svg, png = draw(figure, [cube], Path(folder), name, ("svg", "png"))
+            except DamageError:
+                raise  # a report of a cube that has lost something is none
             except Exception as error:  # a plugin of anybody's, on a cube that may be half finished
                 failed.append(Undrawn(name, _reason(error)))
                 continue

@@ -30,6 +30,7 @@ from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
+from modhook.run.mend import check
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
@@ -72,6 +73,7 @@ def run_study(
     fresh: bool = False,
     retry_failed: bool = False,
     only_control: bool = False,
+    repair: bool = False,
     spread: Spread = in_turn,
 ) -> Outcome:
     """Compute everything of a study that its cube does not hold yet.
@@ -85,6 +87,7 @@ def run_study(
         fresh: delete an existing cube of this study, and its checkpoints, first.
         retry_failed: compute failed stages and analyses again.
         only_control: compute no stage after the control of each run, and no analysis; a later call computes the rest.
+        repair: compute again what is lost or exchanged in the cube, instead of refusing to continue it.
         spread: computes the runs: one after the other here, or on workers (`modhook.launch`).
 
     Raises:
@@ -97,7 +100,7 @@ def run_study(
         torch.set_num_threads(threads)
     try:
         with told_what_is_safe():
-            return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, only_control, spread)
+            return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, only_control, repair, spread)
     finally:
         tracker.close()
         torch.set_num_threads(before)
@@ -112,6 +115,7 @@ def _run(
     fresh: bool,
     retry: bool,
     only_control: bool,
+    repair: bool,
     spread: Spread,
 ) -> Outcome:
     path = cube_path(study, out)
@@ -127,6 +131,9 @@ def _run(
         _check_weights(prepared, plugins, runs)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     with _laid_out(out, path, prepared, runs, fresh, LAYOUT_PATIENCE if only else 0.0, tracker) as cube:
+        with together():
+            if rank() == 0:
+                check(cube, prepared, runs, repair, tracker)
         tracker.study_started(study.study.name, len(runs))
         if said := check_threads(study.run.threads):
             tracker.message(said)

@@ -20,6 +20,7 @@ from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.failure import told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, prepare
+from modhook.run.mend import check
 from modhook.run.one import Run, Work, compute_run
 from modhook.run.setting import fingerprints, load_tasks, usable_device
 from modhook.study import Study, difference, points, resolved, restore
@@ -163,6 +164,7 @@ def _analyse_all(work: Work, name: str, record: Mapping[str, Any]) -> Analysed:
     work.tracker.study_started(prepared.study.study.name, len(wanted))
     failed: list[str] = []
     with claim(cube.path, [run.text for run in wanted]):
+        check(cube, prepared, wanted, False, work.tracker)
         for run in wanted:
             ahead = None if laid_out else _Ahead(cube, name, labels)
             done = compute_run(work if ahead is None else attrs.evolve(work, cube=cast("Cube", ahead)), run)
@@ -223,7 +225,15 @@ class _Ahead:
         """Keep a value."""
         self._written[name] = value, run
 
+    def remember(self, run: Mapping[str, Any], name: str, *, analysis: bool = False) -> None:
+        """Nothing is written yet: `write_all` records it."""
+
+    def forget(self, run: Mapping[str, Any], stages: Sequence[str] = (), analyses: Sequence[str] = ()) -> None:
+        """Nothing is recorded yet."""
+
     def write_all(self) -> None:
-        """Write what was kept, in its order: the state comes last."""
+        """Write what was kept, in its order: the state comes last, and before it the record of what was written."""
         for name, (value, run) in self._written.items():
+            if name == self._state and int(value) == 1:
+                self._cube.remember(run, name.rpartition("/")[2], analysis=True)
             self._cube.write(name, value, run)

@@ -165,6 +165,9 @@ def _clear(work: Work, run: Run) -> int:
     for stage in (s for s, state in stages.items() if state == "failed" and work.retry):
         work.cube.set_status(run.labels, stage, "pending")
     done = [s for s, state in stages.items() if state == "done"]
+    # What a killed process recorded of a stage or an analysis without marking it done is no record of what comes now.
+    analyses = [n for n, state in _states(work, run)[1].items() if state != "done"]
+    work.cube.forget(run.labels, [s for s in stages if s not in done], analyses)
     _forget(work, run, stages)
     return len(done)
 
@@ -216,7 +219,10 @@ def _recorded(cube: Cube, name: str, labels: Mapping[str, Any], tracker: Tracker
             raise
         show_traceback(error, tracker)
         reason, state = reason_of(error), 2
+        cube.forget(labels, analyses=[name])
     cube.write(f"runs/{name}_reason", reason, labels)
+    if state == 1:
+        cube.remember(labels, name, analysis=True)
     cube.write(f"runs/{name}", np.uint8(state), labels)
 
 

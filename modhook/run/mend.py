@@ -1,0 +1,68 @@
+"""Files of a cube that are lost or in the place of others: found before anything is computed, and computed again on request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from modhook.cube import Cube, computing
+from modhook.errors import CubeError, DamageError
+from modhook.plugin.interfaces import Tracker
+from modhook.run.layout import Prepared
+from modhook.run.one import PATIENCE, Run
+
+
+def check(cube: Cube, prepared: Prepared, runs: Sequence[Run], repair: bool, tracker: Tracker) -> None:
+    """Compare every file of some runs with its record; with `repair`, make pending what is damaged.
+
+    What is computed again is, of each run, the first stage that is damaged, the stages after it, because they may have been
+    learned on what it left (with `masks.clip_over = "all"`: every stage), and all analyses; or the damaged analyses alone.
+    The claim on the runs must be held.
+
+    Raises `DamageError`, which names run, stage and file, if something is damaged and is not to be repaired.
+    """
+    found = {run.text: (run, damage) for run in runs if (damage := cube.survey(run.labels))}
+    if found and not repair:
+        told = [one.text for _, damage in found.values() for one in damage]
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        raise DamageError(
+            f"{cube.path} is damaged: {told[0]}{more}; compute it again with `modhook run STUDY --repair`, or restore that file from a "
+            "copy."
+        )
+    for run, damage in found.values():
+        stages, names = list(prepared.protocol.stages(prepared.tasks[run.index])), _analyses(cube, prepared)
+        wrong = [stages.index(one.name) for one in damage if not one.analysis and one.name in stages]
+        # What clipping over all parameters takes from stage to stage is kept only until the next one is done.
+        linked = prepared.points[run.index].study.masks.clip_over == "all"
+        again = stages[0 if linked else min(wrong) :] if wrong else []
+        late = names if wrong else [one.name for one in damage if one.analysis]
+        with computing(cube.path, run.text, PATIENCE):
+            cube.reset(run.labels, again, late)
+        for one in damage:
+            tracker.message(f"repair: {one.text}")
+        tracker.message(f"repair: {run.text}: {', '.join([*again, *late])} will be computed again")
+
+
+def _analyses(cube: Cube, prepared: Prepared) -> list[str]:
+    """Return every analysis that the cube has room for, those of `modhook analyse` too."""
+    recorded: Mapping[str, object] = cube.attrs.get("study", {}).get("analyses", {})
+    return [n for n in dict.fromkeys([*prepared.analyses, *recorded]) if f"runs/{n}" in cube.variables]
+
+
+def survey(cube: Cube) -> int:
+    """Read every file of a cube and compare it with its run's record; return how many runs were looked at.
+
+    Raises `DamageError` that names the first run and stage, and how many more, and `CubeError` for a cube without records.
+    """
+    if not cube.recorded:
+        raise CubeError(
+            f"{cube.path} was written by an older version, which kept no record of what each stage wrote: it cannot be verified."
+        )
+    runs = cube.runs()
+    told = [one.text for run in runs for one in cube.survey(run)]
+    if told:
+        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+        raise DamageError(
+            f"{cube.path} is damaged: {told[0]}{more}; compute it again with `modhook run STUDY --repair`, or restore that file from a "
+            "copy."
+        )
+    return len(runs)
