@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from distributed import Client, Future, KilledWorker
 from modhook.errors import RunError, UserError
 from modhook.launch.job import Job, Refused
 from modhook.launch.local import local_cluster
-from modhook.launch.worker import compute_here, given, quiet, topic
+from modhook.launch.worker import compute_here, given, quiet, stop_here, topic
 from modhook.plugin.interfaces import Tracker
 from modhook.run.failure import stops_the_study
 from modhook.run.layout import versions
@@ -22,6 +23,8 @@ from modhook.run.one import Done, Run, Work, compute_run, failures, mark_failed,
 
 CONNECT = "20s"
 """How long a scheduler may take to answer."""
+STOPPING = 120.0
+"""Seconds that runs under way have to end their step, or what comes between steps, after Ctrl-C."""
 _LOOK = 2.0
 """Seconds between two looks at whether the scheduler still answers."""
 
@@ -115,9 +118,35 @@ class _Session:
                     self.done, self.failed = self.done + (not _bad(one)), self.failed + _bad(one)
                     yield one
                 tracker.study_progress(self.done, self.failed, len(self.running), self.total)
+        except KeyboardInterrupt:
+            self._stop()
+            raise
         finally:
             with contextlib.suppress(Exception):  # the scheduler may be gone
                 self.client.cancel([future for _, future in self.futures.values()], force=True)
+
+    def _stop(self) -> None:
+        """Let every run under way end after its step, with a checkpoint; runs that wait are not begun."""
+        self.work.tracker.message("stopping after this step; Ctrl-C again stops at once.")
+        while not self.events.empty():  # what has begun and ended up to now
+            kind, run, _ = self.events.get()
+            if kind == "started":
+                self.running.add(run)
+            elif kind == "ended":
+                self.running.discard(run)
+        with contextlib.suppress(Exception):  # a worker or the scheduler may be gone
+            self.client.cancel([f for text, (_, f) in self.futures.items() if text not in self.running], force=True)
+            self.client.run(stop_here, self.job.token, on_error="ignore")
+        until = time.monotonic() + STOPPING
+        while self.running and (left := until - time.monotonic()) > 0:
+            try:
+                kind, run, _ = self.events.get(timeout=min(left, _LOOK))
+            except queue.Empty:
+                if self.client.status not in ("running", "connecting"):
+                    return
+                continue
+            if kind == "ended":
+                self.running.discard(run)
 
     def _ended(self, run: Run, future: Future[Any]) -> Done:
         if future.status == "finished":

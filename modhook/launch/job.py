@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 import torch
 
-from modhook.cube import open_for_writing
-from modhook.errors import ModhookError, RunError, StorageError, UserError
+from modhook.cube import open_for_writing, place_of
+from modhook.errors import CubeError, GoneError, ModhookError, RunError, StorageError, UserError
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import plugins
 from modhook.run.build import build_task
@@ -19,10 +19,15 @@ from modhook.run.data import data_fingerprint
 from modhook.run.layout import prepare, versions
 from modhook.run.one import Done, Run, Work, compute_run
 from modhook.run.trackers import make_trackers
+from modhook.steps.checkpoint import stop_loops
 from modhook.study import Study, points
 
 # Runs set torch's global random state: two of them never share a process at the same time.
 _ONE = threading.Lock()
+_STOPPED: set[str] = set()
+"""Jobs that are to end: Ctrl-C reaches only the process that started them."""
+_now = ""
+"""The job that this process computes a run of."""
 
 
 @attrs.frozen(eq=False)
@@ -53,9 +58,19 @@ class Refused:
     kind: type[UserError | StorageError | RunError]
 
 
+def stop(token: str) -> None:
+    """Let the run of a job that this process computes keep its checkpoint and end, and compute no further one of that job."""
+    _STOPPED.add(token)
+    if token == _now:
+        stop_loops()
+
+
 def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refused:
     """Compute one run in this process. `say(kind, text)` is told about its progress."""
+    global _now
     with _ONE:
+        _now = job.token
+        stop_loops(job.token in _STOPPED)
         before = torch.get_num_threads()
         torch.set_num_threads(job.threads)
         tracker: Tracker = Tracker()
@@ -64,11 +79,16 @@ def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refus
             logs = [name for name in job.study.run.trackers if name != "progress"]
             tracker = make_trackers(logs, plugins(), job.path, relay=Relay(say))
             return compute_run(_work(job, tracker), run)
+        except KeyboardInterrupt:
+            return Refused("stopped", RunError)
         except ModhookError as error:
-            return Refused(str(error), next((k for k in (UserError, StorageError) if isinstance(error, k)), RunError))
+            kinds = (UserError, GoneError, StorageError)
+            return Refused(str(error), next((k for k in kinds if isinstance(error, k)), RunError))
         except OSError as error:
             return Refused(f"{job.path} cannot be written: {error.strerror or error}.", StorageError)
         finally:
+            _now = ""
+            stop_loops(False)
             tracker.close()
             torch.set_num_threads(before)
 
@@ -128,7 +148,11 @@ def _loaded(token: str, holder: _Holder) -> Work:
         if key not in known:
             known[key] = build_task(point.study, installed)
         tasks.append(known[key])
-    cube = open_for_writing(job.path)
+    try:
+        cube = open_for_writing(job.path)
+    except CubeError:
+        place_of(job.path).still_there()  # it was, when the job was sent
+        raise
     if cube.attrs["data"] != {str(i): data_fingerprint(task) for i, task in enumerate(known.values())}:
         raise UserError("a worker found other data than this machine; give every worker the same files.")
     device = torch.device(job.study.run.device)

@@ -7,7 +7,7 @@ import signal
 
 from distributed import Worker, get_worker
 
-from modhook.launch.job import Job, Refused, compute
+from modhook.launch.job import Job, Refused, compute, stop
 from modhook.run.one import Done, Run
 
 QUIET = (
@@ -36,6 +36,11 @@ def compute_here(job: Job, run: Run) -> Done | Refused:
     worker = get_worker()
     events = topic(job)
     return compute(job, run, lambda kind, text: worker.log_event(events, (kind, run.text, text)))
+
+
+def stop_here(token: str) -> None:
+    """End this worker's run of a job after its step, with a checkpoint."""
+    stop(token)
 
 
 def dask_setup(worker: Worker) -> None:

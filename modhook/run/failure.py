@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from modhook.errors import ModhookError, RunError, StorageError
+from modhook.errors import GoneError, ModhookError, RunError, StorageError
 from modhook.plugin.culprit import DEBUG, culprit, traceback_of
 from modhook.plugin.interfaces import Tracker
 
@@ -58,6 +58,8 @@ def told_what_is_safe() -> Iterator[None]:
     """Add to a failure of the storage, whether it refused to write or to read, that the work goes on from there."""
     try:
         yield
+    except GoneError:
+        raise
     except StorageError as error:
         raise StorageError(
             f"{str(error).rstrip('.')}; every stage that was finished before is safe there: give the same command again and it "

@@ -19,13 +19,14 @@ from typing import Any, Protocol
 
 import attrs
 
-from modhook.errors import CheckpointError, RunError
+from modhook.errors import CheckpointError, GoneError, RunError
 from modhook.noise.randomness import random_state, set_random_state
 from modhook.steps.snapshot import read_snapshot, write_snapshot
 
 SHARE = 0.01
 """Most of a run's time that saving may take; a checkpoint that takes long is written more rarely than asked for."""
 
+_STOP = threading.Event()
 _ACTIVE: ContextVar[Keeper | None] = ContextVar("modhook_checkpoint", default=None)
 
 
@@ -117,11 +118,18 @@ class Keeper:
                 "own": self.own.state_dict(),
                 "calls": [*self._calls[: self._index], current],
             }
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self.path.parent.parent.is_dir():
+                raise GoneError(
+                    f"{self.path.parent.parent} is gone: it was moved or deleted while modhook was at work; put it back and give the "
+                    "same command again, or start over."
+                )
+            self.path.parent.mkdir(exist_ok=True)
             write_snapshot(self.path, state)
         except CheckpointError as error:
             self._broken = True
             self.say(f"this stage gets no checkpoints, and would start over after an interruption: {error}")
+        except GoneError:
+            raise
         except OSError as error:
             self.say(f"the checkpoint {self.path} cannot be written ({error.strerror or error}); the run goes on.")
         now = time.monotonic()
@@ -171,7 +179,7 @@ def kept(part: Stateful, say: Callable[[str], None]) -> Iterator[Callable[[], No
         with _interrupts(say) as interrupted:
 
             def after_step() -> None:
-                if interrupted():
+                if interrupted() or _STOP.is_set():
                     keeper.save(part)
                     raise KeyboardInterrupt
                 keeper.save_if_due(part)
@@ -180,6 +188,14 @@ def kept(part: Stateful, say: Callable[[str], None]) -> Iterator[Callable[[], No
         keeper.end(part)
     finally:
         _ACTIVE.reset(token)
+
+
+def stop_loops(stop: bool = True) -> None:
+    """Make every step loop of this process that is kept save after its step and raise `KeyboardInterrupt`, as Ctrl-C does.
+
+    For loops in other threads than the main one, which Ctrl-C does not reach. With `stop` False loops go on as ever.
+    """
+    (_STOP.set if stop else _STOP.clear)()
 
 
 def active() -> bool:
