@@ -34,6 +34,8 @@ class Frame:
 
     path: str
     line: int
+    top: bool = False
+    """Whether it is code of a module's top level, which runs when the module is imported."""
 
     def __str__(self) -> str:
         return f"{self.path}, line {self.line}"
@@ -76,13 +78,11 @@ def importing(error: BaseException) -> str:
         top = (error.name or "").partition(".")[0]
         if top and not top.startswith("modhook"):
             return top
-    frames = list(_frames(error))
-    # The outermost library after the last step of the import machinery; a file of its name may stand in its place.
-    for n in (n for n, frame in enumerate(frames) if frame.path.startswith("<frozen importlib")):
-        for frame in reversed(frames[:n]):
-            name = Path(frame.path).stem if Path(frame.path).stem in _BELOW else frame.library
-            if name not in ("", "python"):
-                return name
+    # Python takes the frames of its import machinery out of a traceback; what remains is the code of a module's top level.
+    for frame in (f for f in _frames(error) if f.top):
+        name = Path(frame.path).stem if Path(frame.path).stem in _BELOW else frame.library
+        if name not in ("", "python"):
+            return name
     return ""
 
 
@@ -93,7 +93,7 @@ def _frames(error: BaseException) -> Iterator[Frame]:
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         for frame in reversed(traceback.extract_tb(current.__traceback__)):
-            yield Frame(frame.filename, frame.lineno or 0)
+            yield Frame(frame.filename, frame.lineno or 0, frame.name == "<module>")
         current = current.__cause__ or current.__context__
 
 
