@@ -66,12 +66,9 @@ class Cuts:
             },
         )
 
-    def smallest(
-        self, batches: Iterable[Any], score: Score, within: float, metric: str | None, reference: float | None
-    ) -> Masks:
+    def smallest(self, measured: Callable[[Masks | None], float], within: float, reference: float | None) -> Masks:
         """Return the smallest cut whose score stays within; see `Fit.smallest`."""
         within = checked_loss(within)
-        measured = Measured(self.model, batches, score, metric)
         goal = measured(None) if reference is None else float(reference)
         least = goal - within * abs(goal)
         if (best := measured(self.at(self.order.size))) < least:
@@ -89,7 +86,7 @@ class Cuts:
 class Measured:
     """One number for masks: the mean of a score over the same batches each time."""
 
-    def __init__(self, model: nn.Module, batches: Iterable[Any], score: Score, metric: str | None) -> None:
+    def __init__(self, model: nn.Module, batches: Iterable[Any], score: Score, metric: str | None = None) -> None:
         self.model, self.score, self.metric = model, score, metric
         self.batches = batches if isinstance(batches, list | tuple) else list(batches)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import attrs
 from torch import Tensor, nn
 
 from modhook.errors import UserError
-from modhook.fit.cuts import Cuts, Score
+from modhook.fit.cuts import Cuts, Measured, Score
 from modhook.masks import Masks
 from modhook.masks.order import Order
 from modhook.plugin.contract import CarriedGradients
@@ -110,7 +110,14 @@ class Fit:
         Raises:
             UserError: `within` outside 0 to 1, no batch, a score that is no finite number, or no cut that scores enough.
         """
-        return self._cuts.smallest(batches, score, within, metric, reference)
+        cuts = self._cuts
+        return cuts.smallest(Measured(cuts.model, batches, score, metric), within, reference)
+
+    def smallest_by(
+        self, measure: Callable[[Masks | None], float], within: float = 0.01, *, reference: float | None = None
+    ) -> Masks:
+        """Return the same, measured by a function of the masks (None: the unmasked network) that returns one number."""
+        return self._cuts.smallest(measure, within, reference)
 
     @cached_property
     def _cuts(self) -> Cuts:

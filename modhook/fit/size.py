@@ -10,7 +10,7 @@ import attrs
 from torch import Tensor, nn
 
 from modhook.errors import UserError, listing
-from modhook.fit.cuts import Cuts, checked_loss
+from modhook.fit.cuts import Cuts, Measured, checked_loss
 from modhook.fit.target import DensityTarget
 from modhook.masks import Masks
 from modhook.masks.order import Order, checked_density
@@ -55,7 +55,7 @@ class Size:
         if self.within is not None:
             assert self.score is not None
             assert self.valid is not None
-            return Cuts(model, Order(logits), fixed).smallest(self.valid, self.score, self.within, None, None)
+            return Cuts(model, Order(logits), fixed).smallest(Measured(model, self.valid, self.score), self.within, None)
         assert own is not None
         return own
 

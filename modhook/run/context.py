@@ -125,7 +125,7 @@ class Context(RunContext):
         return {
             "steps": masks.steps,
             "lr": masks.lr,
-            "beta": masks.beta,
+            **({"beta": masks.beta} if masks.density is None else {"density": masks.density}),
             **given,
             "sampler": self.sampler(),
             "clip": study.mask_clip,

@@ -12,7 +12,7 @@ from modhook.errors import listing, near_miss
 from modhook.plugin.manager import Plugins
 from modhook.study.named import make, named, plugin_class
 from modhook.study.problems import Problems
-from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
+from modhook.study.sections import Cut, MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.structure import keys, structured
 from modhook.study.study import Study
 from modhook.study.weights import check_weights
@@ -81,7 +81,10 @@ def build(
             problems.add(("train", "weights"), wrong)
     if train and masks and not unmasked:
         _check_groups(train, masks, problems)
+        _check_size(masks, problems)
     layout = _layout(task[1], protocol, problems) if task and protocol else None
+    if masks and layout:
+        _check_cut(masks, layout, problems)
     order = make(protocol, table.get("protocol", {}), ("protocol",), problems) if protocol else None
     drawn = make(sampler, table.get("sampler", {}), ("sampler",), problems) if sampler else None
     if not (study and task and model and train and masks and run and order and drawn) or problems:
@@ -156,6 +159,33 @@ def _check_groups(train: TrainSection, masks: MasksSection, problems: Problems) 
     if rest := batch % samples:
         near = f"{batch - rest} or {batch - rest + samples}" if batch > samples else f"{samples}"
         problems.add(path, f"{batch} is not divisible by masks.samples = {samples}; choose {near}, for example")
+
+
+def _check_size(masks: MasksSection, problems: Problems) -> None:
+    """Check that masks are asked for in one size."""
+    cut, beta = masks.cut, attrs.fields(MasksSection).beta.default
+    if masks.density is not None:
+        if masks.beta != beta:
+            problems.add(("masks", "beta"), "masks.density is given, from which beta follows; leave one of the two out")
+        if cut != "threshold":
+            problems.add(("masks", "cut"), "masks.density is given, which says the size; leave one of the two out")
+    if isinstance(cut, Cut):
+        if (cut.density is None) == (cut.within is None):
+            problems.add(("masks", "cut"), "give either density or within")
+        for key in ("split", "metric"):
+            if cut.within is None and getattr(cut, key) is not None:
+                problems.add(("masks", "cut", key), "says what within is measured by; give within, or leave it out")
+
+
+def _check_cut(masks: MasksSection, layout: Mapping[str, tuple[str, ...]], problems: Problems) -> None:
+    """Check that what a cut is measured by is there."""
+    if not isinstance(masks.cut, Cut):
+        return
+    for key, valid in (("split", layout["splits"]), ("metric", layout["metrics"])):
+        name = getattr(masks.cut, key)
+        if name is not None and name not in valid:
+            hint = near_miss(name, valid) or f"; the task has {listing(valid)}"
+            problems.add(("masks", "cut", key), f"there is no {written(name)}{hint}")
 
 
 def _layout(task: Any, protocol: Any, problems: Problems) -> dict[str, tuple[str, ...]] | None:

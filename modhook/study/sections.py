@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from modhook.values.bounds import PLAIN_NAME, Count, CountOrZero, Matches, NotNegative, Positive
 
+Share = Annotated[float, Gt(0), Le(1)]
 Decay = Annotated[float, Ge(0), Lt(1)]
 Name = Annotated[str, MinLen(1)]
 MOST_SEEDS = 10_000
@@ -60,6 +61,20 @@ class TrainSection:
 
 
 @attrs.frozen
+class Cut:
+    """`masks.cut`: masks of another size than the sampler's threshold gives, cut through the ranking of the logits.
+
+    Either `density`, the share of the learned weights to keep, or `within`, the share of the unmasked network's score that may be
+    lost: then the smallest such mask, by `metric` (the task's first unless given) on `split` (its first).
+    """
+
+    density: Share | None = None
+    within: Annotated[float, Ge(0), Lt(1)] | None = None
+    split: Name | None = None
+    metric: Name | None = None
+
+
+@attrs.frozen
 class MasksSection:
     """`[masks]`: how each stage's mask is learned.
 
@@ -71,6 +86,8 @@ class MasksSection:
     `clip_over` says what the norm covers: `logits`, or `all` as in the reference, with the frozen weights (see `fit_masks`).
     `mode` is the network's while masks are learned: `eval`, without dropout; `dropout`, with it, batch norm still by its
     frozen statistics; `train`, with it, and batch norm by each group of the batch. The frozen statistics never change.
+    `density` holds the expected share of kept weights instead of pulling by `beta`, and masks are cut to it; `cut` says which cut
+    through the ranking the masks are: the sampler's own threshold, or `{ density = ... }`, or `{ within = ... }`.
     """
 
     steps: Count
@@ -91,6 +108,8 @@ class MasksSection:
     reg_batch: Count | None = None
     scale_regulariser: bool = False
     mode: Literal["eval", "dropout", "train"] = "eval"
+    density: Share | None = None
+    cut: Literal["threshold"] | Cut = "threshold"
 
 
 @attrs.frozen

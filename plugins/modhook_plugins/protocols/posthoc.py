@@ -8,6 +8,7 @@ import torch
 
 import modhook
 from modhook import Masks, Protocol, Stage, Task, matching
+from modhook_plugins.protocols.cutting import cut
 from modhook_plugins.protocols.training import train_or_load
 
 if TYPE_CHECKING:
@@ -69,13 +70,13 @@ class Posthoc(Protocol):
                     **context.mask_options(),
                     callback=self._validator(context, record, copied, model),
                 )
-            record.history, record.route, record.masks = fit.history, fit.route, fit.masks
+            record.history, record.route, record.masks = fit.history, fit.route, cut(context, fit, model)
             record.carried = None if last else fit.carried
             record.logits = dict(fit.logits)
             if copied is not None:
                 control = context.logits(context.task.stages[0].name)
                 record.logits |= {n: control[n] for n in copied}
-            record.scores = context.score(fit.masks, model)
+            record.scores = context.score(record.masks, model)
 
     def _copied(self, context: RunContext, stage: Stage) -> Masks | None:
         """Return the first stage's masks of the parameters that this stage copies."""

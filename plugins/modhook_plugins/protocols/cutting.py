@@ -1,0 +1,31 @@
+"""Which cut through the ranking of a stage's logits its masks are (`masks.cut`)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from modhook import Fit, Masks, UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from modhook import RunContext
+
+
+def cut(context: RunContext, fit: Fit, model: nn.Module) -> Masks:
+    """Return a stage's masks as `masks.cut` wants them. Raises `UserError` for a score that nothing can be compared with."""
+    wanted, task = context.study.masks.cut, context.task
+    if wanted == "threshold":
+        return fit.masks
+    if wanted.density is not None:
+        return fit.cut(density=wanted.density)
+    split, metric = wanted.split or task.splits[0], wanted.metric or task.metrics[0]
+
+    def measure(masks: Masks | None) -> float:
+        found = context.score(masks, model, (split,))[metric][split]
+        if not math.isfinite(found):
+            raise UserError(f"{metric} on {split} is {found}, by which no masks can be cut; choose another split or metric.")
+        return found
+
+    return fit.smallest_by(measure, wanted.within)

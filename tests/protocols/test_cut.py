@@ -1,0 +1,90 @@
+"""Masks of a study in the size that is asked for: cut by hand from the stored logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modhook.cli import main
+from modhook.cube import logits_from, masks_from, open_cube
+
+STUDY = """
+[study]
+name = "cut"
+[task]
+name = "addmul"
+train_size = 2_000
+valid_size = 200
+[model]
+name = "fnn"
+hidden = [32, 16]
+[train]
+steps = 150
+batch = 64
+lr = 0.01
+validate_every = 0
+[masks]
+steps = 10
+samples = 2
+lr = 0.3
+logits_dtype = "float32"
+"""
+
+
+def run(folder: Path, masks: str, **others: str) -> int:
+    """Run the study with more lines in `[masks]`; returns the exit code."""
+    (folder / "s.toml").write_text(STUDY.replace('name = "cut"', f'name = "cut"\n{others.get("study", "")}') + masks)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(folder / "s.toml"), "--out", str(folder)])
+    return int(stop.value.code or 0)
+
+
+def largest(logits: dict[str, Any], count: int) -> np.ndarray:
+    """Positions of the largest logits, the first of equal ones."""
+    flat = np.concatenate([v.numpy().ravel() for v in logits.values()])
+    return np.sort(np.argsort(-flat, kind="stable")[:count])
+
+
+@pytest.mark.parametrize("masks", ["cut = { density = 0.2 }", "density = 0.2"])
+def test_masks_have_the_density(masks: str, tmp_path: Path) -> None:
+    """Every stage keeps the weights with the largest logits, a fifth of all."""
+    assert run(tmp_path, masks) == 0
+    cube = open_cube(tmp_path / "cut.zarr")
+    for stage in ("control", "add", "mul"):
+        logits, found = logits_from(cube, seed=1, stage=stage), masks_from(cube, seed=1, stage=stage)
+        size = sum(v.numel() for v in logits.values())
+        kept = np.concatenate([found[n].numpy().ravel() for n in logits]).nonzero()[0]
+        assert np.array_equal(kept, largest(logits, round(0.2 * size)))
+
+
+def test_masks_keep_the_score(tmp_path: Path) -> None:
+    """The add stage's masks lose no more than the share of the score on their split, and one weight less loses more."""
+    assert run(tmp_path, 'cut = { within = 0.3, split = "add" }\n[analyses]\nsize_curve = { points = 3 }') == 0
+    cube = open_cube(tmp_path / "cut.zarr")
+    accuracy = cube["scores"]["accuracy"].sel(seed=1, split="add")
+    assert float(accuracy.sel(stage="add")) >= 0.7 * float(accuracy.sel(stage="unmasked"))
+    logits, found = logits_from(cube, seed=1, stage="add"), masks_from(cube, seed=1, stage="add")
+    kept = np.concatenate([found[n].numpy().ravel() for n in logits]).nonzero()[0]
+    assert np.array_equal(kept, largest(logits, found.kept())), "they are a cut"
+
+
+@pytest.mark.parametrize(
+    ("masks", "said", "study"),
+    [
+        ("cut = { density = 0.0 }", "masks.cut", ""),
+        ('cut = "treshold"', "masks.cut", ""),
+        ("cut = {}", "give either density or within", ""),
+        ('cut = { density = 0.1, split = "add" }', "says what within is measured by", ""),
+        ("density = 0.1\nbeta = 3e-4", "leave one of the two out", ""),
+        ('cut = { within = 0.1, split = "sub" }', 'masks.cut.split: there is no "sub"; the task has iid, add, mul', ""),
+    ],
+)
+def test_a_size_that_cannot_be(
+    masks: str, said: str, study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Mistakes in the size are one sentence and exit code 2."""
+    assert run(tmp_path, masks, study=study) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
