@@ -247,6 +247,11 @@ def modhook_protocols() -> list[Spec]:
     return [
         Spec("posthoc", "Train or load, freeze, then learn one mask per stage", f"{_HERE}.protocols.posthoc:Posthoc"),
         Spec(
+            "given",
+            "Masks on a network that comes with its weights, one per stage",
+            f"{_HERE}.protocols.given:Given",
+        ),
+        Spec(
             "transfer",
             "One function after the other, weights and masks together",
             f"{_HERE}.protocols.transfer:Transfer",

@@ -1,4 +1,4 @@
-"""Specs of modhook's own tasks."""
+"""Specs of modhook's own tasks, and of the networks that belong to one of them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def modhook_tasks() -> list[Spec]:
             f"{_HERE}.double_addition:DoubleAddition",
         ),
         Spec(
+            "known",
+            "Networks whose modules are known weight by weight: compiled, welded, superposed",
+            f"{_HERE}.known.task:KnownTask",
+        ),
+        Spec(
             "mathematics",
             "DeepMind mathematics: questions of one or several of its modules, answered character by character",
             f"{_HERE}.mathematics.task:Mathematics",
@@ -47,4 +52,12 @@ def modhook_tasks() -> list[Spec]:
             "SCAN: commands to actions, with the simple, length, jump and turn-left splits",
             f"{_HERE}.scan.task:Scan",
         ),
+    ]
+
+
+@hookimpl
+def modhook_models() -> list[Spec]:
+    """Networks that come with a task."""
+    return [
+        Spec("known", "The finished network of the task known, with its weights", f"{_HERE}.known.network:KnownNetwork")
     ]
