@@ -13,6 +13,8 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["tests", "lint", "types", "thirdparty"]
 
 CONSTRAINTS = ("-c", "constraints.txt")
+TORCH = ("2.6.0", "2.14.1")
+"""Oldest and newest; docs/executor.md says what was tried."""
 DEMO = Path("tests/third_party/modhook-task-demo")
 
 
@@ -21,6 +23,19 @@ def tests(session: nox.Session) -> None:
     """The test suite; arguments after -- go to pytest."""
     session.install("-e", ".[test,mathematics]", *CONSTRAINTS)
     session.run("pytest", "-n", "2", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("torch", TORCH)
+def versions(session: nox.Session, torch: str) -> None:
+    """The core's tests with the oldest torch that pyproject.toml allows and with the newest that was tried."""
+    requirements = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
+    others = Path(session.create_tmp(), "constraints.txt")
+    # What torch itself asks for follows its version.
+    others.write_text("\n".join(r for r in requirements if not r.startswith(("torch==", "sympy==", "triton=="))))
+    session.install("-e", ".[test]", f"torch=={torch}", "-c", str(others))
+    folders = [f"tests/{name}" for name in ("network", "stacked", "fit", "masks", "noise", "samplers")]
+    session.run("pytest", *(session.posargs or folders), env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

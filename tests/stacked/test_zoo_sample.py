@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "zoo"))
 
@@ -23,6 +24,8 @@ SAMPLE = (
 )
 CASES = [case for case in zoo_layers.cases() if case.name.startswith(SAMPLE) and case.training]
 CASES += [case for case in zoo_nasty.cases() if case.training]
+# vmap had no rule for these in the oldest versions of torch.
+SLOW = {"aten::matrix_exp."} if not hasattr(torch, "_grouped_mm") else set()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -31,5 +34,5 @@ def test_case(case):
     """Outputs and gradients equal those of plain copies."""
     result = run(case)
     assert result.matches, result
-    assert not result.slow
+    assert not set(result.slow) - SLOW
     assert result.route != "loop"
