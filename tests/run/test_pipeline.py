@@ -180,7 +180,10 @@ def test_sweeps_become_dimensions(tiny: Path, tmp_path: Path, modhook_run: Run) 
         assert missing.isnull().all()
     code, out, _ = modhook_run("show", tmp_path / "tiny.zarr")
     assert code == 0
-    assert "model.hidden = 6x3, masks.beta = 0.5" in out
+    table = out.partition("inverse/")[0]
+    assert "model.hidden, masks.beta" in table
+    for point in ("12-8, 0.0", "12-8, 0.5", "6x3, 0.0", "6x3, 0.5"):
+        assert f"\n {point} " in table, "every point is a row of one table"
 
 
 def test_only_computes_what_is_asked(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
@@ -248,7 +251,7 @@ def test_plot_draws_every_figure_that_applies(tiny: Path, tmp_path: Path, modhoo
     assert code == 0, err
     files = sorted(p.name for p in (tmp_path / "tiny-figures").iterdir())
     # What its two analyses, sharing and inverse, and its history allow.
-    names = ["addmul_overlap", "addmul_performance", "history", "kept_weights", "sharing_size"]
+    names = ["addmul_overlap", "addmul_performance", "history", "kept_weights"]
     assert files == [f"{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")]
     assert len(out.splitlines()) == len(files)
     code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "scan_accuracy")

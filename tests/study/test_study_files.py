@@ -28,7 +28,10 @@ def _refused(path: str | Path, toys: Plugins) -> str:
 
 def test_file_that_cannot_be_read(tmp_path: Path, toys: Plugins) -> None:
     """A missing file, a folder, a file that is not UTF-8 and an impossible name are each said in one sentence."""
-    assert _refused(tmp_path / "no.toml", toys) == "there is no such file"
+    assert _refused(tmp_path / "no.toml", toys).startswith("there is no such file")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "scan.toml").touch()
+    assert _refused(tmp_path / "near" / "scna.toml", toys).endswith(f"(did you mean '{tmp_path / 'near' / 'scan.toml'}'?)")
     assert _refused(tmp_path, toys) == "this is a folder; name the study file in it"
     assert _refused("a\0b", toys).startswith("cannot be read: ")
     latin = tmp_path / "latin.toml"
@@ -194,7 +197,8 @@ def test_check_covers_every_variant(make: Make, toys: Plugins, tmp_path: Path) -
     ]
     assert [r.variant for r in check(path, ["smoke"], plugins=toys)] == [None, "smoke"]
     (unread,) = check(tmp_path / "no.toml", plugins=toys)
-    assert (unread.study, unread.problems) == (None, ("there is no such file",))
+    assert unread.study is None
+    assert [p.partition(" (did you mean")[0] for p in unread.problems] == ["there is no such file"]
 
 
 @pytest.mark.parametrize(

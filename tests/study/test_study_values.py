@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from modhook.errors import StudyError
-from modhook.study import Study, StudySection, structure
+from modhook.study import Study, StudySection, structure, weights_file
 
 Problems = Callable[..., tuple[str, ...]]
 Loaded = Callable[..., Study]
@@ -68,7 +68,7 @@ Loaded = Callable[..., Study]
             'study.name: must be made of letters, digits, - and _ (1 to 100 of them), not "a\\n"',
         ),
         ("study", "name", "1999-12-31", "study.name: 1999-12-31 is not a text in quotes"),
-        ("study", "seeds", "11", "study.seeds: must be at most 10, not 11"),
+        ("study", "seeds", "10_001", "study.seeds: must be at most 10000, not 10001"),
         ("study", "seeds", "0", "study.seeds: must be at least 1, not 0"),
         ("run", "threads", "0", "run.threads: must be at least 1, not 0"),
         ("run", "device", '"my gpu"', 'run.device: must be a device such as cpu, cuda or cuda:1, not "my gpu"'),
@@ -168,8 +168,8 @@ def test_training_or_weights(problems: Problems, loaded: Loaded, make: Callable[
     folder = make().parent
     (folder / "base.safetensors").write_bytes(b"")
     study = loaded({("train", "steps"): None, ("train", "weights"): '"base.safetensors"'})
-    assert study.weights == folder / "base.safetensors"
-    assert loaded().weights is None
+    assert weights_file(study, 1) == folder / "base.safetensors"
+    assert weights_file(loaded(), 1) is None
 
 
 def test_a_protocol_without_base_training(problems: Problems, loaded: Loaded) -> None:
