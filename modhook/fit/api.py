@@ -83,7 +83,9 @@ def fit_masks(
         init: start of all logits, or {name: tensor of the parameter's shape}; names left out, and all by default, start where the
             sampler starts them (`gumbel`: 2.0, keep-probability 0.88).
         include, exclude: patterns of parameters to mask (see `modhook.masks.select`).
-        sampler: a sampler plugin's name, or a `Sampler`.
+        sampler: a sampler plugin's name, or a `Sampler`. A ranking without training (`magnitude`, `gradient_weight`, `snip`,
+            `integrated_gradients`) scores weights by at most `steps` batches, needs `density` or `within`, and uses none of the
+            arguments that are about learning.
         density: the share of the learned weights that the masks keep, above 0 to 1, or {pattern: share} (of several patterns the
             first that matches a parameter counts). The expected density is held on its way down while masks are learned
             (`modhook.fit.target`), and the masks are the cut of that size.
@@ -151,6 +153,11 @@ def fit_masks(
     size = size_of(model, names, drawn, beta=beta, density=density, within=within, score=score, valid=valid)
     learning = trained(parameters, aliases, train_weights)
     if isinstance(drawn, Ranking):
+        if learning:
+            raise UserError(
+                f"{type(drawn).__name__} ranks weights and learns nothing, so no weights can learn with it: "
+                "leave train_weights out, or take a sampler that learns."
+            )
         return ranked(model, batches, loss, names, drawn, size, steps, fixed)
     target = size.tell(drawn)
     generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))

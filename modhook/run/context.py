@@ -18,7 +18,7 @@ from modhook.masks.evaluation import evaluate
 from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients, RunContext, Scores, StageRecord
-from modhook.plugin.interfaces import Batch, Sampler, Task, Tracker
+from modhook.plugin.interfaces import Batch, Ranking, Sampler, Task, Tracker
 from modhook.plugin.manager import plugins
 from modhook.run.build import build_model, load_weights
 from modhook.run.carried import CarriedFile, level
@@ -119,15 +119,18 @@ class Context(RunContext):
 
         A protocol adds what it decides itself: samples, init, label, and which masks are fixed or weights trained.
         """
-        study, masks = self.study, self.study.masks
+        study, masks, sampler = self.study, self.study.masks, self.sampler()
+        size: dict[str, Any] = {"beta": masks.beta} if masks.density is None else {"density": masks.density}
+        if isinstance(sampler, Ranking) and masks.density is None:
+            size = {"density": 1.0}  # it has no threshold: every weight, until `masks.cut` cuts
         # A pattern that the study does not give keeps the library's default, which may match nothing.
         given = {k: v for k, v in (("include", masks.include), ("exclude", masks.exclude)) if v is not None}
         return {
             "steps": masks.steps,
             "lr": masks.lr,
-            **({"beta": masks.beta} if masks.density is None else {"density": masks.density}),
+            **size,
             **given,
-            "sampler": self.sampler(),
+            "sampler": sampler,
             "clip": study.mask_clip,
             "clip_over": masks.clip_over,
             "warmup": masks.warmup,

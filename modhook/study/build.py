@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import attrs
 
 from modhook.errors import listing, near_miss
+from modhook.plugin.interfaces import Ranking
 from modhook.plugin.manager import Plugins
 from modhook.study.named import make, named, plugin_class
 from modhook.study.problems import Problems
@@ -81,7 +82,7 @@ def build(
             problems.add(("train", "weights"), wrong)
     if train and masks and not unmasked:
         _check_groups(train, masks, problems)
-        _check_size(masks, problems)
+        _check_size(masks, sampler, problems)
     layout = _layout(task[1], protocol, problems) if task and protocol else None
     if masks and layout:
         _check_cut(masks, layout, problems)
@@ -161,14 +162,20 @@ def _check_groups(train: TrainSection, masks: MasksSection, problems: Problems) 
         problems.add(path, f"{batch} is not divisible by masks.samples = {samples}; choose {near}, for example")
 
 
-def _check_size(masks: MasksSection, problems: Problems) -> None:
-    """Check that masks are asked for in one size."""
+def _check_size(masks: MasksSection, sampler: Any, problems: Problems) -> None:
+    """Check that masks are asked for in one size, and a ranking's in any."""
     cut, beta = masks.cut, attrs.fields(MasksSection).beta.default
     if masks.density is not None:
         if masks.beta != beta:
             problems.add(("masks", "beta"), "masks.density is given, from which beta follows; leave one of the two out")
         if cut != "threshold":
             problems.add(("masks", "cut"), "masks.density is given, which says the size; leave one of the two out")
+    elif cut == "threshold" and sampler is not None and issubclass(sampler, Ranking):
+        problems.add(
+            ("masks", "sampler"),
+            f"{masks.sampler!r} ranks weights without training and has no threshold of its own; "
+            "give masks.density, or masks.cut = { density = ... } or { within = ... }",
+        )
     if isinstance(cut, Cut):
         if (cut.density is None) == (cut.within is None):
             problems.add(("masks", "cut"), "give either density or within")

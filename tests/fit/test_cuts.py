@@ -178,6 +178,22 @@ def test_a_size_that_cannot_be_is_one_sentence(options: dict[str, Any], said: st
     assert str(caught.value).count(". ") == 0
 
 
+def test_a_ranking_trains_no_weights() -> None:
+    """Weights that are to learn beside a ranking, which has no steps, are refused and not left as they are without a word."""
+    model = dense()
+    name, weight = next(iter(model.named_parameters()))
+    with pytest.raises(modhook.UserError, match=r"Magnitude ranks weights and learns nothing.*leave train_weights out"):
+        modhook.fit_masks(
+            model,
+            Noise(),
+            mse,
+            sampler="magnitude",
+            density=0.5,
+            train_weights={name: torch.ones_like(weight, dtype=torch.bool)},
+            progress=False,
+        )
+
+
 def test_scores_that_cannot_be_compared() -> None:
     """A score that is no number, an empty set and a loss that nothing meets are one sentence each."""
     fit = ranked(density=1.0, include="weight")

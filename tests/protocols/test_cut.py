@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modhook.cli import main
-from modhook.cube import logits_from, masks_from, open_cube
+from modhook.cube import logits_from, masks_from, open_cube, weights_from
 
 STUDY = """
 [study]
@@ -60,6 +60,17 @@ def test_masks_have_the_density(masks: str, tmp_path: Path) -> None:
         assert np.array_equal(kept, largest(logits, round(0.2 * size)))
 
 
+@pytest.mark.parametrize("size", ["cut = { density = 0.2 }", "density = 0.2"])
+def test_a_ranking_is_cut(size: str, tmp_path: Path) -> None:
+    """A ranking without training, which has no threshold, is cut as the study says: a fifth of all weights, the largest."""
+    assert run(tmp_path, f'sampler = "magnitude"\n{size}') == 0
+    cube = open_cube(tmp_path / "cut.zarr")
+    found, weights = masks_from(cube, seed=1, stage="add"), weights_from(cube, seed=1)
+    count = round(0.2 * found.size)
+    kept = np.concatenate([found[n].numpy().ravel() for n in found]).nonzero()[0]
+    assert np.array_equal(kept, largest({n: weights[n].abs() for n in found}, count))
+
+
 def test_masks_keep_the_score(tmp_path: Path) -> None:
     """The add stage's masks lose no more than the share of the score on their split, and one weight less loses more."""
     assert run(tmp_path, 'cut = { within = 0.3, split = "add" }\n[analyses]\nsize_curve = { points = 3 }') == 0
@@ -79,6 +90,7 @@ def test_masks_keep_the_score(tmp_path: Path) -> None:
         ("cut = {}", "give either density or within", ""),
         ('cut = { density = 0.1, split = "add" }', "says what within is measured by", ""),
         ("density = 0.1\nbeta = 3e-4", "leave one of the two out", ""),
+        ('sampler = "snip"', "'snip' ranks weights without training and has no threshold of its own; give masks.density", ""),
         ('cut = { within = 0.1, split = "sub" }', 'masks.cut.split: there is no "sub"; the task has iid, add, mul', ""),
     ],
 )
