@@ -89,7 +89,7 @@ class Report:
         times = ", ".join(f"{name} {value:.1f} ms" for name, value in self.milliseconds.items())
         sizes = ", ".join(f"{name} {value / 2**20:.1f} MiB" for name, value in self.bytes.items())
         head = [
-            f"route: {self.route} ({self.reason})",
+            f"route: {self.route} ({self.reason}); fit_masks takes it too, unless its loss rules it out",
             f"{count:,} maskable weights in {sum(p.maskable for p in self.parameters)} parameters; K = {self.samples}",
             f"a forward and a backward pass: {times}",
             f"memory: {sizes}",
@@ -106,6 +106,9 @@ class Report:
 
 def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "auto", **kwargs: Any) -> Report:
     """Return what of `model` can be masked and how it will run under K parameter sets; the model is not changed.
+
+    `fit_masks` with this K takes the same route, by the same table, unless its loss does what the network alone does not (a call of
+    `.item()`, say): the loss is part of what it checks. `fit.route` says which route it was, and why.
 
     Args:
         model: any module.
