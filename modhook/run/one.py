@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from modhook.cube import Cube, computing
-from modhook.errors import RunError, UserError, listing
+from modhook.cube.values import fitted
+from modhook.errors import CubeError, DamageError, RunError, UserError, listing
+from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Task, Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
@@ -229,11 +231,28 @@ def _recorded(cube: Cube, name: str, labels: Mapping[str, Any], tracker: Tracker
 def _analyse(prepared: Prepared, name: str, run: Finished, tracker: Tracker) -> None:
     analysis = prepared.analyses[name]
     tracker.message(f"analysis {name}")
-    declared = {v.name for v in analysis.variables(run.task)}
+    declared = {v.name: v for v in analysis.variables(run.task)}
     values = analysis.compute(run)
-    if set(values) != declared:
+    if not isinstance(values, Mapping):
         raise RunError(
-            f"analysis {name!r} declared {listing(sorted(declared))} but computed {listing(sorted(values))}; its plugin needs a repair."
+            f"analysis {name!r} computed {'nothing' if values is None else type(values).__name__}, but must return "
+            "{variable: array}; its plugin needs a repair."
         )
-    for variable, value in values.items():
-        run.cube.write(variable, np.asarray(value), run.labels)
+    if set(values) != set(declared):
+        raise RunError(
+            f"analysis {name!r} declared {listing(sorted(declared))} but computed {listing(map(str, values))}; its plugin needs a repair."
+        )
+    arrays = {}
+    for variable, value in values.items():  # all of them, before the first one is written
+        try:
+            array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+            labels = run.coordinates(variable)
+            shape = tuple(len(labels[dim]) for dim in declared[variable].dims)
+            arrays[variable] = fitted(array, declared[variable].dtype, shape, variable)
+        except DamageError:
+            raise
+        except (CubeError, TypeError, ValueError) as error:
+            wrong = str(error) if isinstance(error, CubeError) else f"{variable} cannot be made an array ({told(error)})"
+            raise RunError(f"analysis {name!r}: {wrong.rstrip('.')}; its plugin needs a repair.") from error
+    for variable, array in arrays.items():
+        run.cube.write(variable, array, run.labels)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +113,41 @@ def test_a_failed_analysis_leaves_the_others(
     with open_cube(tmp_path / "tiny.zarr") as cube:
         assert int(cube["runs"]["sharing"].sel(seed=1)) == 1
         assert str(cube["runs"]["sharing_reason"].sel(seed=1).values) == ""
+
+
+def test_what_an_analysis_returns_and_cannot_be_used(
+    tiny: Path, tmp_path: Path, modhook_run: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails that analysis with one sentence that names it; nothing of it is written, and a repaired one is computed."""
+    compute = Sharing.compute
+    last = "overlap/iou_total"
+
+    def wrong(found: dict[str, Any], value: Any) -> dict[str, Any]:
+        return {name: array for name, array in found.items() if name != last} | {last: value}
+
+    cases: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+        (lambda found: None, "computed nothing, but must return {variable: array}"),
+        (lambda found: [1.0], "computed list, but must return {variable: array}"),
+        (lambda found: {"overlap/mine": 1.0}, "but computed overlap/mine"),
+        (lambda found: wrong(found, np.zeros(7)), f"{last} takes an array of shape (3, 3), but got one of shape (7,)"),
+        (lambda found: wrong(found, np.full((3, 3), "a")), f"{last} is declared as float64, but got <U1"),
+        (lambda found: wrong(found, [[1.0], [1.0, 2.0]]), f"{last} cannot be made an array (ValueError: "),
+    ]
+    run = ("run", tiny, "--out", tmp_path, "--set", "study.seeds=1", "--retry-failed")
+    for computed, said in cases:
+        with monkeypatch.context() as patch:
+            patch.setattr(Sharing, "compute", lambda self, run, computed=computed: computed(compute(self, run)))
+            code, _, err = modhook_run(*run)
+        line = next(line for line in err.splitlines() if line.startswith("Failed: "))
+        assert (code, said in line) == (1, True), err
+        assert line.startswith("Failed: seed=1, analysis sharing: analysis 'sharing'")
+        assert line.endswith("; its plugin needs a repair.")
+        with open_cube(tmp_path / "tiny.zarr") as cube:
+            assert [int(cube["runs"][name].sel(seed=1)) for name in ("sharing", "inverse")] == [2, 1]
+            assert bool(cube["overlap/shared_total"].sel(seed=1).isnull().all()), said
+    assert modhook_run(*run)[0] == 0
+    with open_cube(tmp_path / "tiny.zarr") as cube:
+        assert not bool(cube["overlap/shared_total"].sel(seed=1).isnull().all())
 
 
 def test_what_is_finite_and_what_stops_a_study() -> None:
