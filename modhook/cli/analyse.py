@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modhook.cli.say import say
+from modhook.cli.say import say, say_skipped
 from modhook.cli.where import WherePath, say_if_unrecorded
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: s
     from modhook.tables import print_tables, tables
 
     installed = plugins()
-    for broken in installed.broken:
-        say(f"Warning: {broken}", err=True)
+    say_skipped(installed)
     tracker = make_trackers(["progress"], installed, str(cube))
     done = analyse(cube, name, settings, installed, tracker, device, trust=trust)
     say_if_unrecorded(done.path)

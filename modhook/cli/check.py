@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from modhook.cli.say import say_skipped
 from modhook.errors import StudyError
 
 
@@ -20,8 +21,7 @@ def check_command(studies: tuple[Path, ...]) -> int:
     from modhook.study import check
 
     installed = plugins()
-    for broken in installed.broken:
-        click.echo(f"Warning: {broken}", err=True)
+    say_skipped(installed)
     mistakes = 0
     for path in studies:
         results = check(path, plugins=installed)

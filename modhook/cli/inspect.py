@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from modhook.errors import ModhookError, RunError, UserError, listing, near_miss
+from modhook.plugin.culprit import told
 
 _DTYPES = {
     "float": "float32",
@@ -50,7 +51,7 @@ def inspect_command(target: str, inputs: tuple[str, ...], samples: int, executor
     try:
         built: Any = factory()
     except Exception as error:
-        raise UserError(f"{target}() failed, called without arguments: {type(error).__name__}: {error}") from error
+        raise UserError(f"{target}() failed, called without arguments: {told(error)}") from error
     if not isinstance(built, nn.Module):
         raise UserError(f"{target} returned {type(built).__name__}, not an nn.Module")
     generator = torch.Generator().manual_seed(0)
@@ -72,8 +73,8 @@ def inspect_command(target: str, inputs: tuple[str, ...], samples: int, executor
     except ModhookError:
         raise
     except Exception as error:
-        told = "; ".join(note.removeprefix("modhook: ") for note in getattr(error, "__notes__", []))
-        raise RunError(f"the network failed on this input: {type(error).__name__}: {error}; {told}") from error
+        notes = "; ".join(note.removeprefix("modhook: ") for note in getattr(error, "__notes__", []))
+        raise RunError(f"the network failed on this input: {told(error)}; {notes}") from error
     click.echo(report.to_json(indent=2) if as_json else str(report))
     return 0
 

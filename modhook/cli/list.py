@@ -6,6 +6,7 @@ import json
 
 import click
 
+from modhook.cli.say import say_skipped
 from modhook.plugin.manager import KINDS, plugins
 
 
@@ -23,8 +24,7 @@ def list_command(kind: str | None, as_json: bool) -> None:
         ]
         for k in kinds
     }
-    for broken in installed.broken:
-        click.echo(f"Warning: {broken}", err=True)
+    say_skipped(installed)
     if as_json:
         click.echo(json.dumps(rows[kind] if kind else rows, indent=2))
         return

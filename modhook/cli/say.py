@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
 import click
 
 from modhook.errors import printable
+from modhook.plugin.culprit import DEBUG, traceback_of
+
+if TYPE_CHECKING:
+    from modhook.plugin.manager import Plugins
 
 
 def say(text: object, *, err: bool = False, nl: bool = True) -> None:
     """Print a text, control characters made visible."""
     click.echo(printable(str(text)), err=err, nl=nl)
+
+
+def say_skipped(installed: Plugins) -> None:
+    """Say which plugins were skipped and why; with `--debug` where their errors come from."""
+    for broken in installed.broken:
+        say(f"Warning: {broken}", err=True)
+        if broken.error is not None and os.environ.get(DEBUG):
+            say(traceback_of(broken.error), err=True)

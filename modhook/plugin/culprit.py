@@ -60,11 +60,28 @@ class Frame:
 
 def culprit(error: BaseException) -> Frame | None:
     """Return the innermost frame outside modhook's core and the libraries below it; else the innermost of all."""
-    frames = list(_frames(error))
-    for frame in frames:
+    return _authors(error) or innermost(error)
+
+
+def told(error: BaseException) -> str:
+    """Return type, first line and place of an error: `NameError: name 'x' is not defined (/home/me/plugin.py, line 3)`.
+
+    The place is the author's own line. An error that comes from none of them, such as a module that is not there, has no place.
+    """
+    frame = _authors(error)
+    words = str(error)
+    if isinstance(error, SyntaxError) and error.filename:
+        frame, words = Frame(error.filename, error.lineno or 0), error.msg
+    first = words.strip().partition("\n")[0]
+    said = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return f"{said} ({frame})" if frame else said
+
+
+def _authors(error: BaseException) -> Frame | None:
+    for frame in _frames(error):
         if not os.path.realpath(frame.path).startswith(_CORE) and not frame.library:
             return frame
-    return frames[0] if frames else None
+    return None
 
 
 def innermost(error: BaseException) -> Frame | None:

@@ -14,8 +14,9 @@ from typing import Any
 import attrs
 import pluggy
 
-from modhook.errors import PluginError, listing, near_miss
+from modhook.errors import ModhookError, PluginError, listing, near_miss
 from modhook.plugin import hookspecs, interfaces
+from modhook.plugin.culprit import told
 from modhook.plugin.hookspecs import PROJECT, Spec
 
 KINDS: dict[str, type] = {
@@ -50,10 +51,12 @@ class Entry:
         try:
             found: Any = importlib.import_module(module)
             for part in attribute.split("."):
+                if not hasattr(found, part):
+                    raise PluginError(f"there is no {part!r} in it{near_miss(part, vars(found))}")
                 found = getattr(found, part)
         except Exception as error:
             raise PluginError(
-                f"{what} cannot be loaded from {self.spec.target!r}: {type(error).__name__}: {error}; repair or uninstall that package."
+                f"{what} cannot be loaded from {self.spec.target!r}: {_reason(error)}; repair or uninstall that package."
             ) from error
         wanted = KINDS[self.kind]
         if not (isinstance(found, type) and issubclass(found, wanted)):
@@ -70,6 +73,7 @@ class Broken:
     name: str
     distribution: str
     reason: str
+    error: BaseException | None = attrs.field(default=None, eq=False)
 
     def __str__(self) -> str:
         return f"plugin {self.name!r} of {self.distribution} was skipped: {self.reason}"
@@ -118,7 +122,7 @@ class Plugins:
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return str(error) if isinstance(error, ModhookError) else told(error)
 
 
 def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> Plugins:
@@ -138,17 +142,30 @@ def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None)
             module = point.load()
             name = manager.register(module, name=f"{distribution}:{point.name}")
             assert name is not None
+            _refuse_unknown_hooks(manager, module)
             manager.check_pending()
         except (Exception, SystemExit) as error:  # some modules exit when imported
             if manager.has_plugin(f"{distribution}:{point.name}"):
                 manager.unregister(name=f"{distribution}:{point.name}")
-            broken.append(Broken(point.name, distribution, _reason(error)))
+            broken.append(Broken(point.name, distribution, _reason(error), error))
             continue
         try:
             entries += _specs(manager, module, distribution)
         except (Exception, SystemExit) as error:
-            broken.append(Broken(point.name, distribution, _reason(error)))
+            broken.append(Broken(point.name, distribution, _reason(error), error))
     return Plugins(entries, broken)
+
+
+def _refuse_unknown_hooks(manager: pluggy.PluginManager, module: Any) -> None:
+    """A hook that is misspelt is told by its name, its file and the nearest hook that there is."""
+    hooks = [f"modhook_{kind}" for kind in KINDS]
+    for name in dir(module):
+        found = manager.parse_hookimpl_opts(module, name)
+        if found is not None and (found.get("specname") or name) not in hooks and not found.get("optionalhook"):
+            raise PluginError(
+                f"there is no hook {name!r}{near_miss(name, hooks)}, which stands in {getattr(module, '__file__', module)}; the hooks "
+                f"are {listing(hooks)}"
+            )
 
 
 def _specs(manager: pluggy.PluginManager, module: Any, distribution: str) -> list[Entry]:
@@ -157,9 +174,15 @@ def _specs(manager: pluggy.PluginManager, module: Any, distribution: str) -> lis
     found: list[Entry] = []
     for kind in KINDS:
         hook = f"modhook_{kind}"
-        for specs in manager.subset_hook_caller(hook, others)():
+        caller = manager.subset_hook_caller(hook, others)
+        given = caller()
+        if caller.get_hookimpls() and not given:  # pluggy leaves out what is None
+            raise PluginError(f"{hook} returned nothing; it must return a list of modhook.Spec objects")
+        for specs in given:
+            if isinstance(specs, str) or not isinstance(specs, Iterable):
+                raise PluginError(f"{hook} must return a list of modhook.Spec objects, not {specs!r}")
             for spec in specs:
                 if not isinstance(spec, Spec):
-                    raise TypeError(f"{hook} must return modhook.Spec objects, not {spec!r}")
+                    raise PluginError(f"{hook} must return modhook.Spec objects, not {spec!r}")
                 found.append(Entry(kind, spec, distribution))
     return found

@@ -11,6 +11,7 @@ import attrs
 import xarray as xr
 
 from modhook.errors import DamageError, UserError
+from modhook.plugin.culprit import told
 from modhook.plugin.manager import Plugins
 from modhook.report.drawing import applies, by_rank, draw
 from modhook.report.settings import ready
@@ -72,7 +73,7 @@ def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[U
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, UserError) else told(error)
 
 
 def _picture(name: str, caption: str, svg: bytes, png: bytes) -> Picture:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modhook.errors import DataError, ModhookError, PluginError, listing, near_miss
 from modhook.noise.randomness import seeded
-from modhook.plugin.culprit import culprit
+from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Task
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
@@ -56,8 +56,7 @@ def _told(function: Callable[[], T], call: str, name: str) -> T:
     except ModhookError:
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise DataError(f"{call} of task {name!r} fails: {said} ({culprit(error)}).") from error
+        raise DataError(f"{call} of task {name!r} fails: {told(error)}.") from error
 
 
 def _try_once(study: Study, task: Task, plugins: Plugins, device: torch.device, trains: bool) -> None:

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import attrs
 
 from modhook.errors import listing, near_miss
-from modhook.plugin.interfaces import Ranking
+from modhook.plugin.culprit import told
+from modhook.plugin.interfaces import Ranking, Stage
 from modhook.plugin.manager import Plugins
 from modhook.study.named import make, named, plugin_class
 from modhook.study.problems import Problems
@@ -67,6 +68,8 @@ def build(
     model = named("models", table.get("model", {}), ("model",), plugins, problems, imports=file is not None)
     train = _section(TrainSection, "train", table, problems)
     protocol = _plugin_of("protocols", StudySection, "study", "protocol", table, plugins, problems)
+    if task and not _labelled(task[1], task[0].name, problems):
+        task = None
     unmasked = task and protocol and not protocol().masked_stages(task[1])
     left_out = unmasked and "masks" not in table
     masks = MasksSection(steps=1) if left_out else _section(MasksSection, "masks", table, problems)  # steps: unused
@@ -195,6 +198,24 @@ def _check_cut(masks: MasksSection, layout: Mapping[str, tuple[str, ...]], probl
             problems.add(("masks", "cut", key), f"there is no {written(name)}{hint}")
 
 
+def _labelled(task: Any, name: str, problems: Problems) -> bool:
+    """Note what of a task's labels cannot be used; a lone text in brackets without a comma is the text, letter by letter."""
+    try:
+        given = {"splits": task.splits, "stages": task.stages, "metrics": task.metrics}
+    except Exception as error:
+        problems.add(("task",), f"splits, stages or metrics of {name!r} cannot be told: {told(error)}")
+        problems.cause = error
+        return False
+    fine = True
+    for what, labels in given.items():
+        kind, words = (Stage, "modhook.Stage objects") if what == "stages" else (str, "names")
+        if not isinstance(labels, tuple | list) or not all(isinstance(label, kind) for label in labels):
+            hint = f"; write ({labels!r},)" if isinstance(labels, kind) else ""
+            problems.add(("task",), f"{what} of {name!r} must be a tuple of {words}, not {labels!r}{hint}")
+            fine = False
+    return fine
+
+
 def _layout(task: Any, protocol: Any, problems: Problems) -> dict[str, tuple[str, ...]] | None:
     """Return the labels that all runs of a study must share, since one cube holds them."""
     try:
@@ -206,6 +227,6 @@ def _layout(task: Any, protocol: Any, problems: Problems) -> dict[str, tuple[str
             "metrics": tuple(task.metrics),
         }
     except Exception as error:
-        problems.add(("task",), f"splits or stages cannot be told: {type(error).__name__}: {error}")
+        problems.add(("task",), f"splits or stages cannot be told: {told(error)}")
         problems.cause = error
         return None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from modhook.errors import PluginError, UserError
+from modhook.plugin.culprit import told
 from modhook.plugin.manager import Plugins
 from modhook.study.problems import Problems
 from modhook.study.strict import plain
@@ -67,7 +68,7 @@ def make(cls: Any, table: Any, path: Path, problems: Problems) -> tuple[Any, Any
     except Exception as error:
         problems.add(
             path,
-            f"{cls.__name__} fails on these options: {type(error).__name__}: {error} (a mistake of its plugin)",
+            f"{cls.__name__} fails on these options: {told(error)}; a mistake of its plugin",
         )
         problems.cause = error
     return None
@@ -96,7 +97,7 @@ def find_callable(target: str) -> Callable[..., Any]:
             if isinstance(error, ImportError)
             else ""
         )
-        raise UserError(f"module {module!r} cannot be imported: {type(error).__name__}: {error}{looked}") from error
+        raise UserError(f"module {module!r} cannot be imported: {told(error)}{looked}") from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)

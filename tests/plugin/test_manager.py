@@ -68,7 +68,7 @@ def test_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
         ("def broken(:", "SyntaxError: "),
         (
             "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_trakers(): return []",
-            "PluginValidationError: unknown hook 'modhook_trakers' in plugin ",
+            "there is no hook 'modhook_trakers' (did you mean 'modhook_trackers'?), which stands in ",
         ),
         (
             "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(extra): return []",
@@ -80,7 +80,15 @@ def test_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
         ),
         (
             "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): return ['scan']",
-            "TypeError: modhook_tasks must return modhook.Spec objects, not 'scan'",
+            "modhook_tasks must return modhook.Spec objects, not 'scan'",
+        ),
+        (
+            "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): [Spec('a', 'x', 'y:z')]",
+            "modhook_tasks returned nothing; it must return a list of modhook.Spec objects",
+        ),
+        (
+            "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return Spec('a', 'x', 'y:z')",
+            "modhook_tasks must return a list of modhook.Spec objects, not Spec(",
         ),
         (
             "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a b', 'x', 'y:z')]",
@@ -102,6 +110,32 @@ def test_broken_plugin_is_named_and_skipped(install: Install, source: str, reaso
     assert broken.reason.startswith(reason)
     assert str(broken).startswith(f"plugin 'bad_plugin' of bad-plugin was skipped: {reason}")
     assert found.names("trackers") == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("x = 1\ny = undefined\n", 2),
+        ("x = 1\ndef f(:\n", 2),
+        ("from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks():\n    return [Spek()]\n", 4),
+    ],
+)
+def test_broken_plugin_tells_the_line_of_its_author(install: Install, tmp_path: Path, source: str, line: int) -> None:
+    """Whatever keeps a plugin from being found is told with the file and the line to mend."""
+    install("bad-plugin", source)
+    (broken,) = _found("bad-plugin").broken
+    assert broken.reason.endswith(f" ({tmp_path / 'bad_plugin.py'}, line {line})")
+
+
+def test_object_that_cannot_be_loaded_tells_the_line_of_its_author(install: Install, tmp_path: Path) -> None:
+    """A module that fails once it is needed is told with its line, and one that is not there without a line of ours."""
+    install("bad-plugin", "import math\n\nmath.sqrt(-1)\n")
+    with pytest.raises(PluginError, match="ValueError: math domain error") as caught:
+        Entry("trackers", Spec("t", "x", "bad_plugin:T"), "bad-plugin").load()
+    assert f"({tmp_path / 'bad_plugin.py'}, line 3); repair" in str(caught.value)
+    with pytest.raises(PluginError) as caught:
+        Entry("trackers", Spec("t", "x", "no_such_module:T"), "bad-plugin").load()
+    assert ", line " not in str(caught.value)
 
 
 def test_broken_plugin_is_fatal_only_if_needed(install: Install) -> None:
@@ -154,7 +188,10 @@ def test_entry_point_listed_twice_is_one_plugin() -> None:
     ("target", "text"),
     [
         ("no_such_module:X", "cannot be loaded from 'no_such_module:X': ModuleNotFoundError: "),
-        ("modhook.plugin.interfaces:Trakcer", "cannot be loaded from 'modhook.plugin.interfaces:Trakcer': AttributeError: "),
+        (
+            "modhook.plugin.interfaces:Trakcer",
+            "cannot be loaded from 'modhook.plugin.interfaces:Trakcer': there is no 'Trakcer' in it (did you mean 'Tracker'?); ",
+        ),
         ("modhook.plugin.interfaces:Task", "must be a subclass of modhook.Tracker, but "),
         ("modhook.plugin.manager:PROJECT", "must be a subclass of modhook.Tracker, but "),
     ],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -269,9 +271,9 @@ def test_unknown_plugins_list_valid_names_and_broken_ones(make: Make, toys: Plug
 def test_plugin_that_fails(problems: Problems) -> None:
     """A plugin's own refusal, a plugin's crash, and a plugin that cannot be loaded are problems with a path."""
     assert problems({("task", "size"): "13"}) == ("task: a toy of size 13 is unlucky; choose another size",)
-    assert problems({("task", "fragile"): "true"}) == (
-        "task: Toy fails on these options: RuntimeError: broken toy (a mistake of its plugin)",
-    )
+    (fragile,) = problems({("task", "fragile"): "true"})
+    assert fragile.startswith("task: Toy fails on these options: RuntimeError: broken toy (")
+    assert re.search(r"[\\/]conftest\.py, line \d+\); a mistake of its plugin$", fragile)
     (absent,) = problems({("model", "name"): '"absent"'})
     assert absent.startswith("model.name: model 'absent' of toybox cannot be loaded from ")
     (wordless,) = problems({("model", "name"): '"wordless"'})
@@ -325,3 +327,22 @@ def test_model_is_imported_from_the_current_directory(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("3\n", "")
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "said"),
+    [
+        ("splits", "iid", "splits of 'toy' must be a tuple of names, not 'iid'; write ('iid',)"),
+        ("splits", None, "splits of 'toy' must be a tuple of names, not None"),
+        ("splits", ("iid", 3), "splits of 'toy' must be a tuple of names, not ('iid', 3)"),
+        ("metrics", "accuracy", "metrics of 'toy' must be a tuple of names, not 'accuracy'; write ('accuracy',)"),
+        ("stages", None, "stages of 'toy' must be a tuple of modhook.Stage objects, not None"),
+        ("stages", ("control",), "stages of 'toy' must be a tuple of modhook.Stage objects, not ('control',)"),
+    ],
+)
+def test_labels_of_a_task_that_are_no_tuple(
+    problems: Problems, toys: Plugins, monkeypatch: pytest.MonkeyPatch, what: str, value: Any, said: str
+) -> None:
+    """A text in the place of a tuple of texts is a mistake of the task, and not one label per letter."""
+    monkeypatch.setattr(toys.load("tasks", "toy"), what, value)
+    assert problems({}) == (f"task: {said}",)
