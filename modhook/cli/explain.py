@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import os
+import sys
 from collections.abc import Iterator
 
 from modhook.errors import ModhookError, UserError
@@ -22,6 +23,11 @@ def explained(error: Exception) -> tuple[str, int]:
         return GONE, 2
     if isinstance(error, ModhookError):
         return str(error), 2 if isinstance(error, UserError) else 1
+    if "torch" in sys.modules:
+        from modhook.run.failure import out_of_memory, reason_of
+
+        if out_of_memory(error):
+            return reason_of(error), 1
     said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
     if library := importing(error):
         return f"{library} cannot be imported in this Python environment ({said}); {_INSTALL}.", 2

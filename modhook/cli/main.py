@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a run failed; 2 a user's mistake, nothing was written; 130
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import traceback
@@ -87,6 +88,8 @@ def _code(arguments: list[str], debug: bool) -> int:
     if folder_is_gone():
         _say(f"Error: {GONE}")
         return 2
+    if not debug:  # reads that a damaged file has left unfinished are said to be so when Python ends
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         with _printable_warnings():
             code: Any = commands.main(arguments, prog_name="modhook", standalone_mode=False)

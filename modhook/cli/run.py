@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modhook.cli import ranks
-from modhook.cli.say import say
+from modhook.cli.say import say, say_skipped
 from modhook.cli.where import WherePath, say_if_unrecorded
 from modhook.errors import UserError
 
@@ -105,8 +105,8 @@ def run_command(
     from modhook.study import load
 
     installed = plugins()
-    for broken in installed.broken if ranks.speaks() else ():
-        say(f"Warning: {broken}", err=True)
+    if ranks.speaks():
+        say_skipped(installed)
     loaded = load(
         study,
         variant=variant,
@@ -166,7 +166,7 @@ def run_command(
 def _spread(workers: int | None, scheduler: str | None) -> Spread:
     from modhook.run.one import in_turn
 
-    if not workers and not scheduler:
+    if workers is None and scheduler is None:
         return in_turn
     from modhook.launch.cluster import OnWorkers
 

@@ -174,6 +174,9 @@ class Folder(Place):
             self._path.mkdir(parents=True, exist_ok=True)
             probe.touch()
             probe.unlink()
+        except (FileExistsError, NotADirectoryError) as error:
+            at = next((p for p in (self._path, *self._path.parents) if p.exists()), self._path)
+            raise CubeError(f"the output folder {self} cannot be made: {at} is a file; give another one with --out.") from error
         except OSError as error:
             raise CubeError(
                 f"the output folder {self} is not writable ({reason(error)}); give another one with --out."

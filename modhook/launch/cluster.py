@@ -11,6 +11,8 @@ from typing import Any
 
 import attrs
 from distributed import Client, Future, KilledWorker
+from distributed.comm.addressing import get_address_host_port, parse_address
+from distributed.comm.registry import get_backend
 
 from modhook.errors import RunError, UserError
 from modhook.launch.job import Job, Refused
@@ -35,6 +37,20 @@ class OnWorkers:
 
     number: int | None = None
     scheduler: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Raise `UserError` for what is no address: a client that was given one waits for its own end."""
+        if self.scheduler is not None:
+            try:
+                scheme, _ = parse_address(self.scheduler)
+                get_backend(scheme)
+                if scheme in ("tcp", "tls") and get_address_host_port(self.scheduler)[1] > 65_535:
+                    raise ValueError("there is no such port")
+            except ValueError as error:
+                raise UserError(
+                    f"--scheduler {self.scheduler!r} is no address of a dask scheduler ({str(error).splitlines()[0]}); write one such "
+                    "as tcp://host:8786."
+                ) from error
 
     def __call__(self, work: Work, runs: Sequence[Run]) -> Iterator[Done]:
         """Yield what became of each run, in the order in which they end."""

@@ -29,7 +29,7 @@ def reason_of(error: BaseException) -> str:
     first = lines[0] if lines else ""
     if out_of_memory(error):
         return _plain(
-            f"out of memory ({first or type(error).__name__}); use a smaller batch, fewer masks.samples or a device with more."
+            f"out of memory ({first or type(error).__name__}); use a smaller batch or network, fewer masks.samples or a device with more."
         )
     frame = culprit(error)
     return _plain(f"{type(error).__name__}: {first}{f' ({frame})' if frame else ''}")

@@ -151,3 +151,15 @@ def test_what_is_a_defect_and_what_is_not() -> None:
         2,
         True,
     )
+
+
+def test_unfinished_reads_are_not_told_at_the_end() -> None:
+    """What was being read when a damaged file ended a command is no further message after the one sentence."""
+    code = (
+        "import asyncio\nfrom modhook.cli.main import main\n"
+        "loop = asyncio.new_event_loop()\nloop.create_task(asyncio.sleep(1))\nloop.run_until_complete(asyncio.sleep(0))\n"
+        "main(['show', 'no-such-cube.zarr'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("Error: there is no cube at ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from modhook.errors import UserError
+from modhook.launch.cluster import OnWorkers
 
 ROOT = Path(__file__).parents[2]
 SMOKE = (
@@ -76,3 +80,14 @@ def test_no_scheduler(tmp_path: Path) -> None:
     assert (done.returncode, "no dask scheduler answers at 'tcp://127.0.0.1:1'" in done.stderr) == (2, True), (
         done.stderr
     )
+
+
+@pytest.mark.parametrize("address", ["", "foo", "tcp://host", "http://host:1", "tcp://host:abc", "tcp://host:99999"])
+def test_no_address_of_a_scheduler(tmp_path: Path, address: str) -> None:
+    """What cannot be an address is said at once, in one sentence, before there is a cube; a client would wait for its own end."""
+    with pytest.raises(UserError, match=re.escape(f"--scheduler {address!r} is no address of a dask scheduler (")):
+        OnWorkers(scheduler=address)
+    if address == "foo":
+        done = modhook("run", *SMOKE, "--out", str(tmp_path / "out"), "--scheduler", address)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+        assert not (tmp_path / "out").exists()

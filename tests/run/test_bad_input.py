@@ -104,7 +104,10 @@ def test_output_folder_not_writable(tiny: Path, tmp_path: Path, modhook_run: Run
     blocked = tmp_path / "file"
     blocked.write_text("")
     code, _, err = modhook_run("run", tiny, "--out", blocked)
-    assert (code, "not writable" in err, "--out" in err) == (2, True, True), err
+    assert (code, f"cannot be made: {blocked} is a file; give another one with --out." in err) == (2, True), err
+    code, _, err = modhook_run("run", tiny, "--out", blocked / "below" / "it")
+    assert (code, f"below/it cannot be made: {blocked} is a file" in err) == (2, True), err
+    assert blocked.read_text() == ""
     code, _, err = modhook_run("run", tiny, "--out", "/proc/modhook")
     assert (code, "not writable" in err) == (2, True), err
 

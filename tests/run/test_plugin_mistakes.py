@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -173,3 +174,23 @@ def test_debug_shows_what_failed_an_analysis(
     assert err.count("Traceback (most recent call last):") == 1
     assert f"KeyError: 'nothing' ({HERE}, line " in err
     assert "MODHOOK_DEBUG" not in os.environ
+
+
+def test_debug_shows_why_a_plugin_was_skipped(mine: Any, tmp_path: Path) -> None:
+    """A plugin that cannot be imported is one line that names its own, and a traceback with --debug."""
+    file = tmp_path / "site/my_task.py"
+    file.write_text("import math\nmath.sqrt(-1)\n")
+    reason = f"plugin 'my_plugin' of my-plugin was skipped: ValueError: math domain error ({file}, line 2)"
+    found = mine("")
+    assert (found.returncode, f"Warning: {reason}\n" in found.stderr, "Traceback" in found.stderr) == (2, True, False)
+    found = mine("", "--debug")
+    assert f'File "{file}", line 2, in <module>' in found.stderr
+
+
+def test_a_network_larger_than_memory_is_said_to_be_so(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """A network that cannot even be built is told what is short, and nothing is written."""
+    tiny.write_text(re.sub(r"hidden = .*", "hidden = [99_999_999_999]", tiny.read_text()))
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path / "out")
+    assert (code, err.count("\n"), (tmp_path / "out").exists()) == (1, 1, False), err
+    assert err.startswith("Error: out of memory (")
+    assert err.endswith("; use a smaller batch or network, fewer masks.samples or a device with more.\n")
