@@ -83,6 +83,7 @@ class MasksSection:
     a given pattern that matches nothing is an error. `batch` and `clip` are those of `[train]` unless given; `clip = 0`
     switches clipping off. The regulariser is `beta / reg_batch` per logit; `reg_batch` is `[train] batch` unless given.
     `scale_regulariser` multiplies it, per parameter, by the parameter's share of the gradient norms (see `fit_masks`).
+    `init` is where all logits start; by default where the sampler starts them (`gumbel`: 2).
     `clip_over` says what the norm covers: `logits`, or `all` as in the reference, with the frozen weights (see `fit_masks`).
     `mode` is the network's while masks are learned: `eval`, without dropout; `dropout`, with it, batch norm still by its
     frozen statistics; `train`, with it, and batch norm by each group of the batch. The frozen statistics never change.
@@ -94,7 +95,7 @@ class MasksSection:
     samples: Count = 4
     beta: NotNegative = 1e-4
     lr: Positive = 1e-2
-    init: float = 2.0
+    init: float | None = None
     batch: Count | None = None
     clip: NotNegative | None = None
     clip_over: Literal["logits", "all"] = "logits"

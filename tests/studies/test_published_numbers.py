@@ -28,7 +28,8 @@ COMMON = {
     "masks.steps": 20_000,
     "masks.samples": 4,
     "masks.lr": 1e-2,
-    "masks.init": 2.0,
+    "masks.sampler": "gumbel",
+    "masks.init": None,  # the sampler's own, 2: tests/protocols/test_start.py
     "masks.batch": None,
     "masks.exclude": ("*bias*",),
     "masks.clip_over": "all",

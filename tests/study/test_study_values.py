@@ -130,7 +130,7 @@ def test_defaults_are_those_of_the_method(loaded: Loaded) -> None:
     """What a study does not say has the published default, and patterns tell a default from a given one."""
     study = loaded()
     assert (study.train.lr, study.train.clip, study.train.batch, study.train.validate_every) == (1e-3, 1.0, 128, 1000)
-    assert (study.masks.samples, study.masks.beta, study.masks.lr, study.masks.init) == (4, 1e-4, 1e-2, 2.0)
+    assert (study.masks.samples, study.masks.beta, study.masks.lr, study.masks.init) == (4, 1e-4, 1e-2, None)
     assert study.masks.include is None
     assert study.masks.exclude is None
     assert (study.study.seeds, study.study.protocol, study.run.threads, study.run.device) == (1, "posthoc", None, "cpu")

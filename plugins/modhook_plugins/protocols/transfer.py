@@ -26,7 +26,7 @@ class TransferOptions:
     """Options of the protocol `transfer` (`[protocol]`)."""
 
     used_init: float = 2.0
-    """Where the logits of used weights start. The first stage's logits start at `masks.init`."""
+    """Where the logits of used weights start. The first stage's logits start at `masks.init`, or where the sampler starts them."""
     new_init: float = 2.0
     """Where the logits of unused weights start."""
     reset: tuple[str, ...] = ("layer1.*",)
