@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modhook.cube import open_cube
+from modhook_plugins.trackers.progress import Progress
 from modhook_tasks.addmul import AddMul
 
 Run = Callable[..., tuple[int, str, str]]
@@ -36,6 +37,42 @@ def test_the_control_now_and_the_rest_later(tiny: Path, tmp_path: Path, modhook_
     assert contents(cube) == contents(tmp_path / "whole/tiny.zarr")
     code, out, err = modhook_run("run", tiny, "--out", tmp_path / "whole", "--only-control")
     assert (code, "0 stages computed" in out) == (0, True), err
+
+
+@pytest.mark.parametrize("protocol", ["posthoc", "transfer"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_the_rest_starts_with_what_the_control_left(
+    protocol: str, stopped: bool, tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `clip_over = "all"` the control's gradients wait for the later run, asked for twice or stopped within the control too."""
+    text = tiny.read_text().replace("[masks]", '[masks]\nclip_over = "all"\nclip = 0.01\nlogits_dtype = "float32"')
+    if protocol == "transfer":
+        text = text.replace('name = "tiny"', 'name = "tiny"\nprotocol = "transfer"')
+        text = text.replace("steps = 6\n", "").replace("sharing = {}\n", "")
+    tiny.write_text(text)
+    parts = ("run", tiny, "--out", tmp_path / "parts", "--checkpoint-every", 0)
+    waiting = tmp_path / "parts/tiny.zarr.checkpoints"
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path / "whole", "--checkpoint-every", 0)
+    assert code == 0, err
+    if stopped:
+        step = Progress.step
+
+        def stopping(tracker: Progress, number: int, values: Any) -> None:
+            if (tracker._stage, number) == ("control", 3):
+                raise KeyboardInterrupt
+            step(tracker, number, values)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Progress, "step", stopping)
+            assert modhook_run(*parts, "--only-control")[0] == 130
+    for _ in range(2):
+        code, _, err = modhook_run(*parts, "--only-control")
+        assert code == 0, err
+        assert len(list(waiting.iterdir())) == 2, "one file for each seed"
+    code, _, err = modhook_run(*parts)
+    assert (code, "starts without" in err) == (0, False), err
+    assert contents(tmp_path / "parts/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
+    assert not waiting.exists()
 
 
 def test_on_workers(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
