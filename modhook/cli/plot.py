@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,8 @@ import click
 
 from modhook.cli.say import say
 from modhook.cli.where import WherePath, say_if_unrecorded
-from modhook.errors import CubeError, UserError
+from modhook.errors import CubeError, ModhookError, PluginError, RunError, UserError
+from modhook.plugin.culprit import importing, told
 
 if TYPE_CHECKING:
     from modhook.cube import Where
@@ -41,10 +44,8 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     """Draw figures from one or several cubes.
 
     Without --figure every figure that all cubes have the variables for is drawn; several cubes are compared in one figure.
-    Runs that are missing are left out, and said so.
+    Runs that are missing are left out, and said so. A figure that fails is named after the others are drawn.
     """
-    import contextlib
-
     from modhook.cube import beside, open_cube
     from modhook.plugin.manager import plugins
     from modhook.report.drawing import applies, by_rank, draw, missing_variables
@@ -56,18 +57,46 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     folder = out or beside(cubes[0], "-figures")
     with contextlib.ExitStack() as stack:
         trees = [stack.enter_context(open_cube(path)) for path in cubes]
-        wanted = [(name, installed.load("figures", name)()) for name in names or installed.names("figures")]
+        wanted, failed = [], dict[str, Exception]()
+        for name in names or installed.names("figures"):
+            with _noted(name, failed):
+                wanted.append((name, installed.load("figures", name)()))
         drawn = False
         for name, figure in wanted if names else by_rank(wanted):
-            if not applies(figure, trees):
-                if names:
-                    lacks = missing_variables(figure, trees)
-                    raise CubeError(f"figure {name!r} cannot be drawn from {', '.join(map(str, cubes))}: {lacks}.")
-                continue
-            for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):
-                say(str(file))
-                drawn = True
+            with _noted(name, failed):
+                if not applies(figure, trees):
+                    if names:
+                        lacks = missing_variables(figure, trees)
+                        raise CubeError(f"figure {name!r} cannot be drawn from {', '.join(map(str, cubes))}: {lacks}.")
+                    continue
+                for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):
+                    say(str(file))
+                    drawn = True
+    if failed:
+        reasons = "; ".join(f"{name!r}: {_reason(error)}" for name, error in failed.items())
+        raise RunError(f"could not draw {reasons}; the others are drawn.") from next(iter(failed.values()))
     if not drawn:
         raise UserError(
             f"no figure applies to {', '.join(map(str, cubes))}; the figures are: {', '.join(installed.names('figures'))}."
         )
+
+
+@contextlib.contextmanager
+def _noted(name: str, failed: dict[str, Exception]) -> Iterator[None]:
+    """Keep what fails a figure by its plugin's mistake, so that the others are drawn."""
+    try:
+        yield
+    except PluginError as error:
+        if str(error).startswith("unknown figure"):  # the user's mistake
+            raise
+        failed[name] = error
+    except ModhookError:
+        raise
+    except Exception as error:
+        if importing(error):  # the environment's fault, and every figure's
+            raise
+        failed[name] = error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rstrip(".") if isinstance(error, ModhookError) else told(error)

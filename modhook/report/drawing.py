@@ -8,7 +8,7 @@ from typing import Any
 
 import xarray as xr
 
-from modhook.errors import ModhookError, UserError
+from modhook.errors import ModhookError, PluginError, UserError
 from modhook.plugin.interfaces import Figure
 from modhook.report.settings import defaults, installation_blamed, ready
 
@@ -100,12 +100,19 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
     """Draw a figure and write it to `folder/NAME.FORMAT`; return the files. The user's matplotlib settings change nothing.
 
     Raises:
-        UserError: the folder cannot be written, or matplotlib cannot draw here.
+        UserError: the folder cannot be written, or matplotlib cannot draw here; `PluginError` if what was drawn is no figure.
     """
     ready()
+    import matplotlib.figure
+
     with defaults(name):
         with installation_blamed(name):
-            drawn = figure.draw(cubes)
+            drawn: Any = figure.draw(cubes)  # a plugin of anybody's
+            if not isinstance(drawn, matplotlib.figure.Figure):
+                found = "nothing" if drawn is None else type(drawn).__name__
+                raise PluginError(
+                    f"draw of the figure {name!r} returned {found}, not a matplotlib.figure.Figure; its plugin needs a repair."
+                )
             # The layout is settled once, so that a file does not depend on which others were written before it; so is what
             # is cut off around it, for which matplotlib would otherwise draw everything twice per file.
             drawn.draw_without_rendering()

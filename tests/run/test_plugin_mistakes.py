@@ -194,3 +194,23 @@ def test_a_network_larger_than_memory_is_said_to_be_so(tiny: Path, tmp_path: Pat
     assert (code, err.count("\n"), (tmp_path / "out").exists()) == (1, 1, False), err
     assert err.startswith("Error: out of memory (")
     assert err.endswith("; use a smaller batch or network, fewer masks.samples or a device with more.\n")
+
+
+def test_a_figure_that_fails_leaves_the_others(
+    tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named with its author's line, also one that returns no figure; the others are drawn."""
+    from modhook.plugin.manager import plugins
+
+    assert modhook_run("run", tiny, "--out", tmp_path, "--set", "study.seeds=1")[0] == 0
+    first, second = (plugins().load("figures", name) for name in ("addmul_performance", "addmul_overlap"))
+    monkeypatch.setattr(first, "draw", lambda self, cubes: {}["lost"])
+    monkeypatch.setattr(second, "draw", lambda self, cubes: None)
+    code, out, err = modhook_run("plot", tmp_path / "tiny.zarr", "--format", "png")
+    said = f"Error: could not draw 'addmul_performance': KeyError: 'lost' ({HERE}, line "
+    assert (code, said in err, err.count("\n")) == (1, True, 1), err
+    assert "'addmul_overlap': draw of the figure 'addmul_overlap' returned nothing, not a matplotlib.figure.Figure" in err
+    assert (tmp_path / "tiny-figures/kept_weights.png").exists()
+    assert "performance" not in out
+    code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "addmul_performanc")
+    assert (code, "unknown figure 'addmul_performanc' (did you mean 'addmul_performance'?)" in err) == (2, True), err
