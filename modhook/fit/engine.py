@@ -124,7 +124,7 @@ class MaskTrainer:
         """One optimiser step on all items but up to K - 1; None if there are fewer than K. In a first batch, both are errors."""
         items = batch_size(batch)
         self.left_out = items % self.samples
-        if self.left_out and not self._started and self.stacked is None:
+        if (self.left_out or not items) and not self._started and self.stacked is None:
             raise UserError(
                 f"a batch of {items} items cannot be cut into {self.samples} equal groups, one per mask sample; "
                 f"choose a batch size that {self.samples} divides."

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import attrs
@@ -114,7 +114,17 @@ def _copied(x: Mapping[Any, Any], content: dict[Any, Any]) -> Any:
     if any(x[key] is not value for key, value in before.items()):
         x.update(before)  # type: ignore[attr-defined]
         raise TypeError
+    _follow(new, before.values(), content.values())
     return new
+
+
+def _follow(new: Any, before: Iterable[Any], after: Iterable[Any]) -> None:
+    """Let attributes of a container that hold its items, as those of `ModelOutput` do, hold the new ones."""
+    changed = {id(old): (old, item) for old, item in zip(before, after, strict=True) if isinstance(old, torch.Tensor)}
+    attributes = getattr(new, "__dict__", {})
+    for name, value in list(attributes.items()):
+        if id(value) in changed:
+            attributes[name] = changed[id(value)][1]
 
 
 def _sequence(x: Any, children: Sequence[Any]) -> Any:
@@ -123,6 +133,7 @@ def _sequence(x: Any, children: Sequence[Any]) -> Any:
         new = copy.copy(x)
         if new is not x:
             new[:] = children
+            _follow(new, x, children)
             return new
         raise _refused(x)
     for make in _tuples(type(x)):
@@ -131,6 +142,7 @@ def _sequence(x: Any, children: Sequence[Any]) -> Any:
             if type(made) is type(x) and all(a is b for a, b in zip(made, children, strict=True)):
                 if hasattr(made, "__dict__"):
                     made.__dict__.update(vars(x))
+                    _follow(made, x, children)
                 return made
     raise _refused(x)
 

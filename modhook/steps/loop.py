@@ -159,6 +159,7 @@ def run_steps(
     loop = _Loop(engine, Source(batches), History(steps))
     say = say or functools.partial(_warn, tracker)
     with kept(loop, tracker.message) as after_step:
+        used = loop.source.passes  # the pass of the latest step
         while loop.number < steps and not loop.ended:
             try:
                 batch = loop.source.draw()
@@ -183,7 +184,13 @@ def run_steps(
                 if loop.unusable == 1:
                     say(_left_out(engine.left_out, loop.number + 1, whole=values is None))
             if values is None:
+                if loop.source.passes > used + 1:  # else a list of such batches would be gone through for ever
+                    raise UserError(
+                        f"no batch of a whole pass could be used for step {loop.number + 1}: each has fewer items than mask "
+                        "samples are drawn; give larger batches."
+                    )
                 continue
+            used = loop.source.passes
             loop.number += 1
             _require_finite(values, loop.number)
             row = loop.history.add(loop.number, values, engine.measure, seconds)

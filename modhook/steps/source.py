@@ -15,6 +15,9 @@ class Source:
 
     The state is the iterable's own where it has `state_dict` and `load_state_dict`. Otherwise it is the random state at the
     start of the pass and the number of batches drawn since; to continue, that many are drawn again and thrown away.
+
+    Attributes:
+        passes: how many passes were begun.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
@@ -24,6 +27,7 @@ class Source:
         self._stateful = hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict")
         self._began: dict[str, Any] | None = None
         self._drawn = 0
+        self.passes = 0
         self._last: Any = None
 
     def draw(self) -> Any:
@@ -47,6 +51,7 @@ class Source:
         if not self._stateful:
             self._began = random_state()
         self._iterator, self._drawn = iter(self._batches), 0
+        self.passes += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the batches stand."""

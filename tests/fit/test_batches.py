@@ -302,3 +302,70 @@ def test_flags_of_numpy_choose_routes_as_those_of_python() -> None:
         expected = torch.stack([net(x[k], flag) for k in range(2)])
         torch.testing.assert_close(stacked(params, x, flag), expected)
     assert len(stacked.state_dict()["known"]) == 2
+
+
+@dataclasses.dataclass
+class Attributes(collections.OrderedDict[str, Any]):
+    """A dictionary whose items are attributes too, as those of `transformers`' outputs."""
+
+    x: Tensor | None = None
+    y: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self[field.name] = getattr(self, field.name)
+
+
+class Pair(list[Tensor]):
+    """A list that names its items."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        super().__init__([x, y])
+        self.x, self.y = x, y
+
+
+@pytest.mark.parametrize("make", [Attributes, Pair])
+def test_attributes_that_hold_items_of_a_container_are_cut_with_them(
+    make: Any, data: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    """An item reached as attribute is the group's, as it is by key; the user's container keeps the whole ones."""
+    net, x, y = data
+    batch = make(x, y)
+
+    def loss(net: Any, batch: Any) -> Tensor:
+        assert len(batch.x) == len(batch.y) == B // K
+        return F.mse_loss(net(batch.x), batch.y)
+
+    assert first_loss(net, batch, loss) == pytest.approx(by_hand(net, x, y))
+    assert batch.x is x
+    assert batch["y" if make is Attributes else 1] is batch.y is y
+
+
+class Shrinks:
+    """Batches whose first pass can be used and whose later passes cannot."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y, self.passes = x, y, 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.passes += 1
+        items = B if self.passes == 1 else 1
+        assert self.passes < 9, "gone through for ever"
+        yield self.x[:items], self.y[:items]
+        yield self.x[:1], self.y[:1]
+
+
+def test_passes_without_a_usable_batch_end_in_one_sentence(data: tuple[nn.Module, Tensor, Tensor]) -> None:
+    """Batches that are empty, or too small for a whole pass, are an error: they were drawn again and again for ever."""
+    net, x, y = data
+
+    def loss(net: Any, batch: Any) -> Tensor:
+        return F.mse_loss(net(batch[0]), batch[1])
+
+    with pytest.raises(UserError, match="a batch of 0 items cannot be cut into 2 equal groups"):
+        modhook.fit_masks(net, iter([(x[:0], y[:0])] * 3), loss, samples=K, steps=3, progress=False)
+    with (
+        pytest.raises(UserError, match="no batch of a whole pass could be used for step 2"),
+        pytest.warns(modhook.ModhookWarning, match="a batch of 1 items is left out"),
+    ):
+        modhook.fit_masks(net, Shrinks(x, y), loss, samples=K, steps=3, progress=False)
