@@ -22,6 +22,7 @@ from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Ranking, Sampler, Tracker
 from modhook.stacked import EXECUTORS
+from modhook.stacked.checks import refuse
 from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import MakeOptimizer
 from modhook.values.arguments import batches_of, checked, function, instance, one_of, optional
@@ -140,6 +141,9 @@ def fit_masks(
     for name, masks in (("fixed", fixed), ("reference", reference)):
         if masks is not None:
             instance(name, masks, Masks, "a modhook.Masks")
+    if carried is not None:
+        instance("carried", carried, CarriedGradients, "the CarriedGradients of an earlier fit (`fit.carried`)")
+    refuse(model)
     with using(model):
         fixed = None if fixed is None else fixed._of(model)
         reference = None if reference is None else reference._of(model)

@@ -69,7 +69,7 @@ class Cuts:
     def smallest(self, measured: Callable[[Masks | None], float], within: float, reference: float | None) -> Masks:
         """Return the smallest cut whose score stays within; see `Fit.smallest`."""
         within = checked_loss(within)
-        goal = measured(None) if reference is None else float(reference)
+        goal = measured(None) if reference is None else checked("reference", reference, float)
         least = goal - within * abs(goal)
         if (best := measured(self.at(self.order.size))) < least:
             raise UserError(

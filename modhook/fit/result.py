@@ -14,6 +14,7 @@ from modhook.fit.cuts import Cuts, Measured, Score
 from modhook.masks import Masks
 from modhook.masks.order import Order
 from modhook.plugin.contract import CarriedGradients
+from modhook.values.arguments import checked, function
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -117,7 +118,10 @@ class Fit:
         self, measure: Callable[[Masks | None], float], within: float = 0.01, *, reference: float | None = None
     ) -> Masks:
         """Return the same, measured by a function of the masks (None: the unmasked network) that returns one number."""
-        return self._cuts.smallest(measure, within, reference)
+        function("measure", measure, "measure(masks)")
+        return self._cuts.smallest(
+            lambda masks: float(checked("what measure returns", measure(masks), float)), within, reference
+        )
 
     @cached_property
     def _cuts(self) -> Cuts:

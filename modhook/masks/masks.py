@@ -21,6 +21,7 @@ from modhook.masks.names import one_per_parameter, tied_names
 from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
+from modhook.values.arguments import instance, shown
 
 _M = TypeVar("_M", bound=nn.Module)
 FORMAT = "modhook-masks-2"  # 1, never released, had no checksum
@@ -46,6 +47,8 @@ class Masks(Mapping[str, Tensor]):
         if not isinstance(masks, Mapping):
             raise MaskError(f"masks must be a mapping {{parameter name: bool tensor}}, not {type(masks).__name__}.")
         for name, mask in masks.items():
+            if not isinstance(name, str):
+                raise MaskError(f"the name of a mask must be a text, not {shown(name)}.")
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
                 raise MaskError(f"the mask of {name!r} must be a bool tensor, not {kind}.")
@@ -53,6 +56,7 @@ class Masks(Mapping[str, Tensor]):
         self._tied: dict[str, str] = dict(masks._tied) if isinstance(masks, Masks) else {}
         self.fingerprint: dict[str, str] | None = None
         if model is not None:
+            instance("model", model, nn.Module, "an nn.Module")
             with using(model):
                 self._fit(model)
                 self._tied = tied_names(model)
@@ -133,6 +137,7 @@ class Masks(Mapping[str, Tensor]):
         """Write a safetensors file: a bool tensor per parameter; as metadata a checksum and the network's fingerprint."""
         from safetensors.torch import save
 
+        instance("path", path, (str, Path), "a path")
         known = json.dumps(self.fingerprint)
         tied = {"tied": json.dumps(self._tied)} if self._tied else {}
         checksum = _checksum(self._masks, known + tied.get("tied", ""))
@@ -203,6 +208,7 @@ class Masks(Mapping[str, Tensor]):
         lost, except gradients. Other threads that use the model through this library wait for the end of the block, and are
         refused if it does not come. Raises `MaskError` for masks that do not fit.
         """
+        instance("model", model, nn.Module, "an nn.Module")
         with using(model, block=True), lent(model, self), self._applied(model):
             yield model
 
@@ -212,6 +218,7 @@ class Masks(Mapping[str, Tensor]):
         Raises:
             MaskError: masks that do not fit. StackError: a model that cannot be copied.
         """
+        instance("model", model, nn.Module, "an nn.Module")
         with using(model):
             masks = self._of(model)._masks
             twin = copied(model)

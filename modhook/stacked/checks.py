@@ -48,6 +48,11 @@ def stacked_parameters(model: nn.Module, params: Mapping[str, Tensor]) -> tuple[
         value = params[name]
         if not isinstance(value, Tensor):
             raise StackError(f"parameter {name!r} must be a tensor (K, ...), not {type(value).__name__}")
+        if not own[first].is_floating_point():
+            raise StackError(
+                f"parameter {name!r} is of {own[first].dtype}: only real weights can be stacked; leave it out, and all "
+                "samples use the model's own"
+            )
         shape = tuple(own[first].shape)
         if tuple(value.shape[1:]) != shape or value.dim() == 0:
             raise StackError(

@@ -181,3 +181,50 @@ def test_a_seed_does_not_depend_on_its_type() -> None:
     for wrong in (3.0, None, np.float64(3)):
         with pytest.raises(UserError, match="a seed must be a whole number, not"):
             derive(wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_no_network_no_path_and_no_number_is_one_sentence() -> None:
+    """Masks, cuts, stacks and fits say what they were given instead of a network, a path, a function or a number."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 3)
+    fit = modhook.fit_masks(net, [(X, Y)], loss, samples=2, steps=1, progress=False)
+    masks, valid = fit.masks, [(X, Y)]
+    calls: list[tuple[Callable[[], Any], str]] = [
+        (lambda: masks.materialize(3), "model must be an nn.Module, not 3"),  # type: ignore[type-var]
+        (lambda: masks.applied_to(3).__enter__(), "model must be an nn.Module, not 3"),  # type: ignore[type-var]
+        (lambda: modhook.Masks(masks, 3), "model must be an nn.Module, not 3"),  # type: ignore[arg-type]
+        (lambda: modhook.Masks({3: masks["weight"]}), "the name of a mask must be a text, not 3"),  # type: ignore[dict-item]
+        (lambda: masks.save(3), "path must be a path, not 3"),  # type: ignore[arg-type]
+        (lambda: fit.smallest(valid, lambda n, b: n(b[0])[:, 0], reference="a"), "reference must be a finite number"),  # type: ignore[arg-type]
+        (lambda: fit.smallest_by(3), r"measure must be a function, measure\(masks\), not 3"),  # type: ignore[arg-type]
+        (lambda: fit.smallest_by(lambda m: "a"), "what measure returns must be a finite number"),  # type: ignore[arg-type,return-value]
+        (lambda: modhook.fit_masks(net, valid, loss, carried={}), "carried must be the CarriedGradients"),  # type: ignore[arg-type]
+        (lambda: modhook.fit_masks(nn.LazyLinear(3), valid, never), "'weight' is not initialised yet"),
+    ]
+    for call, message in calls:
+        with pytest.raises(UserError, match=message):
+            call()
+    assert fit.smallest_by(lambda m: np.float32(1)).kept() == 0  # type: ignore[arg-type,return-value]
+
+
+def test_stacked_weights_that_are_not_real_are_named() -> None:
+    """Complex and whole weights cannot be stacked, and are left to the network: by name, not by a KeyError."""
+
+    class Rotated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turn = nn.Parameter(torch.ones(4, dtype=torch.complex64))
+            self.order = nn.Parameter(torch.arange(4), requires_grad=False)
+            self.out = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out((x * self.turn).real[..., self.order])  # type: ignore[no-any-return]
+
+    net = Rotated()
+    sets = {n: p.detach().expand(2, *p.shape).clone() for n, p in net.named_parameters()}
+    stacked = modhook.stack(net, samples=2)
+    for name, dtype in (("turn", "torch.complex64"), ("order", "torch.int64")):
+        with pytest.raises(UserError, match=f"parameter '{name}' is of {dtype}: only real weights can be stacked"):
+            stacked({name: sets[name]}, modhook.shared(X))
+    real = {n: s for n, s in sets.items() if n.startswith("out")}
+    assert torch.allclose(stacked(real, modhook.shared(X))[1], net(X))
