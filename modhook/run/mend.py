@@ -20,6 +20,7 @@ def check(cube: Cube, prepared: Prepared, runs: Sequence[Run], repair: bool, tra
 
     Raises `DamageError`, which names run, stage and file, if something is damaged and is not to be repaired.
     """
+    _tables(cube)
     found = {run.text: (run, damage) for run in runs if (damage := cube.survey(run.labels))}
     if found and not repair:
         told = [one.text for _, damage in found.values() for one in damage]
@@ -42,6 +43,18 @@ def check(cube: Cube, prepared: Prepared, runs: Sequence[Run], repair: bool, tra
         tracker.message(f"repair: {run.text}: {', '.join([*again, *late])} will be computed again")
 
 
+def _tables(cube: Cube) -> None:
+    """Read what says where each tensor lies in the masks, written once for all runs. Raises `DamageError` if it is lost."""
+    for name in cube.variables:
+        if name.startswith("masks/") and not set(cube.run_dims) & set(cube.labels(name)):
+            if not cube.written(name, {}):
+                raise DamageError(
+                    f"{cube.path} is damaged: a file of {name}, which all runs share, is missing; restore it from a copy, or start "
+                    "the study over with --fresh."
+                )
+            cube.read(name, {})
+
+
 def _analyses(cube: Cube, prepared: Prepared) -> list[str]:
     """Return every analysis that the cube has room for, those of `modhook analyse` too."""
     recorded: Mapping[str, object] = cube.attrs.get("study", {}).get("analyses", {})
@@ -57,6 +70,7 @@ def survey(cube: Cube) -> int:
         raise CubeError(
             f"{cube.path} was written by an older version, which kept no record of what each stage wrote: it cannot be verified."
         )
+    _tables(cube)
     runs = cube.runs()
     told = [one.text for run in runs for one in cube.survey(run)]
     if told:

@@ -245,3 +245,13 @@ def test_repair_on_workers(place: Path, made: Path, contents: Any) -> None:
     done = subprocess.run([sys.executable, "-m", "modhook", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert contents(place / "tiny.zarr") == contents(made / "tiny.zarr")
+
+
+@pytest.mark.parametrize("lost", ["shape", "dtype", "count", "offset", "mask_offset", "masked"])
+def test_what_all_runs_share_is_missed(place: Path, lost: str, modhook_run: Run) -> None:
+    """A lost table of where tensors lie stops `run` and `show --verify` with its name: it belongs to no run's record."""
+    shutil.rmtree(place / f"tiny.zarr/masks/layout0/{lost}/c")
+    for command in (("run", place / "tiny.toml", "--out", place), ("show", "--verify", place / "tiny.zarr")):
+        code, _, err = modhook_run(*command)
+        assert code == 2
+        assert f"masks/layout0/{lost}, which all runs share, is missing" in " ".join(err.split())

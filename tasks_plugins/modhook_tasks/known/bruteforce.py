@@ -44,7 +44,7 @@ def failing(model: nn.Module, function: Function, names: tuple[str, ...] | None 
     shares = {}
     for name in masked_names(model) if names is None else names:
         weight = model.get_parameter(name).detach()
-        share = torch.full((weight.numel(),), own, dtype=torch.float64)
+        share = torch.full((weight.numel(),), own, dtype=torch.float64, device="cpu")
         places = weight.flatten().nonzero().flatten()
         for some in places.split(CHUNK):
             share[some] = _without(model, name, weight, some, data)
@@ -55,7 +55,7 @@ def failing(model: nn.Module, function: Function, names: tuple[str, ...] | None 
 def _without(model: nn.Module, name: str, weight: Tensor, places: Tensor, data: Mapping[str, Tensor]) -> Tensor:
     """Return the share (n,) that fails when each of the n places alone is zero in one parameter."""
     trials = weight.flatten().repeat(len(places), 1)  # (n, weights)
-    trials[torch.arange(len(places)), places] = 0
+    trials[torch.arange(len(places), device="cpu"), places] = 0
     trials = trials.view(-1, *weight.shape)
 
     def right(trial: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def _of_the_parts(name: str, model: nn.Module, owner: dict[str, Tensor]) -> tupl
         for chosen, known in zip(found, (alone.truth.necessary, alone.truth.minimal), strict=True):
             assert known is not None
             chosen[function] = {
-                n: torch.zeros(owner[n].shape, dtype=torch.bool) for n in bruteforce.masked_names(model)
+                n: torch.zeros(owner[n].shape, dtype=torch.bool, device="cpu") for n in bruteforce.masked_names(model)
             }
             for parameter, mask in known[function].items():
                 # A part's weights keep their order in the joined tensor.

@@ -53,13 +53,15 @@ def load_program(name: str) -> Program:
     model.load_state_dict(load_file(FILES / f"{name}.safetensors"))
     codes, values = about["tokens"], about["values"]
     words = every_input(wanted.vocabulary)
-    inputs = torch.tensor([[codes[t] for t in (described()["bos"], *tokens)] for tokens in words])  # (1024, 6)
+    inputs = torch.tensor(
+        [[codes[t] for t in (described()["bos"], *tokens)] for tokens in words], device="cpu"
+    )  # (1024, 6)
     answers = [wanted.run(tokens) for tokens in words]
     if values is None:
-        target = torch.tensor(answers).unsqueeze(-1)  # (1024, 5, 1)
+        target = torch.tensor(answers, device="cpu").unsqueeze(-1)  # (1024, 5, 1)
         tolerance = 0.5 / len(words[0])
     else:
-        numbers = torch.tensor([[values.index(answer) for answer in row] for row in answers])
+        numbers = torch.tensor([[values.index(answer) for answer in row] for row in answers], device="cpu")
         target = torch.nn.functional.one_hot(numbers, len(values)).float()  # (1024, 5, O)
         tolerance = 0.5
     return Program(model.eval().requires_grad_(False), inputs, target, tolerance)
@@ -93,9 +95,9 @@ def functions(names: list[str], programs: list[Program]) -> dict[str, Function]:
     found, before, total = {}, 0, sum(p.target.shape[-1] for p in programs)
     for number, (name, program) in enumerate(zip(names, programs, strict=True), 1):
         count, own = program.target.shape[-1], slice(before, before + program.target.shape[-1])
-        target = torch.zeros(*program.target.shape[:2], total)
+        target = torch.zeros(*program.target.shape[:2], total, device="cpu")
         target[..., own] = program.target
-        tolerance = torch.full((len(target), 1, total), math.inf)
+        tolerance = torch.full((len(target), 1, total), math.inf, device="cpu")
         tolerance[..., own] = program.tolerance
         data: Data = {"inputs": program.inputs, "target": target, "tolerance": tolerance}
         train, test = halves(data)
@@ -124,7 +126,7 @@ def side_by_side_network(programs: list[Program]) -> tuple[Transformer, dict[str
     )
     heads = side_by_side([s.heads for s in parts])
     inner = tuple(
-        (places.unsqueeze(1) * head + torch.arange(s.head)).flatten()
+        (places.unsqueeze(1) * head + torch.arange(s.head, device="cpu")).flatten()
         for places, s in zip(heads.places, parts, strict=True)
     )
     spaces = {
@@ -168,7 +170,7 @@ def add_noise(
     seen = {} if unseen is None else _seen(model, unseen)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator) * scale
+            noise = torch.randn(weight.shape, generator=generator, device="cpu") * scale
             free = owner[name] == 0
             if unseen is not None:
                 free = free & ~seen[name]
@@ -182,7 +184,7 @@ def _seen(model: Transformer, inputs: Tensor) -> dict[str, Tensor]:
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, given: tuple[Tensor, ...], _: Tensor) -> None:
             if isinstance(module, nn.Embedding):
-                used = torch.zeros(len(module.weight), 1, dtype=torch.bool)
+                used = torch.zeros(len(module.weight), 1, dtype=torch.bool, device="cpu")
                 used[given[0].unique()] = True
             else:
                 used = (given[0] != 0).flatten(0, -2).any(0)
@@ -203,7 +205,9 @@ def _seen(model: Transformer, inputs: Tensor) -> dict[str, Tensor]:
 def turn_basis(model: Transformer, generator: torch.Generator) -> None:
     """Turn the residual stream by a random orthogonal matrix, in place: the same function, no longer written along axes."""
     size = model.sizes.width
-    turn = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator))[0]  # x becomes x @ turn
+    turn = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=generator, device="cpu"))[
+        0
+    ]  # x becomes x @ turn
     with torch.no_grad():
         for name, weight in model.state_dict().items():
             writes = name.endswith(("output.weight", "down.weight"))

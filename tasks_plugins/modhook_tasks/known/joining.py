@@ -36,17 +36,17 @@ class Space:
 
 def shared(size: int, parts: int) -> Space:
     """Return a space that is the same in every part."""
-    return Space(size, (torch.arange(size),) * parts)
+    return Space(size, (torch.arange(size, device="cpu"),) * parts)
 
 
 def side_by_side(sizes: Sequence[int]) -> Space:
     """Return a space with the parts' units one part after the other."""
-    return Space(sum(sizes), tuple(torch.arange(sum(sizes)).split(list(sizes))))
+    return Space(sum(sizes), tuple(torch.arange(sum(sizes), device="cpu").split(list(sizes))))
 
 
 def shuffled(sizes: Sequence[int], generator: torch.Generator) -> Space:
     """Return a space with the parts' units at random places."""
-    return Space(sum(sizes), tuple(torch.randperm(sum(sizes), generator=generator).split(list(sizes))))
+    return Space(sum(sizes), tuple(torch.randperm(sum(sizes), generator=generator, device="cpu").split(list(sizes))))
 
 
 def join(
@@ -58,13 +58,13 @@ def join(
     layers) stays zero there. Tensors without a layout stay zero.
     """
     joined = {name: torch.zeros_like(tensor) for name, tensor in empty.items()}
-    owner = {name: torch.zeros(tensor.shape, dtype=torch.long) for name, tensor in empty.items()}
+    owner = {name: torch.zeros(tensor.shape, dtype=torch.long, device="cpu") for name, tensor in empty.items()}
     for number, part in enumerate(parts):
         for name, tensor in part.items():
             if name not in layout:
                 continue
             places = [_places(spaces[axis.space], number, axis) for axis in layout[name]]
-            places += [torch.arange(size) for size in tensor.shape[len(places) :]]
+            places += [torch.arange(size, device="cpu") for size in tensor.shape[len(places) :]]
             where = torch.meshgrid(*places, indexing="ij")
             joined[name][where] = tensor
             owner[name][where] = (tensor != 0).long() * (number + 1)
@@ -73,6 +73,6 @@ def join(
 
 def _places(space: Space, part: int, axis: Axis) -> Tensor:
     """Return where a part's entries of an axis go: (outer * n * inner,)."""
-    outer = torch.arange(axis.outer).view(-1, 1, 1) * space.size
+    outer = torch.arange(axis.outer, device="cpu").view(-1, 1, 1) * space.size
     units = space.places[part].view(1, -1, 1)
-    return ((outer + units) * axis.inner + torch.arange(axis.inner).view(1, 1, -1)).flatten()
+    return ((outer + units) * axis.inner + torch.arange(axis.inner, device="cpu").view(1, 1, -1)).flatten()

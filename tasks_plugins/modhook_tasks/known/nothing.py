@@ -29,7 +29,7 @@ def shuffle(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
-            order = torch.randperm(weight.numel(), generator=generator)
+            order = torch.randperm(weight.numel(), generator=generator, device="cpu")
             weight.copy_(weight.flatten()[order].view(weight.shape))
 
 
@@ -59,7 +59,7 @@ def _outputs(function: Function) -> Tensor:
 def _relabelled(data: Data, outputs: Tensor, moved: Tensor) -> Tensor:
     target = data["target"]
     if "tolerance" not in data:
-        table = torch.arange(int(outputs.max()) + 1)
+        table = torch.arange(int(outputs.max()) + 1, device="cpu")
         table[outputs] = moved
         return table[target]
     changed = target.clone()
@@ -70,8 +70,8 @@ def _relabelled(data: Data, outputs: Tensor, moved: Tensor) -> Tensor:
 def _derangement(size: int, generator: torch.Generator) -> Tensor:
     """Return a permutation that leaves nothing at its place (a lone thing stays)."""
     while True:
-        order = torch.randperm(size, generator=generator)
-        if size == 1 or not bool((order == torch.arange(size)).any()):
+        order = torch.randperm(size, generator=generator, device="cpu")
+        if size == 1 or not bool((order == torch.arange(size, device="cpu")).any()):
             return order
 
 

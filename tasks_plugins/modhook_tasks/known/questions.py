@@ -39,28 +39,30 @@ class Kind:
 
 def vectors() -> tuple[Tensor, Tensor]:
     """Return vectors of four numbers in -1..1, twice: (N, 4)."""
-    drawn = torch.rand(ITEMS, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    drawn = torch.rand(ITEMS, 4, generator=torch.Generator().manual_seed(1), device="cpu") * 2 - 1
     return drawn, drawn
 
 
 def sequences() -> tuple[Tensor, Tensor]:
     """Return all sequences of six tokens 0..3 in a random order, as floats and as integers: (4096, 6)."""
-    every = torch.cartesian_prod(*[torch.arange(4)] * 6)
-    mixed = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(2))]
+    every = torch.cartesian_prod(*[torch.arange(4, device="cpu")] * 6)
+    mixed = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(2), device="cpu")]
     return mixed.float(), mixed
 
 
 def images() -> tuple[Tensor, Tensor]:
     """Return images (N, 64) of a bar of four pixels on noise, and its direction and quadrant (N, 2)."""
     generator = torch.Generator().manual_seed(3)
-    direction, quadrant = torch.randint(0, 4, (2, ITEMS), generator=generator)
-    steps = torch.arange(4)
-    bars = torch.zeros(4, 4, 4)  # (direction, row, column): across, down, falling, rising
+    direction, quadrant = torch.randint(0, 4, (2, ITEMS), generator=generator, device="cpu")
+    steps = torch.arange(4, device="cpu")
+    bars = torch.zeros(4, 4, 4, device="cpu")  # (direction, row, column): across, down, falling, rising
     bars[0, 1], bars[1, :, 2] = 1, 1
     bars[2, steps, steps], bars[3, steps, 3 - steps] = 1, 1
-    picture = torch.zeros(ITEMS, 2, 4, 2, 4)  # (N, upper or lower, row, left or right, column)
-    picture[torch.arange(ITEMS), quadrant // 2, :, quadrant % 2] = bars[direction]
-    picture = picture.view(ITEMS, SIDE * SIDE) + 0.2 * torch.randn(ITEMS, SIDE * SIDE, generator=generator)
+    picture = torch.zeros(ITEMS, 2, 4, 2, 4, device="cpu")  # (N, upper or lower, row, left or right, column)
+    picture[torch.arange(ITEMS, device="cpu"), quadrant // 2, :, quadrant % 2] = bars[direction]
+    picture = picture.view(ITEMS, SIDE * SIDE) + 0.2 * torch.randn(
+        ITEMS, SIDE * SIDE, generator=generator, device="cpu"
+    )
     return picture, torch.stack([direction, quadrant], 1)
 
 
@@ -99,5 +101,7 @@ def items(kind: str, question: str) -> dict[str, Tensor]:
     """Return all items of a question: `inputs` (N, n + 2), the last two of which ask for it, and `target` (N,)."""
     made = KINDS[kind]
     inputs, source = made.make()
-    asked = F.one_hot(torch.tensor(list(made.questions).index(question)), 2).float().expand(len(inputs), 2)
+    asked = (
+        F.one_hot(torch.tensor(list(made.questions).index(question), device="cpu"), 2).float().expand(len(inputs), 2)
+    )
     return {"inputs": torch.cat([inputs, asked], 1), "target": made.questions[question].answer(source)}

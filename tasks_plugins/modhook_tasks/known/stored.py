@@ -27,7 +27,9 @@ def save(name: str, found: tuple[Chosen, Chosen]) -> None:
     for part, chosen in zip(PARTS, found, strict=True):
         for function, masks in chosen.items():
             places[f"{part}/{function}"] = torch.empty(
-                0, dtype=torch.int32
+                0,
+                dtype=torch.int32,
+                device="cpu",
             )  # the function is there, needing nothing or not
             for parameter, mask in masks.items():
                 if mask.any():
@@ -39,7 +41,7 @@ def save(name: str, found: tuple[Chosen, Chosen]) -> None:
 def load(name: str, model: nn.Module) -> tuple[Chosen, Chosen]:
     """Read what `save` wrote, as masks over a network's parameters."""
     found: tuple[Chosen, Chosen] = ({}, {})
-    empty = {n: torch.zeros(model.get_parameter(n).shape, dtype=torch.bool) for n in masked_names(model)}
+    empty = {n: torch.zeros(model.get_parameter(n).shape, dtype=torch.bool, device="cpu") for n in masked_names(model)}
     with safe_open(str(path(name)), framework="pt") as file:
         for key in sorted(file.keys()):  # a function before its parameters
             part, function, *parameter = key.split("/")

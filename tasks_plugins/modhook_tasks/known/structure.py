@@ -32,7 +32,7 @@ class Batches:
         generator = torch.Generator().manual_seed(self.seed)
         count = len(self.data["inputs"])
         for _ in range(self.passes):
-            order = torch.randperm(count, generator=generator)
+            order = torch.randperm(count, generator=generator, device="cpu")
             for start in range(0, count - self.size + 1, self.size):  # no smaller last batch
                 picked = order[start : start + self.size]
                 yield {name: tensor[picked] for name, tensor in self.data.items()}
@@ -158,6 +158,6 @@ def accuracy(net: Net, data: Mapping[str, Tensor]) -> float:
 def halves(data: Data, seed: int = 0) -> tuple[Data, Data]:
     """Split data into two halves without overlap."""
     count = len(data["inputs"])
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed), device="cpu")
     first, second = order[: count // 2], order[count // 2 :]
     return {n: t[first] for n, t in data.items()}, {n: t[second] for n, t in data.items()}

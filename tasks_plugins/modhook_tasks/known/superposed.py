@@ -29,8 +29,8 @@ class Superposed(nn.Module):
 
     def __init__(self, features: int, dimensions: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(dimensions, features))
-        self.bias = nn.Parameter(torch.empty(features))
+        self.weight = nn.Parameter(torch.empty(dimensions, features, device="cpu"))
+        self.bias = nn.Parameter(torch.empty(features, device="cpu"))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -57,7 +57,7 @@ def empty(name: str) -> Superposed:
 def draw(name: str, count: int, generator: torch.Generator) -> Tensor:
     """Return sparse features (count, n)."""
     features, _, often = SIZES[name]
-    values, there = torch.rand(2, count, features, generator=generator)
+    values, there = torch.rand(2, count, features, generator=generator, device="cpu")
     return values * (there < often)
 
 
@@ -88,7 +88,7 @@ def build(name: str) -> tuple[Superposed, dict[str, Function], dict[str, Tensor]
     model.load_state_dict(load_file(FILES / f"{name}.safetensors"))
     count = SIZES[name][0]
     functions = {f"feature{i}": _function(name, i) for i in range(count)}
-    numbers = torch.arange(1, count + 1)
+    numbers = torch.arange(1, count + 1, device="cpu")
     owner = {"weight": numbers.expand(model.weight.shape).clone(), "bias": numbers.clone()}
     return model.eval().requires_grad_(False), functions, owner
 
@@ -107,7 +107,7 @@ def _function(name: str, feature: int) -> Function:
     """Return one feature's function: it is there in half of the items, the others as sparsely as ever."""
     generator = torch.Generator().manual_seed(feature + 1)
     inputs = draw(name, ITEMS, generator)
-    inputs[:, feature] = torch.rand(ITEMS, generator=generator) * (torch.arange(ITEMS) % 2)
+    inputs[:, feature] = torch.rand(ITEMS, generator=generator, device="cpu") * (torch.arange(ITEMS, device="cpu") % 2)
     tolerance = torch.full_like(inputs, torch.inf)
     tolerance[:, feature] = TOLERANCE
     data: Data = {"inputs": inputs, "target": inputs.clone(), "tolerance": tolerance}

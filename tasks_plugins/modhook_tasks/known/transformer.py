@@ -82,7 +82,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(sizes.tokens, sizes.width)
         self.position = nn.Embedding(sizes.positions, sizes.width)
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
-        self.register_buffer("unembedding", torch.zeros(sizes.outputs, sizes.width))
+        self.register_buffer("unembedding", torch.zeros(sizes.outputs, sizes.width, device="cpu"))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the outputs, (B, T - 1, O), for tokens (B, T)."""

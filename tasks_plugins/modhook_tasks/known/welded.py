@@ -183,7 +183,7 @@ def _spaces(kind: str, parts: int, generator: torch.Generator) -> dict[str, Spac
 
     width = WIDTH[kind]
     heads = mixed(1)  # a head's own units stay in it
-    inner = tuple(place * width + torch.randperm(width, generator=generator) for place in heads.places)
+    inner = tuple(place * width + torch.randperm(width, generator=generator, device="cpu") for place in heads.places)
     inputs = KINDS[INPUTS[kind]]
     return {
         "classes": shared(inputs.classes, parts),
