@@ -11,10 +11,12 @@ import attrs
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from modhook.network.slots import Slots, slots_of
+
 _ATOMS = (str, bytes, int, float, complex, bool, type(None))
 _OPAQUE = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
 _LEFT_ALONE = ("torch", "builtins", "threading", "_thread")
-_KINDS = frozenset([dict, collections.OrderedDict, collections.defaultdict, list, set, collections.deque])
+_KINDS = frozenset([dict, collections.OrderedDict, collections.defaultdict, list, set, collections.deque, Slots])
 _PLAIN = frozenset([*_ATOMS, Tensor, nn.Parameter])
 _SLOTS = ("_parameters", "_buffers", "_modules")
 _DEPTH = 4
@@ -63,15 +65,16 @@ def containers(values: Any, seen: set[int], depth: int = 3) -> Iterator[tuple[An
         if kind in _PLAIN:
             continue
         content = value if kind in _KINDS else _content(value)
-        if id(content) in seen or type(content) not in _KINDS:
+        known = id(value if type(content) is Slots else content)
+        if known in seen or type(content) not in _KINDS:
             continue
-        seen.add(id(content))
+        seen.add(known)
         if not content:
             yield content, ()
             continue
-        yield content, (dict(content) if isinstance(content, dict) else list(content))
+        yield content, (dict(content) if isinstance(content, dict | Slots) else list(content))
         if depth:
-            yield from containers(content.values() if isinstance(content, dict) else content, seen, depth - 1)
+            yield from containers(content.values() if isinstance(content, dict | Slots) else content, seen, depth - 1)
 
 
 def _content(value: Any) -> Any:
@@ -84,6 +87,8 @@ def _content(value: Any) -> Any:
         return vars(value)
     if type(value).__module__ in _LEFT_ALONE or isinstance(value, _OPAQUE):
         return None
+    if slots_of(type(value)):
+        return Slots(value)
     return getattr(value, "__dict__", None)
 
 
@@ -95,16 +100,17 @@ def _inside(value: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple
     if isinstance(value, nn.Module) and id(value) in seen:
         return
     content = value if isinstance(value, tuple) else _content(value)
-    if content is None or id(content) in seen or not depth:
+    known = id(value if type(content) is Slots else content)
+    if content is None or known in seen or not depth:
         return
     if not isinstance(content, tuple):
         if type(content) not in _KINDS:
             return
-        seen.add(id(content))
+        seen.add(known)
     if isinstance(value, nn.Module):
         seen.add(id(value))
         depth += 2  # its parameters stand in `_parameters`, its submodules in `_modules`
-    if isinstance(content, dict):
+    if isinstance(content, dict | Slots):
         for key, item in content.items():
             yield from _inside(item, f"{path}.{key}" if content is not value else f"{path}[{key!r}]", seen, depth - 1)
     else:

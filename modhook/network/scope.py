@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from modhook.network.held import containers
+from modhook.network.slots import Slots
 
 
 def parameter_names(model: nn.Module) -> dict[str, str]:
@@ -83,26 +84,26 @@ def refresh(model: nn.Module) -> None:
 def _replace(places: list[Any], new: dict[int, Tensor]) -> None:
     """Put tensors where others stand, by their ids."""
     for place in places:
-        items = list(place.items()) if isinstance(place, dict) else list(enumerate(place))
+        items = list(place.items()) if isinstance(place, dict | Slots) else list(enumerate(place))
         for key, value in items:
             if isinstance(value, Tensor) and id(value) in new and not isinstance(place, set):
                 place[key] = new[id(value)]
 
 
-def _differs(now: dict[str, Any], kept: dict[str, Any]) -> bool:
+def _differs(now: Mapping[str, Any], kept: dict[str, Any]) -> bool:
     return any(key not in now or now[key] is not value for key, value in kept.items())
 
 
 def _refill(container: Any, content: Any) -> None:
     """Give a container its old content back, in the old order, if it has changed."""
-    if isinstance(container, dict):
+    if isinstance(container, dict | Slots):
         same = len(container) == len(content) and not _differs(container, content)
     else:
         same = len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
     if same:
         return
     container.clear()
-    if isinstance(container, (dict, set)):
+    if isinstance(container, (dict, set, Slots)):
         container.update(content)
     else:
         container.extend(content)

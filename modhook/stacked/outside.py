@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor, nn
 
 from modhook.errors import StackError
+from modhook.network.slots import Slots, slots_of
 
 
 @attrs.frozen
@@ -53,8 +54,8 @@ def _tensors(value: Any, path: str, own: set[int], seen: set[int], depth: int = 
     elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             yield from _tensors(item, f"{path}[{i}]", own, seen, depth - 1)
-    elif hasattr(value, "__dict__") and not isinstance(value, type) and not callable(value):
-        for key, item in vars(value).items():
+    elif (hasattr(value, "__dict__") or slots_of(type(value))) and not isinstance(value, type) and not callable(value):
+        for key, item in Slots(value).items():
             yield from _tensors(item, f"{path}.{key}", own, seen, depth - 1)
 
 
