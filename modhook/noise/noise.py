@@ -9,6 +9,7 @@ numbers are those of a counter-based generator under that key: drawn side by sid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,3 +48,9 @@ def keys(generators: Sequence[torch.Generator]) -> npt.NDArray[np.uint32]:
     for row, generator in zip(drawn, generators, strict=True):
         row.random_(-(2**63), None, generator=generator)  # all 64 bits
     return drawn.numpy().view(np.uint32).reshape(-1, 2)
+
+
+def flat(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return a tensor's numbers end to end as kernels take them: (N,)."""
+    found: npt.NDArray[Any] = tensor.detach().reshape(-1).contiguous().numpy()
+    return found

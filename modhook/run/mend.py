@@ -24,11 +24,7 @@ def check(cube: Cube, prepared: Prepared, runs: Sequence[Run], repair: bool, tra
     found = {run.text: (run, damage) for run in runs if (damage := cube.survey(run.labels))}
     if found and not repair:
         told = [one.text for _, damage in found.values() for one in damage]
-        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-        raise DamageError(
-            f"{cube.path} is damaged: {told[0]}{more}; compute it again with `modhook run STUDY --repair`, or restore that file from a "
-            "copy."
-        )
+        raise _damaged(cube, told)
     for run, damage in found.values():
         stages, names = list(prepared.protocol.stages(prepared.tasks[run.index])), _analyses(cube, prepared)
         wrong = [stages.index(one.name) for one in damage if not one.analysis and one.name in stages]
@@ -41,6 +37,15 @@ def check(cube: Cube, prepared: Prepared, runs: Sequence[Run], repair: bool, tra
         for one in damage:
             tracker.message(f"repair: {one.text}")
         tracker.message(f"repair: {run.text}: {', '.join([*again, *late])} will be computed again")
+
+
+def _damaged(cube: Cube, told: Sequence[str]) -> DamageError:
+    """Return the error that names the first damage, and how many more there are."""
+    more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
+    return DamageError(
+        f"{cube.path} is damaged: {told[0]}{more}; compute it again with `modhook run STUDY --repair`, or restore that file from a "
+        "copy."
+    )
 
 
 def _tables(cube: Cube) -> None:
@@ -74,9 +79,5 @@ def survey(cube: Cube) -> int:
     runs = cube.runs()
     told = [one.text for run in runs for one in cube.survey(run)]
     if told:
-        more = f" (and {len(told) - 1} more)" if len(told) > 1 else ""
-        raise DamageError(
-            f"{cube.path} is damaged: {told[0]}{more}; compute it again with `modhook run STUDY --repair`, or restore that file from a "
-            "copy."
-        )
+        raise _damaged(cube, told)
     return len(runs)

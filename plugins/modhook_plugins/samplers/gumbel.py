@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modhook import Sampler
-from modhook.noise.noise import counted, keys, uniform
+from modhook.noise.noise import counted, flat, keys, uniform
 from modhook.noise.workspace import take
 
 
@@ -99,10 +99,10 @@ class _Counted(torch.autograd.Function):
 
         ctx.save_for_backward(weight, logits)
         ctx.keys = drawn = keys(generators)  # (K, 2)
-        w, flat = _flat(weight), _flat(logits)  # (N,)
+        w, ell = flat(weight), flat(logits)  # (N,)
         out = take((len(drawn), *weight.shape), weight.dtype, weight.device)
         rows = out.view(len(drawn), -1).numpy()  # (K, N)
-        run(sample, drawn, w, flat, rows, threads=torch.get_num_threads())
+        run(sample, drawn, w, ell, rows, threads=torch.get_num_threads())
         return out
 
     @staticmethod
@@ -112,7 +112,7 @@ class _Counted(torch.autograd.Function):
 
         weight, logits = ctx.saved_tensors
         drawn, threads, to_weight, to_logits = ctx.keys, torch.get_num_threads(), None, None
-        w, flat = _flat(weight), _flat(logits)  # (N,)
+        w, ell = flat(weight), flat(logits)  # (N,)
         rows = grad.detach().reshape(len(drawn), -1).contiguous().numpy()  # (K, N)
         if ctx.needs_input_grad[0]:
             to_weight = take(weight.shape, weight.dtype, weight.device)
@@ -120,13 +120,9 @@ class _Counted(torch.autograd.Function):
             to_logits = take(logits.shape, logits.dtype, logits.device)
         if to_weight is not None and to_logits is not None:
             both = to_weight.view(-1).numpy(), to_logits.view(-1).numpy()
-            run(pull_back_both, drawn, w, flat, rows, *both, threads=threads)
+            run(pull_back_both, drawn, w, ell, rows, *both, threads=threads)
         elif to_weight is not None:
-            run(pull_back_weights, drawn, flat, rows, to_weight.view(-1).numpy(), threads=threads)
+            run(pull_back_weights, drawn, ell, rows, to_weight.view(-1).numpy(), threads=threads)
         elif to_logits is not None:
-            run(pull_back, drawn, w, flat, rows, to_logits.view(-1).numpy(), threads=threads)
+            run(pull_back, drawn, w, ell, rows, to_logits.view(-1).numpy(), threads=threads)
         return to_weight, to_logits, None
-
-
-def _flat(tensor: Tensor) -> Any:
-    return tensor.detach().reshape(-1).contiguous().numpy()

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modhook import Sampler
-from modhook.noise.noise import counted, keys, uniform
+from modhook.noise.noise import counted, flat, keys, uniform
 from modhook.noise.workspace import take
 
 FAST = 2 / 3
@@ -93,7 +93,7 @@ class _Counted(torch.autograd.Function):
         ctx.keys, ctx.binary = keys(generators), flag(binary)  # (K, 2)
         out = take((len(ctx.keys), *weight.shape), weight.dtype, weight.device)
         rows = out.view(len(ctx.keys), -1).numpy()  # (K, N)
-        run(sample_concrete, ctx.keys, _flat(weight), _flat(logits), ctx.binary, rows, threads=torch.get_num_threads())
+        run(sample_concrete, ctx.keys, flat(weight), flat(logits), ctx.binary, rows, threads=torch.get_num_threads())
         return out
 
     @staticmethod
@@ -108,13 +108,9 @@ class _Counted(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_weight = take(weight.shape, weight.dtype, weight.device)
             there = to_weight.view(-1).numpy()
-            run(pull_back_concrete_weights, drawn, _flat(logits), ctx.binary, rows, there, threads=threads)
+            run(pull_back_concrete_weights, drawn, flat(logits), ctx.binary, rows, there, threads=threads)
         if ctx.needs_input_grad[1]:
             to_logits = take(logits.shape, logits.dtype, logits.device)
             there = to_logits.view(-1).numpy()
-            run(pull_back_concrete, drawn, _flat(weight), _flat(logits), rows, there, threads=threads)
+            run(pull_back_concrete, drawn, flat(weight), flat(logits), rows, there, threads=threads)
         return to_weight, to_logits, None, None
-
-
-def _flat(tensor: Tensor) -> Any:
-    return tensor.detach().reshape(-1).contiguous().numpy()
