@@ -7,6 +7,7 @@ import glob
 import os
 import re
 import shutil
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ Where = str | Path
 """A local path, or a URL as text."""
 DELETED = ".deleted"
 """Ends the name that a cube has while it is deleted."""
+_LOOK, _SAME = 0.2, 3
+"""Seconds between two looks at a folder that may be losing its files, and how many equal ones say that it is not."""
 _GROUPS = {"runs", "timing", "scores", "masks", "history", "overlap", "seed"}
 # The root, the metadata of a node, and chunks, also half-written ones.
 _OF_ZARR = re.compile(r"zarr\.json|(?:[^/]+/)+(?:zarr\.json|c|c/(?:\d+/)*\d+)|.*\.[0-9a-f]{32}\.partial")
@@ -93,6 +96,10 @@ class Place(ABC):
 
     def still_there(self) -> None:
         """Raise `GoneError` if the cube that was opened here is gone; where asking costs a request, it is not asked."""
+        return
+
+    def await_deletion(self) -> None:
+        """Raise `GoneError` if the cube that was opened here is just being deleted; where asking costs a request, it is not asked."""
         return
 
     @contextlib.contextmanager
@@ -236,6 +243,16 @@ class Folder(Place):
                 f"{self} is gone: it was moved or deleted while modhook was at work, and so is what it held; put it back and give the "
                 "same command again, or start over."
             )
+
+    def await_deletion(self) -> None:
+        """See `Place`. Files go one by one, so a half-deleted cube looks damaged: while files go, the end is waited for."""
+        left, same = 0, 0
+        while same < _SAME:
+            self.still_there()
+            before, left = left, sum(len(files) for _, _, files in os.walk(self._path))
+            same = 0 if left < before else same + 1
+            time.sleep(_LOOK)
+        self.still_there()
 
 
 def reason(error: Exception) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 import attrs
 import torch
 
-from modhook.cube import open_for_writing, place_of
-from modhook.errors import CubeError, GoneError, ModhookError, RunError, StorageError, UserError
+from modhook.cube import open_for_writing
+from modhook.errors import GoneError, ModhookError, RunError, StorageError, UserError
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import plugins
 from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
+from modhook.run.failure import gone_or_damaged
 from modhook.run.layout import prepare, versions
 from modhook.run.one import Done, Run, Work, compute_run
 from modhook.run.trackers import make_trackers
@@ -78,7 +79,8 @@ def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refus
             # What a person sees is told at a distance; logs are written here.
             logs = [name for name in job.study.run.trackers if name != "progress"]
             tracker = make_trackers(logs, plugins(), job.path, relay=Relay(say))
-            return compute_run(_work(job, tracker), run)
+            with gone_or_damaged(job.path):  # it was whole, when the job was sent
+                return compute_run(_work(job, tracker), run)
         except KeyboardInterrupt:
             return Refused("stopped", RunError)
         except ModhookError as error:
@@ -148,11 +150,7 @@ def _loaded(token: str, holder: _Holder) -> Work:
         if key not in known:
             known[key] = build_task(point.study, installed)
         tasks.append(known[key])
-    try:
-        cube = open_for_writing(job.path)
-    except CubeError:
-        place_of(job.path).still_there()  # it was, when the job was sent
-        raise
+    cube = open_for_writing(job.path)
     if cube.attrs["data"] != {str(i): data_fingerprint(task) for i, task in enumerate(known.values())}:
         raise UserError("a worker found other data than this machine; give every worker the same files.")
     device = torch.device(job.study.run.device)

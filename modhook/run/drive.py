@@ -28,7 +28,7 @@ from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
-from modhook.run.failure import told_what_is_safe
+from modhook.run.failure import gone_or_damaged, told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.mend import check
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
@@ -137,7 +137,8 @@ def _run(
         tracker.study_started(study.study.name, len(runs))
         if said := check_threads(study.run.threads):
             tracker.message(said)
-        finished = list(spread(Work(prepared, cube, plugins, tracker, device, retry, only_control), runs))
+        with gone_or_damaged(cube.path):
+            finished = list(spread(Work(prepared, cube, plugins, tracker, device, retry, only_control), runs))
     computed, mistakes = sum(one.computed for one in finished), [one.mistake for one in finished if one.mistake]
     if mistakes and not computed:
         raise UserError(mistakes[0])

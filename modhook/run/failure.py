@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from modhook.errors import GoneError, ModhookError, RunError, StorageError
+from modhook.cube import Where, place_of
+from modhook.errors import CubeError, GoneError, ModhookError, RunError, StorageError
 from modhook.plugin.culprit import DEBUG, culprit, traceback_of
 from modhook.plugin.interfaces import Tracker
 
@@ -65,6 +66,16 @@ def told_what_is_safe() -> Iterator[None]:
             f"{str(error).rstrip('.')}; every stage that was finished before is safe there: give the same command again and it "
             "continues."
         ) from error
+
+
+@contextlib.contextmanager
+def gone_or_damaged(path: Where) -> Iterator[None]:
+    """Within it a cube that another process is deleting is said to be gone, and not that it is damaged."""
+    try:
+        yield
+    except CubeError:
+        place_of(path).await_deletion()
+        raise
 
 
 def require_finite(tensors: Mapping[str, Tensor], what: str) -> None:

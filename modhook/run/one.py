@@ -19,7 +19,7 @@ from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.context import Context, Enough
-from modhook.run.failure import reason_of, show_traceback, stops_the_study
+from modhook.run.failure import gone_or_damaged, reason_of, show_traceback, stops_the_study
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
 from modhook.steps.ranks import agreed, rank, spread, together
@@ -108,7 +108,8 @@ def compute_run(work: Work, run: Run) -> Done:
         with computing(work.cube.path, run.text, PATIENCE) if rank() == 0 else contextlib.nullcontext():
             before = _clear(work, run)
             try:
-                _compute(work, run)
+                with gone_or_damaged(work.cube.path):
+                    _compute(work, run)
             except UserError as error:
                 mistake = f"{run.text}: {error}"
             except Exception as error:
