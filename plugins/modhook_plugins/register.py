@@ -56,6 +56,21 @@ def modhook_analyses() -> list[Spec]:
             "Score against size: cuts through the ranking of each stage's logits",
             f"{_HERE}.analyses.size_curve:SizeCurve",
         ),
+        Spec(
+            "random",
+            "Scores of random masks with as many weights of each tensor",
+            f"{_HERE}.analyses.random_masks:RandomMasks",
+        ),
+        Spec(
+            "magnitude",
+            "Scores of the largest weights, as many as each mask keeps",
+            f"{_HERE}.analyses.magnitude_masks:MagnitudeMasks",
+        ),
+        Spec(
+            "own_removed",
+            "Scores without the weights that one function keeps alone, and without as many at random",
+            f"{_HERE}.analyses.own_removed:OwnRemoved",
+        ),
         Spec("stability", "IoU of two masks of the same function", f"{_HERE}.analyses.stability:Stability"),
         Spec(
             "gradient_cosine",

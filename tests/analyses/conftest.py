@@ -36,6 +36,9 @@ half_mask = {}
 operation_confusion = {}
 mask_images = {}
 transfer_sharing = {}
+random = { draws = 3 }
+magnitude = {}
+own_removed = { draws = 2 }
 """
 
 
