@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from modhook.fit import Fit as Fit
     from modhook.fit import fit_masks as fit_masks
     from modhook.masks import Masks as Masks
+    from modhook.masks import chance as chance
     from modhook.masks import iomin as iomin
     from modhook.masks import iou as iou
     from modhook.masks.evaluation import evaluate as evaluate
     from modhook.masks.order import Order as Order
     from modhook.masks.order import areas as areas
+    from modhook.masks.overlap import overlaps as overlaps
+    from modhook.masks.parts import parts as parts
     from modhook.masks.reference import reference_masks as reference_masks
     from modhook.masks.select import matching as matching
     from modhook.masks.select import select as select
@@ -62,7 +65,10 @@ _HOME = {
     "Masks": "masks",
     "iomin": "masks",
     "iou": "masks",
+    "chance": "masks.chance",
     "evaluate": "masks.evaluation",
+    "overlaps": "masks.overlap",
+    "parts": "masks.parts",
     "reference_masks": "masks.reference",
     "Order": "masks.order",
     "areas": "masks.order",
@@ -102,7 +108,9 @@ def __getattr__(name: str) -> Any:
         home = _HOME[name]
     except KeyError:
         raise AttributeError(f"module 'modhook' has no attribute {name!r}") from None
-    value = getattr(importlib.import_module(f"modhook.{home}"), name)
+    module = importlib.import_module(f"modhook.{home}")
+    # A name may also be a module of its own, such as `modhook.chance`.
+    value = getattr(module, name, module) if home.rpartition(".")[2] == name else getattr(module, name)
     globals()[name] = value
     return value
 

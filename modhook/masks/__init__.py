@@ -1,5 +1,6 @@
-"""Binary masks over the parameters of a network: what is masked, set algebra, scores under masks."""
+"""Binary masks over the parameters of a network: what is masked, set algebra, overlap, scores under masks."""
 
-from modhook.masks.masks import Masks, iomin, iou
+from modhook.masks.masks import Masks
+from modhook.masks.overlap import iomin, iou
 
 __all__ = ["Masks", "iomin", "iou"]

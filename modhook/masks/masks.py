@@ -1,4 +1,4 @@
-"""Binary masks over a network's parameters, and the algebra of the paper (section 2 and appendix: IoU, IoMin).
+"""Binary masks over a network's parameters, and their set algebra (paper, section 2).
 
 A `Masks` is an immutable mapping from parameter name to a bool tensor of the parameter's shape; True keeps the weight.
 """
@@ -6,26 +6,32 @@ A `Masks` is an immutable mapping from parameter name to a bool tensor of the pa
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import MaskError, listing
+from modhook.errors import MaskError, UserError, listing
+from modhook.masks.fingerprint import checked_fingerprint, checked_names, checksum, differences, fingerprint
 from modhook.masks.names import one_per_parameter, tied_names
+from modhook.masks.select import chosen
+from modhook.masks.show import frame, page
 from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
 from modhook.values.arguments import instance, shown
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _M = TypeVar("_M", bound=nn.Module)
 FORMAT = "modhook-masks-2"  # 1, never released, had no checksum
 _WHAT = "the masks"
+_CPU = torch.device("cpu")
 
 
 class Masks(Mapping[str, Tensor]):
@@ -54,6 +60,7 @@ class Masks(Mapping[str, Tensor]):
                 raise MaskError(f"the mask of {name!r} must be a bool tensor, not {kind}.")
         self._masks = {name: mask.detach().to("cpu", copy=True) for name, mask in masks.items()}
         self._tied: dict[str, str] = dict(masks._tied) if isinstance(masks, Masks) else {}
+        self._device = _CPU
         self.fingerprint: dict[str, str] | None = None
         if model is not None:
             instance("model", model, nn.Module, "an nn.Module")
@@ -66,7 +73,7 @@ class Masks(Mapping[str, Tensor]):
     # -- mapping
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._masks[self._tied.get(name, name)].clone()
+        return self._masks[self._tied.get(name, name)].to(self._device, copy=True)
 
     def __contains__(self, name: object) -> bool:
         return name in self._masks or (isinstance(name, str) and self._tied.get(name) in self._masks)
@@ -79,6 +86,9 @@ class Masks(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} tensors, {self.kept()} of {self.size} weights kept, density {self.density:.4f})"
+
+    def _repr_html_(self) -> str:
+        return page(self)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Masks):
@@ -131,6 +141,38 @@ class Masks(Mapping[str, Tensor]):
         """Share of the masked weights that is kept, 0 to 1; NaN for masks over nothing."""
         return self.kept() / self.size if self.size else math.nan
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return one row per tensor: `parameter`, `module` (whose parameter it is), `kept`, `total`, `density` (NaN where total is 0)."""
+        return frame(self)
+
+    # -- parts
+
+    def select(self, include: str | Sequence[str], exclude: str | Sequence[str] = ()) -> Masks:
+        """Return the masks of some parameters only, of the same network.
+
+        Args:
+            include, exclude: pattern or patterns over parameter names, `"encoder.*"`, as in `modhook.select`; a tied parameter is
+                taken if any of its names matches `include` and none matches `exclude`.
+
+        Raises:
+            PatternError: a pattern that matches no masked parameter, or nothing that is left.
+        """
+        names = {n: (n, *(a for a, first in self._tied.items() if first == n)) for n in self._masks}
+        return self._new({n: self._masks[n] for n in chosen(names, include, exclude)})
+
+    def to(self, device: str | torch.device) -> Masks:
+        """Return the same masks, whose tensors are handed out on `device`; masks are kept, saved and combined on the CPU.
+
+        Raises `UserError` for a device that is not there.
+        """
+        result = self._new(self._masks)
+        try:
+            result._device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+            why = str(error).partition("\n")[0]
+            raise UserError(f"masks cannot be moved to device {shown(device)}: {why}") from error
+        return result
+
     # -- files
 
     def save(self, path: str | Path) -> None:
@@ -140,8 +182,8 @@ class Masks(Mapping[str, Tensor]):
         instance("path", path, (str, Path), "a path")
         known = json.dumps(self.fingerprint)
         tied = {"tied": json.dumps(self._tied)} if self._tied else {}
-        checksum = _checksum(self._masks, known + tied.get("tied", ""))
-        metadata = {"format": FORMAT, "fingerprint": known, "sha256": checksum, **tied}
+        found = checksum(self._masks, known + tied.get("tied", ""))
+        metadata = {"format": FORMAT, "fingerprint": known, "sha256": found, **tied}
         data = save({n: m.contiguous() for n, m in self._masks.items()}, metadata)
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
@@ -176,20 +218,20 @@ class Masks(Mapping[str, Tensor]):
             raise MaskError(
                 f"{path} is a safetensors file but holds no modhook masks; give a file written by Masks.save."
             )
-        if metadata.get("sha256") != _checksum(tensors, metadata.get("fingerprint", "") + metadata.get("tied", "")):
+        if metadata.get("sha256") != checksum(tensors, metadata.get("fingerprint", "") + metadata.get("tied", "")):
             raise MaskError(
                 f"{path} is damaged: its masks do not match their checksum; take another copy, or learn them again."
             )
         try:
-            known = _checked_fingerprint(json.loads(metadata["fingerprint"]))
-            tied = _checked_names(json.loads(metadata.get("tied", "{}")))
+            known = checked_fingerprint(json.loads(metadata["fingerprint"]))
+            tied = checked_names(json.loads(metadata.get("tied", "{}")))
         except (KeyError, ValueError) as error:
             raise MaskError(f"{path} is damaged: the fingerprint of its network cannot be read.") from error
         masks = cls(tensors)
         masks.fingerprint, masks._tied = known, tied
         if model is not None:
             masks._fit(model, where=f" in {path}")
-            if known is not None and (differs := _differences(known, fingerprint(model))):
+            if known is not None and (differs := differences(known, fingerprint(model))):
                 raise MaskError(
                     f"the masks in {path} were made for another network: {listing(differs, 5)}; "
                     "load them with the network that they were learned on."
@@ -247,13 +289,13 @@ class Masks(Mapping[str, Tensor]):
 
     def _new(self, masks: Mapping[str, Tensor]) -> Masks:
         result = Masks(masks)
-        result.fingerprint, result._tied = self.fingerprint, self._tied
+        result.fingerprint, result._tied, result._device = self.fingerprint, self._tied, self._device
         return result
 
     def _pairwise(self, other: Masks, operation: Callable[[Tensor, Tensor], Tensor]) -> Masks:
         if not isinstance(other, Masks):
             return NotImplemented
-        _same_network(self, other)
+        same_network(self, other)
         one, two = self._beside(other)
         same_parameters(one, two)
         result = self._new({n: operation(m, two[n]) for n, m in one.items()})
@@ -292,41 +334,23 @@ class Masks(Mapping[str, Tensor]):
                 )
 
 
-def _checksum(masks: Mapping[str, Tensor], known: str) -> str:
-    """Return the SHA-256 of a mask file's content: names, kinds, shapes and bytes of its tensors, and the fingerprint."""
-    digest = hashlib.sha256(known.encode())
-    for name in sorted(masks):
-        tensor = masks[name].contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def iou(a: Masks, b: Masks) -> float:
-    """Return |A and B| / |A or B| over all weights; NaN if both keep nothing. Raises `MaskError` for different parameters."""
-    return _ratio((a & b).kept(), (a | b).kept())
-
-
-def iomin(a: Masks, b: Masks) -> float:
-    """Return |A and B| / min(|A|, |B|), the paper's subsetness; NaN if either keeps nothing. Raises `MaskError`."""
-    return _ratio((a & b).kept(), min(a.kept(), b.kept()))
-
-
-def _same_network(a: Masks, b: Masks) -> None:
+def same_network(a: Masks, b: Masks) -> None:
     """Raise `MaskError` for masks that are known to be of two networks."""
-    if a.fingerprint and b.fingerprint and (differs := _differences(a.fingerprint, b.fingerprint)):
+    if a.fingerprint and b.fingerprint and (differs := differences(a.fingerprint, b.fingerprint)):
         raise MaskError(
             f"the masks belong to two networks, whose weights do not correspond: {listing(differs, 5)}; "
             "Masks(dict(masks)) is the same without a network, if they are to be compared all the same."
         )
 
 
-def same_parameters(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+def same_parameters(
+    a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: tuple[str, str] = ("the first", "the second")
+) -> None:
     """Raise `MaskError` unless both cover the same parameters with the same shapes; the message names them."""
     if missing := sorted(set(a) ^ set(b)):
         left, right = [n for n in missing if n in a], [n for n in missing if n in b]
         raise MaskError(
-            f"the masks cover different parameters: only in the first: {listing(left)}; only in the second: {listing(right)}."
+            f"the masks cover different parameters: only in {names[0]}: {listing(left)}; only in {names[1]}: {listing(right)}."
         )
     for name in a:
         if a[name].shape != b[name].shape:
@@ -335,45 +359,5 @@ def same_parameters(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
             )
 
 
-def fingerprint(model: nn.Module) -> dict[str, str]:
-    """Return `{parameter name: "dtype[shape] hash"}`; the hash is over the values, so two equal networks agree."""
-    return {name: _tensor_print(p) for name, p in model.named_parameters(remove_duplicate=False)}
-
-
-def _tensor_print(tensor: Tensor) -> str:
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    digest = hashlib.blake2b(flat.view(torch.uint8).numpy().tobytes(), digest_size=12).hexdigest()
-    return f"{str(tensor.dtype).removeprefix('torch.')}[{','.join(map(str, tensor.shape))}] {digest}"
-
-
-def _differences(known: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    found = [f"{n} is missing here" for n in known if n not in here] + [
-        f"{n} is new here" for n in here if n not in known
-    ]
-    for name in known:
-        if name in here and known[name] != here[name]:
-            then, now = known[name].split()[0], here[name].split()[0]
-            found.append(f"{name} has other values" if then == now else f"{name} was {then} and is {now}")
-    return found
-
-
-def _checked_fingerprint(value: Any) -> dict[str, str] | None:
-    if value is None:
-        return None
-    if isinstance(value, dict) and all(isinstance(v, str) and v.count(" ") == 1 for v in value.values()):
-        return value
-    raise ValueError("not a fingerprint")
-
-
-def _checked_names(value: Any) -> dict[str, str]:
-    if isinstance(value, dict) and all(isinstance(v, str) for v in value.values()):
-        return value
-    raise ValueError("no names")
-
-
 def _masked(parameter: Tensor, mask: Tensor) -> Tensor:
     return parameter.detach().masked_fill(~mask.to(parameter.device), 0)
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from modhook.errors import PatternError, listing, near_miss
+from modhook.errors import PatternError, UserError, listing, near_miss
+from modhook.values.arguments import shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,14 +53,44 @@ def select(
     unwanted = patterns(exclude, DEFAULT_EXCLUDE)
     _all_match("include", wanted if include is not None else (), names)
     _all_match("exclude", unwanted if exclude is not None else (), names)
-    taken, left = _matched(wanted, names), _matched(unwanted, names)
-    chosen = tuple(n for n, aliases in names.items() if taken & {*aliases} and not left & {*aliases})
-    if not chosen:
+    found = _but(names, wanted, unwanted)
+    if not found:
         raise PatternError(
             f"no parameter is left to mask with include={list(wanted)} and exclude={list(unwanted)}; "
             f"the network's parameters are: {listing(names)}."
         )
-    return chosen
+    return found
+
+
+def chosen(
+    names: Mapping[str, tuple[str, ...]], include: str | Sequence[str], exclude: str | Sequence[str]
+) -> tuple[str, ...]:
+    """Return which of some masked parameters, given with all of their names, patterns choose.
+
+    Raises `PatternError` if a pattern matches none of them, or nothing is left; `UserError` for what is no pattern.
+    """
+    wanted, unwanted = _texts("include", include), _texts("exclude", exclude)
+    _all_match("include", wanted, names, "these masks cover")
+    _all_match("exclude", unwanted, names, "these masks cover")
+    found = _but(names, wanted, unwanted)
+    if not found:
+        raise PatternError(
+            f"no masked parameter is left with include={list(wanted)} and exclude={list(unwanted)}; "
+            f"these masks cover: {listing(names)}."
+        )
+    return found
+
+
+def _texts(what: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    several = isinstance(given, Sequence) and not isinstance(given, bytes)
+    if not several or not all(isinstance(pattern, str) for pattern in given):
+        raise UserError(f"{what} must be a pattern or a list of patterns such as 'encoder.*', not {shown(given)}.")
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _but(names: Mapping[str, tuple[str, ...]], wanted: Sequence[str], unwanted: Sequence[str]) -> tuple[str, ...]:
+    taken, left = _matched(wanted, names), _matched(unwanted, names)
+    return tuple(n for n, aliases in names.items() if taken & {*aliases} and not left & {*aliases})
 
 
 def patterns(given: str | Sequence[str] | None, default: tuple[str, ...]) -> tuple[str, ...]:
@@ -91,11 +122,16 @@ def _of(pattern: str, everything: Sequence[str]) -> list[str]:
     return found or [name for name in everything if fnmatchcase(name, pattern.replace("[", "[[]"))]
 
 
-def _all_match(what: str, wanted: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> None:
+def _all_match(
+    what: str,
+    wanted: Sequence[str],
+    names: Mapping[str, tuple[str, ...]],
+    whose: str = "the network's parameters are",
+) -> None:
     everything = [alias for aliases in names.values() for alias in aliases]
     for pattern in wanted:
         if not _of(pattern, everything):
             raise PatternError(
                 f"{what} pattern {pattern!r} matches no parameter{near_miss(pattern.strip('*'), everything)}; "
-                f"the network's parameters are: {listing(everything)}."
+                f"{whose}: {listing(everything)}."
             )

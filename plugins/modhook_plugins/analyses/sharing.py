@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modhook import Analysis, Task, Variable
-from modhook_plugins.analyses import chance
+from modhook import Analysis, Task, Variable, chance
 
 if TYPE_CHECKING:
     from modhook import FinishedRun

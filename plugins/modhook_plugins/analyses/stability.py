@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modhook import Analysis, Task, UserError, Variable, iou
-from modhook_plugins.analyses import chance
+from modhook import Analysis, Task, UserError, Variable, chance, iou
 
 if TYPE_CHECKING:
     from modhook import FinishedRun

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from modhook_plugins.analyses import chance
+from modhook import chance
 
 
 def enumerated(sizes: list[tuple[int, int, int]]) -> float:
