@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from modhook import objectives as objectives
     from modhook.cube import masks_from as masks_from
     from modhook.cube import open_cube as open_cube
     from modhook.errors import ModhookError as ModhookError
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from modhook.steps.train import train as train
 
 _HOME = {
+    "objectives": "objectives",
     "masks_from": "cube",
     "open_cube": "cube",
     "ModhookError": "errors",

@@ -27,6 +27,7 @@ ABOVE = {
     "masks": {"plugin", "noise", "stacked", "fit", "steps", "study", "cube", "run", "cli"},
     "stacked": {"fit", "steps", "study", "cube", "run", "cli"},
     "steps": {"masks", "stacked", "fit", "study", "cube", "run", "cli"},
+    "objectives": {"plugin", "masks", "noise", "steps", "fit", "study", "cube", "run", "cli"},
     "fit": {"study", "cube", "run", "cli"},
     "study": {"masks", "stacked", "fit", "steps", "cube", "run", "cli"},
     "cube": {"stacked", "fit", "steps", "study", "run", "cli"},

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modhook.errors import RunError, StackError, UserError
 from modhook.fit.clipping import Clipping
+from modhook.fit.complement import asks, bound
 from modhook.fit.explain import calls_the_model, listened, without_gradient
 from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.scaling import GradientScale
@@ -66,7 +67,7 @@ class MaskTrainer:
         target: DensityTarget | None = None,
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        self.model, self.loss, self.sampler, self.samples = model, loss, sampler, samples
+        self.model, self.sampler, self.samples = model, sampler, samples
         self.logits = {n: logit.clone().requires_grad_() for n, logit in logits.items()}
         self.trained = {n: m.to(parameters[n].device) for n, m in (train_weights or {}).items()}
         first = {id(p): n for n, p in reversed(list(parameters.items()))}
@@ -76,6 +77,7 @@ class MaskTrainer:
         self.weights = {n: leaves.get(names[n], parameters[n].detach()) for n in names}
         for name in self.trained:
             self.weights[name] = self.weights[name].clone().requires_grad_()
+        self.loss = bound(loss, {n: self.weights[n] for n in self.logits})
         self.fixed = {n: ~m.to(parameters[n].device) for n, m in (fixed or {}).items()}
         self.constants = {
             n: self.weights[n].detach().masked_fill(m, 0)
@@ -99,7 +101,8 @@ class MaskTrainer:
         self.watch = Watch(self.logits, reference)
         self._guard: Guard | None = None
         self._started = False
-        self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size)
+        wide = 5 if asks(loss) else 3
+        self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size, wide)
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -287,12 +290,12 @@ class MaskTrainer:
                 weight.mul_(mask)
 
 
-def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int) -> int:
+def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int, wide: int = 3) -> int:
     """Return how many samples fit into `memory` bytes at once: noise, masked weights and their gradient are K x W each.
 
-    `stored` bytes are needed beside them, however many samples there are.
+    `wide` counts these and what else is K x W. `stored` bytes are needed beside them, however many samples there are.
     """
-    each = 3 * sum(logit.numel() * logit.element_size() for logit in logits.values())
+    each = wide * sum(logit.numel() * logit.element_size() for logit in logits.values())
     if memory < each + stored:
         raise RunError(
             f"memory={memory} bytes is less than the {each + stored} bytes that one mask sample of this network needs; "

@@ -10,6 +10,7 @@ import xarray as xr
 from torch import nn
 
 from modhook.errors import RunError
+from modhook.fit.complement import bound
 from modhook.fit.engine import Loss
 from modhook.fit.result import Fit
 from modhook.fit.size import Size
@@ -33,7 +34,8 @@ def ranked(
     With fixed masks, the weights are ranked on the network under these. Raises `UserError`, `RunError`.
     """
     twin = copied(model) if fixed is None else fixed.materialize(model)
-    scores = ranking.scores(twin, names, iter(batches), loss, steps)
+    trained = {n: p.detach().clone() for n, p in twin.named_parameters() if n in names}
+    scores = ranking.scores(twin, names, iter(batches), bound(loss, trained), steps)
     for name, values in scores.items():
         if not bool(values.isfinite().all()):
             raise RunError(f"the ranking of {name!r} is not finite; look at the data and the loss.")

@@ -1,0 +1,147 @@
+"""Objectives that compare the network with what the batch says: labels, an answer and its contrast, the network's own loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor
+from torch.nn import functional as F
+
+from modhook.errors import UserError
+from modhook.objectives.reading import LABELS, Outputs, Place, checked_outputs, checked_place, outputs_of, taken, whole
+from modhook.values.arguments import checked, shown
+
+
+@attrs.frozen
+class CrossEntropy:
+    """What `cross_entropy` returns."""
+
+    outputs: Outputs | None
+    labels: Place | None
+    ignore_index: int
+
+    def __call__(self, net: Any, batch: Any) -> Tensor:
+        """Return the loss of one group, a scalar."""
+        place = self.labels if self.labels is not None else (LABELS if isinstance(batch, Mapping) else 1)
+        labels = whole("labels", taken("labels", batch, place))  # (B, ...)
+        logits = outputs_of(net, batch, self.outputs, (place,))  # (B, ..., C)
+        if labels.shape != logits.shape[:-1]:
+            raise UserError(
+                f"labels have shape {tuple(labels.shape)}, but the logits {tuple(logits.shape)}, classes last, need "
+                f"{tuple(logits.shape[:-1])}; move dimensions with outputs= or labels=."
+            )
+        flat, wanted = logits.flatten(0, -2), labels.flatten()  # (n, C), (n,)
+        total = F.cross_entropy(flat, wanted, ignore_index=self.ignore_index, reduction="sum")
+        # A group may hold no label that counts: it asks nothing of its mask, where the mean would be NaN.
+        return total / (wanted != self.ignore_index).sum().clamp(min=1)
+
+
+def cross_entropy(outputs: Outputs | None = None, labels: Place | None = None, *, ignore_index: int = -100) -> CrossEntropy:
+    """Return the cross-entropy of labels: the mean over all positions that count of -log softmax(logits)[label].
+
+    Args:
+        outputs: `outputs(net, batch)`, the logits (B, ..., C), classes last. By default the network's answer to the batch: to a
+            tensor itself, to the first of a tuple, or `net(**batch)` without the labels; what it returns may hold `logits`.
+        labels: where the batch holds the classes, whole numbers (B, ...): a key, a position, or a function of the batch. By default
+            `batch["labels"]` or `batch[1]`. Logits of a next token belong to labels that are one position later: shift one of them.
+        ignore_index: the label of positions that do not count. A group in which none counts has the loss 0.
+
+    Raises (when called):
+        UserError: no labels or logits there, shapes that do not fit, labels that are no whole numbers.
+    """
+    checked_outputs(outputs)
+    if labels is not None:
+        checked_place("labels", labels)
+    return CrossEntropy(outputs, labels, checked("ignore_index", ignore_index, int))
+
+
+@attrs.frozen
+class LogitDifference:
+    """What `logit_difference` returns."""
+
+    answer: Place
+    contrast: Place
+    outputs: Outputs | None
+    position: Place
+
+    def __call__(self, net: Any, batch: Any) -> Tensor:
+        """Return the loss of one group, a scalar."""
+        logits = outputs_of(net, batch, self.outputs, (self.answer, self.contrast, self.position))  # (B, C) or (B, T, C)
+        if logits.dim() == 3:
+            logits = self._at(logits, batch)  # (B, C)
+        if logits.dim() != 2:
+            raise UserError(
+                f"logit_difference needs logits of shape (B, C) or (B, T, C), not {tuple(logits.shape)}; give outputs=."
+            )
+        answer, contrast = self._mean(logits, batch, "answer"), self._mean(logits, batch, "contrast")  # (B,)
+        return (contrast - answer).mean()
+
+    def _at(self, logits: Tensor, batch: Any) -> Tensor:
+        if isinstance(self.position, int):
+            if not -logits.shape[1] <= self.position < logits.shape[1]:
+                raise UserError(f"the logits have {logits.shape[1]} positions, and none is {self.position}.")
+            return logits[:, self.position]
+        places = whole("position", taken("position", batch, self.position))  # (B,)
+        if places.shape != logits.shape[:1]:
+            raise UserError(f"position must be one number per item, ({len(logits)},), not shape {tuple(places.shape)}.")
+        there = places % logits.shape[1]  # counted from the end where negative
+        return logits.gather(1, there[:, None, None].expand(-1, 1, logits.shape[2])).squeeze(1)
+
+    def _mean(self, logits: Tensor, batch: Any, name: str) -> Tensor:
+        classes = whole(name, taken(name, batch, getattr(self, name)))  # (B,) or (B, n)
+        if classes.dim() not in (1, 2) or len(classes) != len(logits):
+            raise UserError(
+                f"{name} must be one class per item, ({len(logits)},), or several, ({len(logits)}, n), not shape "
+                f"{tuple(classes.shape)}."
+            )
+        return logits.gather(1, classes.reshape(len(logits), -1)).mean(1)
+
+
+def logit_difference(
+    answer: Place, contrast: Place, outputs: Outputs | None = None, *, position: Place = -1
+) -> LogitDifference:
+    """Return the negative logit difference: the mean over items of logit[contrast] - logit[answer].
+
+    The difference has no upper bound, so that masks never cease to gain by it: give `fit_masks` a size, `density=`.
+
+    Args:
+        answer, contrast: where the batch holds the class of each item's right and wrong answer, whole numbers (B,), or of several
+            of each, (B, n), of which the mean logit counts: a key, a position in the batch, or a function of the batch.
+        outputs: `outputs(net, batch)`, logits (B, C) or (B, T, C); by default as in `cross_entropy`.
+        position: which of T positions counts: a number, of the end where negative, or where the batch holds one per item, (B,):
+            a key or a function of the batch.
+
+    Raises (when called):
+        UserError: nothing at these places, or shapes that do not fit.
+    """
+    checked_outputs(outputs)
+    for name, place in (("answer", answer), ("contrast", contrast), ("position", position)):
+        checked_place(name, place)
+    return LogitDifference(answer, contrast, outputs, position)
+
+
+@attrs.frozen
+class ModelLoss:
+    """What `model_loss` returns."""
+
+    def __call__(self, net: Any, batch: Any) -> Tensor:
+        """Return the loss of one group, a scalar."""
+        if not isinstance(batch, Mapping):
+            raise UserError(f"model_loss calls net(**batch), so a batch must be a mapping, not {shown(batch)}.")
+        found = net(**batch)
+        loss = found.get("loss") if isinstance(found, Mapping) else getattr(found, "loss", None)
+        if not isinstance(loss, Tensor):
+            hint = "" if LABELS in batch else ": it needs `labels` in the batch"
+            raise UserError(f"what the network returns, {shown(found)}, has no loss{hint}.")
+        return loss
+
+
+def model_loss() -> ModelLoss:
+    """Return the loss that a network computes itself, as those of transformers do: `net(**batch).loss`.
+
+    Raises (when called):
+        UserError: a batch that is no mapping, or an answer without `loss`.
+    """
+    return ModelLoss()
