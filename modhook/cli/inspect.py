@@ -75,7 +75,7 @@ def inspect_command(target: str, inputs: tuple[str, ...], samples: int, executor
     except Exception as error:
         notes = "; ".join(note.removeprefix("modhook: ") for note in getattr(error, "__notes__", []))
         raise RunError(f"the network failed on this input: {told(error)}; {notes}") from error
-    click.echo(report.to_json(indent=2) if as_json else str(report))
+    click.echo(report.to_json(indent=2) if as_json else report.text())
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.fit.cuts import Cuts, Measured, Score
+from modhook.fit.files import load, save
+from modhook.fit.show import page, text
 from modhook.masks import Masks
 from modhook.masks.order import Order
 from modhook.plugin.contract import CarriedGradients
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, repr=False)
 class Fit:
     """What `fit_masks` returns.
 
@@ -38,7 +41,7 @@ class Fit:
         steps: how many optimiser steps were done: fewer than asked for where the batches ended.
         threshold: the sampler's own masks, whatever size was asked for; None for a ranking without training.
         fixed: the masks that were given and not learned.
-        model: the network, as it was given.
+        model: the network, as it was given; None for a fit that was loaded without one.
     """
 
     masks: Masks
@@ -51,6 +54,33 @@ class Fit:
     threshold: Masks | None = attrs.field(default=None, repr=False)
     fixed: Masks | None = attrs.field(default=None, repr=False)
     model: nn.Module | None = attrs.field(default=None, repr=False, eq=False)
+
+    def __repr__(self) -> str:
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return page(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything but the network to one file: tensors as safetensors, the rest as JSON in its header, with a checksum.
+
+        The file is there whole or not at all. Raises `UserError` if it cannot be written.
+        """
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None) -> Fit:
+        """Read a fit written by `save`.
+
+        Args:
+            path: the file.
+            model: the network that it was learned on, which `curve` and `smallest` need; its names, shapes and values are compared
+                with those that the masks were made for.
+
+        Raises:
+            UserError: no such file, another kind of file, a damaged one, or another network (says which tensor differs).
+        """
+        return load(cls, path, model)
 
     def cut(self, *, density: float | None = None, keep: int | None = None) -> Masks:
         """Return the masks of a given size: the weights with the largest logits, over all learned parameters together.
@@ -65,7 +95,10 @@ class Fit:
         Raises:
             UserError: neither or both, or a size that there is not.
         """
-        return self._cuts.at(self._cuts.order.count(density=density, keep=keep))
+        count = self._order.count(density=density, keep=keep)
+        if self.model is None:  # the masks know their network all the same
+            return self.masks._new({**self._order.cut(count), **(self.fixed or {})})
+        return self._cuts.at(count)
 
     def curve(
         self, batches: Iterable[Any], score: Score, points: int = 20, *, metric: str | None = None
@@ -126,8 +159,14 @@ class Fit:
     @cached_property
     def _cuts(self) -> Cuts:
         if self.model is None:
-            raise UserError("this fit does not know its network, so it cannot cut masks for it.")
-        return Cuts(self.model, Order(self.logits), self.fixed)
+            raise UserError(
+                "this fit does not know its network, so it cannot measure its masks; load it with modhook.Fit.load(path, model)."
+            )
+        return Cuts(self.model, self._order, self.fixed)
+
+    @cached_property
+    def _order(self) -> Order:
+        return Order(self.logits)
 
     @property
     def _own(self) -> int | None:

@@ -229,15 +229,7 @@ class Masks(Mapping[str, Tensor]):
             raise MaskError(f"{path} is damaged: the fingerprint of its network cannot be read.") from error
         masks = cls(tensors)
         masks.fingerprint, masks._tied = known, tied
-        if model is not None:
-            masks._fit(model, where=f" in {path}")
-            if known is not None and (differs := differences(known, fingerprint(model))):
-                raise MaskError(
-                    f"the masks in {path} were made for another network: {listing(differs, 5)}; "
-                    "load them with the network that they were learned on."
-                )
-            masks = masks._of(model)
-        return masks
+        return masks if model is None else masks._belonging(model, path)
 
     # -- use
 
@@ -319,6 +311,16 @@ class Masks(Mapping[str, Tensor]):
         result = self._new(one_per_parameter(self._masks, tied, _WHAT))
         result._tied = tied
         return result
+
+    def _belonging(self, model: nn.Module, path: str | Path) -> Masks:
+        """Return masks read from a file as those of a network. Raises `MaskError` if they were made for another one."""
+        self._fit(model, where=f" in {path}")
+        if self.fingerprint is not None and (differs := differences(self.fingerprint, fingerprint(model))):
+            raise MaskError(
+                f"the masks in {path} were made for another network: {listing(differs, 5)}; "
+                "load them with the network that they were learned on."
+            )
+        return self._of(model)
 
     def _fit(self, model: nn.Module, where: str = "") -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))

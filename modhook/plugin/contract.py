@@ -33,7 +33,7 @@ class CarriedGradients:
         logits: norm of the stored gradients of all stages' logits up to here.
     """
 
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor] = attrs.field(repr=lambda weights: f"<of {len(weights)} tensors>")
     logits: float = 0.0
 
     @classmethod
@@ -51,8 +51,8 @@ class StageRecord:
     scores: Scores = attrs.field(factory=dict)
     """{metric: {split: value}}"""
     masks: Masks | None = None
-    logits: Mapping[str, Tensor] | None = None
-    history: xr.Dataset | None = None
+    logits: Mapping[str, Tensor] | None = attrs.field(default=None, repr=False)
+    history: xr.Dataset | None = attrs.field(default=None, repr=False)
     validation: dict[int, Scores] = attrs.field(factory=dict)
     """{step: scores} measured on the way, on every split and on a part of the training set."""
     route: Mapping[str, Any] = attrs.field(factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -20,11 +20,14 @@ from modhook.stacked import canary
 from modhook.stacked.heard import Heard, listening
 from modhook.stacked.routes import Job, forward, own_tensors, run_loop, run_vmap
 from modhook.stacked.settle import Choice, settle
+from modhook.stacked.show import headline, page, text
 from modhook.stacked.stacked import stack
 from modhook.stacked.trees import Tree, flatten
 from modhook.values.arguments import instance
 
 _REPEATS = 3
+_ROWS = 40
+"""Parameters, and submodules, that `print` and a notebook show; `text()` and `to_dict()` have all."""
 
 
 @attrs.frozen
@@ -51,7 +54,7 @@ class SubmoduleReport:
     detail: str
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Report:
     """What `inspect` found.
 
@@ -84,24 +87,19 @@ class Report:
         """Return the report as JSON."""
         return json.dumps(attrs.asdict(self), indent=indent)
 
+    def text(self, rows: int | None = None) -> str:
+        """Return the report for people, every parameter and submodule on a line of its own; of each at most `rows`."""
+        return text(self, rows)
+
     def __str__(self) -> str:
-        count = sum(p.count for p in self.parameters if p.maskable)
-        times = ", ".join(f"{name} {value:.1f} ms" for name, value in self.milliseconds.items())
-        sizes = ", ".join(f"{name} {value / 2**20:.1f} MiB" for name, value in self.bytes.items())
-        head = [
-            f"route: {self.route} ({self.reason}); fit_masks takes it too, unless its loss rules it out",
-            f"{count:,} maskable weights in {sum(p.maskable for p in self.parameters)} parameters; K = {self.samples}",
-            f"a forward and a backward pass: {times}",
-            f"memory: {sizes}",
-            "largest difference from a plain run: " + ", ".join(f"{n} {e:.1e}" for n, e in self.errors.items()),
-        ]
-        rows = [
-            (p.name, "x".join(map(str, p.shape)), p.dtype, "" if p.maskable else "not maskable", ", ".join(p.tied))
-            for p in self.parameters
-        ]
-        modules = [(m.name or "(the model)", m.type, m.how, m.detail) for m in self.submodules]
-        parameters = _table(("parameter", "shape", "dtype", "", "tied with"), rows)
-        return "\n".join([*head, "", *parameters, "", *_table(("submodule", "type", "runs by", ""), modules)])
+        return self.text(_ROWS)
+
+    def __repr__(self) -> str:
+        return f"Report({headline(self)})"
+
+    def _repr_html_(self) -> str:
+        return page(self, _ROWS)
+
 
 
 def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "auto", **kwargs: Any) -> Report:
@@ -233,10 +231,3 @@ def _submodules(model: nn.Module, choice: Choice, heard: Heard) -> Iterator[Subm
         elif name in heard.ruled:
             how, detail = "rule", ", ".join(sorted(heard.ruled[name]))
         yield SubmoduleReport(name, type(module).__name__, how, detail)
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    ]

@@ -25,13 +25,14 @@ SUFFIX = ".safetensors"
 PARTIAL = ".partial"
 
 
-def write_snapshot(path: Path, state: Any) -> None:
+def write_snapshot(path: Path, state: Any, format: str = FORMAT) -> None:  # noqa: A002 - the header's own word
     """Write nested state to `path`, in one step.
 
     Args:
         path: the file; its folder must exist.
         state: dicts, lists and tuples of tensors, numpy arrays, numbers, strings and None, nested in any way; tensors
             may be tied. Dictionary keys may be anything of these that has a hash.
+        format: what the header says that it is.
 
     Raises:
         CheckpointError: something else is in it (says what and where).
@@ -41,7 +42,7 @@ def write_snapshot(path: Path, state: Any) -> None:
 
     tensors = _Tensors()
     content = json.dumps(_packed(state, tensors, "state"))
-    metadata = {"format": FORMAT, "content": content, "blake2b": _checksum(tensors.found, content)}
+    metadata = {"format": format, "content": content, "blake2b": _checksum(tensors.found, content)}
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         try:
@@ -58,8 +59,17 @@ def write_snapshot(path: Path, state: Any) -> None:
             partial.unlink()
 
 
-def read_snapshot(path: Path) -> Any:
-    """Return what `write_snapshot` wrote, tensors on the CPU. Raises `CheckpointError` for a missing, damaged or other file."""
+def read_snapshot(
+    path: Path,
+    format: str = FORMAT,  # noqa: A002 - the header's own word
+    what: str = "a checkpoint",
+    advice: str = "",
+) -> Any:
+    """Return what `write_snapshot` wrote, tensors on the CPU.
+
+    Raises `CheckpointError` for a missing, damaged or other file; `what` says in words what it should have been, and `advice`, put
+    before the full stop, what to do.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -68,9 +78,10 @@ def read_snapshot(path: Path) -> Any:
             # A copy each: the file is replaced while the state lives on.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({error}).") from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is a safetensors file but no checkpoint of this version of modhook.")
+        raise CheckpointError(f"{path} cannot be read as {what} ({error}){advice}.") from error
+    if metadata.get("format") != format:
+        kind = what.removeprefix("a ")
+        raise CheckpointError(f"{path} is a safetensors file but no {kind} of this version of modhook{advice}.")
     content = metadata.get("content", "")
     if metadata.get("blake2b") != _checksum(tensors, content):
         raise CheckpointError(f"{path} is damaged: its content does not match its checksum.")
