@@ -1,7 +1,8 @@
 """Notices what a forward pass writes into the tensors of a network, and puts the old values back.
 
 Three things are looked at: the version that torch counts for in-place writes, the memory that a tensor stands for, and the
-values themselves, since writes through `.data`, numpy and some of torch's own kernels count no version.
+values themselves, since writes through `.data`, numpy and some of torch's own kernels count no version. Numpy arrays that a
+module keeps are looked at as the bytes in their memory.
 """
 
 from __future__ import annotations

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import collections
-import types
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from modhook.network.slots import Slots, slots_of
+from modhook.network.kinds import ATOMS, EXACT, State, contents, memory_in
+from modhook.network.slots import Slots
 
-_ATOMS = (str, bytes, int, float, complex, bool, type(None))
-_OPAQUE = (type, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
-_LEFT_ALONE = ("torch", "builtins", "threading", "_thread")
-_KINDS = frozenset([dict, collections.OrderedDict, collections.defaultdict, list, set, collections.deque, Slots])
-_PLAIN = frozenset([*_ATOMS, Tensor, nn.Parameter])
+_PLAIN = frozenset([*ATOMS, Tensor, nn.Parameter])
 _SLOTS = ("_parameters", "_buffers", "_modules")
 _DEPTH = 4
 
@@ -27,11 +23,13 @@ class Held:
     """What a network holds.
 
     `tensors` has every tensor once: parameters and buffers by their first name, what modules keep otherwise by its path
-    (`encoder.history[0]`). `kept` names the parameters and buffers that stand in such a place too.
+    (`encoder.history[0]`), and the memory of every numpy array that modules keep, as bytes. `arrays` has these arrays by the
+    same paths. `kept` names the parameters and buffers that stand in such a place too.
     """
 
     tensors: dict[str, Tensor]
     kept: frozenset[str]
+    arrays: dict[str, np.ndarray[Any, Any]]
 
 
 def held(model: nn.Module) -> Held:
@@ -39,80 +37,81 @@ def held(model: nn.Module) -> Held:
     registered = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     tensors = {name: tensor for name, tensor in registered.items() if not is_lazy(tensor)}
     names = {id(tensor): name for name, tensor in tensors.items()}
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
     kept: set[str] = set()
     seen = {id(module) for module in model.modules()}
     for prefix, module in model.named_modules():
         for key, value in vars(module).items():
             # Recurrent layers keep a list of their own weights, which is kept up to date.
-            if key in _SLOTS or key == "_flat_weights" or isinstance(value, _ATOMS):
+            if key in _SLOTS or key == "_flat_weights" or isinstance(value, ATOMS):
                 continue
-            for path, tensor in _inside(value, f"{prefix}.{key}" if prefix else key, seen, _DEPTH):
-                if is_lazy(tensor):
-                    continue
-                if id(tensor) in names:
-                    kept.add(names[id(tensor)])
-                else:
-                    names[id(tensor)] = path
-                    tensors[path] = tensor
-    return Held(tensors, frozenset(kept))
+            for path, found in _inside(value, f"{prefix}.{key}" if prefix else key, seen, _DEPTH):
+                if id(found) in names:
+                    kept.add(names[id(found)])
+                elif isinstance(found, np.ndarray):
+                    if (memory := memory_in(found)) is not None:
+                        names[id(found)] = path
+                        arrays[path], tensors[path] = found, memory
+                elif not is_lazy(found):
+                    names[id(found)] = path
+                    tensors[path] = found
+    return Held(tensors, frozenset(kept), arrays)
 
 
 def containers(values: Any, seen: set[int], depth: int = 3) -> Iterator[tuple[Any, Any]]:
-    """Yield every container, and the attributes of every plain object, among and inside `values`, each once, with a copy."""
+    """Yield every container, the attributes of every plain object and every `State` among and inside `values`, with a copy.
+
+    Each once; `seen` has the ids of what is left out.
+    """
     for value in values:
         # This runs for every sample of every step, mostly over the empty dicts of hooks: the common cases first.
         kind = type(value)
-        if kind in _PLAIN:
+        if kind in _PLAIN or id(value) in seen:
             continue
-        content = value if kind in _KINDS else _content(value)
-        known = id(value if type(content) is Slots else content)
-        if known in seen or type(content) not in _KINDS:
-            continue
-        seen.add(known)
-        if not content:
-            yield content, ()
-            continue
-        yield content, (dict(content) if isinstance(content, dict | Slots) else list(content))
-        if depth:
-            yield from containers(content.values() if isinstance(content, dict | Slots) else content, seen, depth - 1)
+        if kind in EXACT:
+            seen.add(id(value))
+            if not value:
+                yield value, ()
+                continue
+            mapping = isinstance(value, dict)
+            yield value, dict(value) if mapping else list(value)
+            if depth:
+                yield from containers(value.values() if mapping else value, seen, depth - 1)
+        elif isinstance(value, tuple):
+            if depth and not _PLAIN.issuperset(map(type, value)):
+                yield from containers(value, seen, depth - 1)
+        else:
+            for content in contents(value):
+                seen.add(id(value))
+                yield content, content.take() if isinstance(content, State) else dict(content)
+                if depth:
+                    yield from containers([item for _, item in content.items()], seen, depth - 1)
 
 
-def _content(value: Any) -> Any:
-    """Return a container, or the attributes of an object or of a module that is no submodule; None for anything else."""
-    if isinstance(value, (Tensor, *_ATOMS)):
-        return None
-    if type(value) in _KINDS:
-        return value
-    if isinstance(value, nn.Module):
-        return vars(value)
-    if type(value).__module__ in _LEFT_ALONE or isinstance(value, _OPAQUE):
-        return None
-    if slots_of(type(value)):
-        return Slots(value)
-    return getattr(value, "__dict__", None)
-
-
-def _inside(value: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in a value with their paths, those of modules in lists and objects too."""
+def _inside(value: Any, path: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield the tensors and numpy arrays in a value with their paths, those of modules in lists and objects too."""
     if isinstance(value, Tensor):
         yield path, value
         return
-    if isinstance(value, nn.Module) and id(value) in seen:
+    if id(value) in seen or not depth:
         return
-    content = value if isinstance(value, tuple) else _content(value)
-    known = id(value if type(content) is Slots else content)
-    if content is None or known in seen or not depth:
-        return
-    if not isinstance(content, tuple):
-        if type(content) not in _KINDS:
-            return
-        seen.add(known)
-    if isinstance(value, nn.Module):
-        seen.add(id(value))
-        depth += 2  # its parameters stand in `_parameters`, its submodules in `_modules`
-    if isinstance(content, dict | Slots):
-        for key, item in content.items():
-            yield from _inside(item, f"{path}.{key}" if content is not value else f"{path}[{key!r}]", seen, depth - 1)
-    else:
-        for i, item in enumerate(content):
+    if isinstance(value, np.ndarray):
+        yield path, value
+    if isinstance(value, tuple):
+        for i, item in enumerate(value):
             yield from _inside(item, f"{path}[{i}]", seen, depth - 1)
+        return
+    if isinstance(value, nn.Module):
+        depth += 2  # its parameters stand in `_parameters`, its submodules in `_modules`
+    for content in contents(value):
+        seen.add(id(value))
+        attributes = content is not value and not isinstance(content, State)
+        for key, item in _items(content):
+            yield from _inside(item, f"{path}.{key}" if attributes else f"{path}[{key!r}]", seen, depth - 1)
+
+
+def _items(content: Any) -> Any:
+    """Return the items of a container or `State` with their keys or numbers."""
+    if isinstance(content, dict | Slots | State):
+        return list(content.items())
+    return list(enumerate(content))

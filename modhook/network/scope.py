@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from modhook.network.held import containers
+from modhook.network.kinds import State, same_items
 from modhook.network.slots import Slots
 
 
@@ -27,19 +29,19 @@ def parameter_names(model: nn.Module) -> dict[str, str]:
 
 @contextmanager
 def restored(model: nn.Module) -> Iterator[list[Any]]:
-    """Undo, on leaving, what was set in any module, in objects that modules keep, and in their lists, dicts and sets.
+    """Undo, on leaving, what was set in any module, in objects that modules keep, in their containers, and what was drawn.
 
     Yields the dicts, lists and the like, of modules and of what they keep.
     """
     modules = list(model.modules())
     attributes = [dict(module.__dict__) for module in modules]
-    seen = {id(module.__dict__) for module in modules}
+    seen = {id(module) for module in modules}
     found = [copied for kept in attributes for copied in containers(kept.values(), seen)]
     try:
         yield [*(module.__dict__ for module in modules), *(container for container, _ in found)]
     finally:
         for module, kept in zip(modules, attributes, strict=True):
-            if len(module.__dict__) != len(kept) or _differs(module.__dict__, kept):
+            if not same_items(module.__dict__, kept):
                 module.__dict__.clear()
                 module.__dict__.update(kept)
         for container, content in found:
@@ -49,26 +51,27 @@ def restored(model: nn.Module) -> Iterator[list[Any]]:
 
 @contextmanager
 def substituted(
-    model: nn.Module, parameters: Mapping[str, Tensor], others: Sequence[tuple[Tensor, Tensor]] = ()
+    model: nn.Module, parameters: Mapping[str, Tensor], others: Sequence[tuple[Any, Any]] = ()
 ) -> Iterator[None]:
     """Run the model with these tensors: `parameters` by first name, at every place where that parameter stands.
 
     Parameters that are not named are replaced by themselves, detached, so that no gradient is computed for them.
-    `others` are pairs of a tensor that the model holds, wherever it holds it, and the one to put there.
+    `others` are pairs of a tensor or numpy array that the model holds, wherever it holds it, and the one to put there.
     """
     with restored(model) as places:
         stand_ins: dict[int, Tensor] = {}
         for name, parameter in model.named_parameters():
             new = parameters.get(name)
             stand_ins[id(parameter)] = parameter.detach() if new is None else new
-        stand_ins |= {id(own): new for own, new in others}
+        replaced = {id(own): new for own, new in others}
+        stand_ins |= replaced
         for module in model.modules():
             slots: dict[str, Any] = module._parameters
             for key, parameter in slots.items():
                 if parameter is not None:
                     slots[key] = stand_ins[id(parameter)]
         if others:
-            _replace(places, {id(own): new for own, new in others})
+            _replace(places, replaced)
         refresh(model)
         yield
 
@@ -81,26 +84,39 @@ def refresh(model: nn.Module) -> None:
             module.__dict__["_flat_weights"] = [getattr(module, name, None) for name in names]
 
 
-def _replace(places: list[Any], new: dict[int, Tensor]) -> None:
-    """Put tensors where others stand, by their ids."""
+def _replace(places: list[Any], new: dict[int, Any]) -> None:
+    """Put tensors and arrays where others stand, by their ids."""
     for place in places:
-        items = list(place.items()) if isinstance(place, dict | Slots) else list(enumerate(place))
+        if isinstance(place, set):
+            continue
+        items = list(place.items()) if isinstance(place, dict | Slots | State) else list(enumerate(place))
         for key, value in items:
-            if isinstance(value, Tensor) and id(value) in new and not isinstance(place, set):
-                place[key] = new[id(value)]
+            stand_in = _stand_in(value, new)
+            if stand_in is value:
+                continue
+            if isinstance(place, State):
+                place.set(key, stand_in)
+            else:
+                place[key] = stand_in
 
 
-def _differs(now: Mapping[str, Any], kept: dict[str, Any]) -> bool:
-    return any(key not in now or now[key] is not value for key, value in kept.items())
+def _stand_in(value: Any, new: dict[int, Any]) -> Any:
+    """Return what stands for a value, or itself; a tuple of tensors is made anew."""
+    if isinstance(value, Tensor | np.ndarray):
+        return new.get(id(value), value)
+    if type(value) is tuple:
+        items = [_stand_in(item, new) for item in value]
+        if any(a is not b for a, b in zip(items, value, strict=True)):
+            return tuple(items)
+    return value
 
 
 def _refill(container: Any, content: Any) -> None:
     """Give a container its old content back, in the old order, if it has changed."""
-    if isinstance(container, dict | Slots):
-        same = len(container) == len(content) and not _differs(container, content)
-    else:
-        same = len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
-    if same:
+    if isinstance(container, State):
+        container.put_back(content)
+        return
+    if same_items(container, content):
         return
     container.clear()
     if isinstance(container, (dict, set, Slots)):

@@ -36,10 +36,10 @@ class Job:
 
     `parameters` are (K, ...) by first name; the leaves of `arguments` are (K, ...) unless shared.
     `written` names what the model's forward pass changes, of the parameters given and of all else that the model holds
-    (see `modhook.network.held`); every sample gets its own copy of these. `own` has the model's own tensors among them, by
-    name. `islands` names the submodules that run sample by sample inside the vmap route. `wide` gives every sample its own
-    copy of tensors that the model makes. `memory` may be given to see what the rules did, and
-    `watch` to see what would be written; the loop, where it costs time, asks it only where `watching`.
+    (see `modhook.network.held`); every sample gets its own copy of these. `own` has the model's own tensors and numpy arrays
+    among them, by name. `islands` names the submodules that run sample by sample inside the vmap route. `wide` gives every
+    sample its own copy of tensors that the model makes. `memory` may be given to see what the rules did, and `watch` to see
+    what would be written; the loop, where it costs time, asks it only where `watching`.
     """
 
     model: nn.Module
@@ -48,7 +48,7 @@ class Job:
     arguments: Tree
     samples: int
     written: frozenset[str] = frozenset()
-    own: Mapping[str, Tensor] = attrs.field(factory=dict)
+    own: Mapping[str, Any] = attrs.field(factory=dict)
     islands: tuple[str, ...] = ()
     wide: bool = False
     memory: Memory | None = None
@@ -59,14 +59,15 @@ class Job:
         """Return the parameter sets, copied where the model writes them."""
         return {n: p.clone() if n in self.written else p for n, p in self.parameters.items()}
 
-    def copies(self) -> list[Tensor]:
-        """Return fresh copies of the model's own tensors that will be written, without K, in the order of `own`."""
-        return copies(self.own.values())
+    def copies(self) -> list[Any]:
+        """Return fresh copies of the model's own tensors and arrays that will be written, without K, in the order of `own`."""
+        tensors = iter(copies([own for own in self.own.values() if isinstance(own, Tensor)]))
+        return [next(tensors) if isinstance(own, Tensor) else own.copy("K") for own in self.own.values()]
 
     def call(
         self,
         parameters: Mapping[str, Tensor],
-        own: Sequence[Tensor],
+        own: Sequence[Any],
         tensors: list[Tensor],
         around: Around = nullcontext,
     ) -> Any:
@@ -77,11 +78,13 @@ class Job:
             return self.function(self.model, *args, **kwargs)
 
 
-def own_tensors(model: nn.Module, written: Collection[str], given: Collection[str]) -> dict[str, Tensor]:
-    """Return the model's own tensors among what is written, by name: all that is not given."""
+def own_tensors(model: nn.Module, written: Collection[str], given: Collection[str]) -> dict[str, Any]:
+    """Return the model's own tensors and numpy arrays among what is written, by name: all that is not given."""
     if not set(written) - set(given):
         return {}
-    return {name: tensor for name, tensor in held(model).tensors.items() if name in written and name not in given}
+    everything = held(model)
+    own = {**everything.tensors, **everything.arrays}
+    return {name: value for name, value in own.items() if name in written and name not in given}
 
 
 def run_loop(job: Job, around: Around = nullcontext) -> Any:
@@ -108,9 +111,9 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     """Run all samples in one vectorised pass. Raises whatever `torch.func.vmap` raises where it cannot."""
     leaves = job.arguments.leaves
     batched = [i for i, leaf in enumerate(leaves) if not leaf.shared]
-    # Counters stay one number for all samples: modules ask for their value, which vmap could not give.
+    # Counters stay one number for all samples: modules ask for their value, which vmap could not give; so do numpy arrays.
     own = job.copies()
-    wide = [i for i, tensor in enumerate(own) if tensor.is_floating_point() or tensor.is_complex()]
+    wide = [i for i, t in enumerate(own) if isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())]
     output: list[Tree] = []
     memory = job.memory or Memory(wide=job.wide)
 
