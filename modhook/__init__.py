@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modhook.fit import fit_masks as fit_masks
     from modhook.masks import Masks as Masks
     from modhook.masks import chance as chance
+    from modhook.masks import export as export
     from modhook.masks import iomin as iomin
     from modhook.masks import iou as iou
     from modhook.masks.evaluation import evaluate as evaluate
@@ -68,6 +69,7 @@ _HOME = {
     "iomin": "masks",
     "iou": "masks",
     "chance": "masks.chance",
+    "export": "masks.export",
     "evaluate": "masks.evaluation",
     "overlaps": "masks.overlap",
     "parts": "masks.parts",

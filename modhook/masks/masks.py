@@ -20,6 +20,7 @@ from modhook.masks.fingerprint import checked_fingerprint, checked_names, checks
 from modhook.masks.names import one_per_parameter, tied_names
 from modhook.masks.select import chosen
 from modhook.masks.show import frame, page
+from modhook.network.files import write_whole
 from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
@@ -185,13 +186,9 @@ class Masks(Mapping[str, Tensor]):
         found = checksum(self._masks, known + tied.get("tied", ""))
         metadata = {"format": FORMAT, "fingerprint": known, "sha256": found, **tied}
         data = save({n: m.contiguous() for n, m in self._masks.items()}, metadata)
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
         try:
-            partial.write_bytes(data)
-            partial.replace(path)
+            write_whole(Path(path), data)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise MaskError(f"masks cannot be written to {path}: {error.strerror or error}.") from error
 
     @classmethod

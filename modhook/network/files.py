@@ -1,7 +1,8 @@
-"""Reads files of weights without running what is in them: tensors and plain containers, nothing else."""
+"""Reads files of weights without running what is in them: tensors and plain containers, nothing else; writes files whole."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -44,3 +45,13 @@ def read_file(
                 f"{path} holds Python objects besides tensors, which are code that loading would run, so it is refused; {advice}."
             ) from error
         raise WeightsError(f"{path} cannot be read as {kind} ({type(error).__name__}); {advice}.") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, beside its place first. Raises `OSError`; then the old one is as it was."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
