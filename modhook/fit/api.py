@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from modhook.errors import UserError
 from modhook.fit.arguments import bytes_of, initial, patterns, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
+from modhook.fit.off import kept
 from modhook.fit.ranked import ranked
 from modhook.fit.result import Fit
 from modhook.fit.size import BETA, size_of
 from modhook.masks import Masks
+from modhook.masks.off import Off, off_weights
 from modhook.masks.select import DEFAULT_EXCLUDE, select
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
@@ -47,6 +49,7 @@ def fit_masks(
     score: Callable[[nn.Module, Any], Any] | None = None,
     valid: Iterable[Any] | None = None,
     fixed: Masks | None = None,
+    off: Off = None,
     train_weights: Mapping[str, Tensor] | None = None,
     optimizer: str | MakeOptimizer = "adam",
     clip: float | None = 1.0,
@@ -93,6 +96,9 @@ def fit_masks(
         within, score, valid: keep the smallest masks that lose no more than this share of the unmasked network's score on the
             held-out batches `valid` (see `Fit.smallest`).
         fixed: masks that are applied and not learned.
+        off: what a weight becomes that is not kept: zero (None, "zero"); "shuffled" or "redrawn" within its tensor, by `seed`; or
+            that of a second network, given as it is or as {name: tensor}: with the weights before fine-tuning the masks say which
+            changes are needed. A weight under a mask m is off + m (w - off); the fit keeps it as `fit.off`.
         train_weights: {name: bool tensor}: weights that learn together with the logits where True.
         optimizer: "adam", "sgd", or a class of `torch.optim`, made with `lr`; or any other callable from a list of tensors to a torch
             optimiser, which brings its own learning rates: `lr` is not used then, and `warmup` starts from them.
@@ -149,6 +155,7 @@ def fit_masks(
         reference = None if reference is None else reference._of(model)
         names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
         parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
+        others = off_weights(model, dict.fromkeys([*names, *(fixed or ())]), off, seed)
     if fixed is not None:
         names = tuple(n for n in names if n not in fixed)
         if not names and not train_weights:
@@ -162,7 +169,7 @@ def fit_masks(
                 f"{type(drawn).__name__} ranks weights and learns nothing, so no weights can learn with it: "
                 "leave train_weights out, or take a sampler that learns."
             )
-        return ranked(model, batches, loss, names, drawn, size, steps, fixed)
+        return ranked(model, batches, loss, names, drawn, size, steps, fixed, others)
     target = size.tell(drawn)
     generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))
     with using(model), torch.inference_mode(False):  # tensors made in inference mode cannot learn
@@ -190,6 +197,7 @@ def fit_masks(
             reference=reference,
             steps=steps,
             target=target,
+            off=others,
         )
     shown = not isinstance(progress, Tracker)
     tracker = tracker_of(progress)
@@ -207,7 +215,7 @@ def fit_masks(
     own = Masks({**trainer.masks(), **(fixed or {})}, model)
     logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
     return Fit(
-        masks=size.masks(model, logits, fixed, own),
+        masks=size.masks(model, logits, fixed, own, others),
         logits=logits,
         history=history.dataset(),
         weights={n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}},
@@ -217,4 +225,5 @@ def fit_masks(
         threshold=own,
         fixed=fixed,
         model=model,
+        off=kept(others),
     )

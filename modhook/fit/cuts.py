@@ -25,11 +25,15 @@ Score = Callable[[nn.Module, Any], "Tensor | Mapping[str, Tensor]"]
 
 @attrs.define
 class Cuts:
-    """The cuts through learned logits, on the network that they were learned on; fixed masks stay as they are in each."""
+    """The cuts through learned logits, on the network that they were learned on; fixed masks stay as they are in each.
+
+    `off` is what weights become that are not kept; None: zero.
+    """
 
     model: nn.Module
     order: Order
     fixed: Masks | None = None
+    off: Mapping[str, Tensor] | None = None
 
     def at(self, count: int) -> Masks:
         """Return the masks that keep the `count` most needed weights."""
@@ -46,7 +50,7 @@ class Cuts:
         """Return score of cut and complement over size; see `Fit.curve`."""
         import xarray as xr
 
-        measured = Measured(self.model, batches, score, metric)
+        measured = Measured(self.model, batches, score, metric, self.off)
         sizes = sorted({*self.order.sizes(points), *([own] if own else [])})
         values = np.array([[measured(self.at(n)), measured(self.without(n))] for n in sizes])  # (points, 2)
         density = np.array(sizes) / self.order.size
@@ -86,13 +90,20 @@ class Cuts:
 class Measured:
     """One number for masks: the mean of a score over the same batches each time."""
 
-    def __init__(self, model: nn.Module, batches: Iterable[Any], score: Score, metric: str | None = None) -> None:
-        self.model, self.score, self.metric = model, score, metric
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        score: Score,
+        metric: str | None = None,
+        off: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.model, self.score, self.metric, self.off = model, score, metric, off
         self.batches = batches if isinstance(batches, list | tuple) else list(batches)
 
     def __call__(self, masks: Masks | None) -> float:
         """Return the mean score under masks, or without. Raises `UserError`."""
-        found = evaluate(self.model, masks, self.batches, self.score)
+        found = evaluate(self.model, masks, self.batches, self.score, off=self.off)
         if isinstance(found, Mapping):
             if self.metric is None and len(found) > 1:
                 raise UserError(f"score returns several metrics ({', '.join(found)}); say which with metric=.")

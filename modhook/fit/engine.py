@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from modhook.fit.clipping import Clipping
 from modhook.fit.complement import asks, bound
 from modhook.fit.explain import calls_the_model, listened, without_gradient
 from modhook.fit.groups import batch_size, cut, one_group, part
+from modhook.fit.off import plus
 from modhook.fit.scaling import GradientScale
 from modhook.fit.target import DensityTarget
 from modhook.fit.watch import Measured, Watch
@@ -65,6 +66,7 @@ class MaskTrainer:
         reference: Masks | None = None,
         steps: int = 1,
         target: DensityTarget | None = None,
+        off: Mapping[str, Tensor] | None = None,
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.model, self.sampler, self.samples = model, sampler, samples
@@ -77,10 +79,12 @@ class MaskTrainer:
         self.weights = {n: leaves.get(names[n], parameters[n].detach()) for n in names}
         for name in self.trained:
             self.weights[name] = self.weights[name].clone().requires_grad_()
-        self.loss = bound(loss, {n: self.weights[n] for n in self.logits})
+        self.off = off
+        self.changes = {n: self._change(n) for n in self.logits if off and not self.weights[n].requires_grad}
+        self.loss = bound(loss, {n: self.weights[n] for n in self.logits}, off)
         self.fixed = {n: ~m.to(parameters[n].device) for n, m in (fixed or {}).items()}
         self.constants = {
-            n: self.weights[n].detach().masked_fill(m, 0)
+            n: self._masked(n, m).detach()
             for n, m in self.fixed.items()
             if n not in self.trained and names[n] not in leaves
         }
@@ -101,7 +105,7 @@ class MaskTrainer:
         self.watch = Watch(self.logits, reference)
         self._guard: Guard | None = None
         self._started = False
-        wide = 5 if asks(loss) else 3
+        wide = 3 + 2 * asks(loss) + (off is not None)
         self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size, wide)
 
     @contextmanager
@@ -221,10 +225,7 @@ class MaskTrainer:
         return loss
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
-        params = {
-            n: self.sampler.apply(self.weights[n], logit, self.generators[start:stop])
-            for n, logit in self.logits.items()
-        }
+        params = {n: self._sample(n, self.generators[start:stop]) for n in self.logits}
         params |= {n: c.expand(stop - start, *c.shape) for n, c in self._constants().items()}  # (k, ...)
         chosen = groups if stop - start == self.samples else part(groups, start, stop)
         try:
@@ -253,6 +254,25 @@ class MaskTrainer:
             raise UserError("loss must return a real number, but returned a complex one; take its real part or abs().")
         return losses
 
+    def _sample(self, name: str, drawn: Sequence[torch.Generator]) -> Tensor:
+        """Return one parameter under a sampled mask per generator: (k, *shape)."""
+        logit = self.logits[name]
+        if self.off is None:
+            return self.sampler.apply(self.weights[name], logit, drawn)
+        change = self.changes[name] if name in self.changes else self._change(name)
+        return plus(self.sampler.apply(change, logit, drawn), self.off[name])
+
+    def _change(self, name: str) -> Tensor:
+        """Return w - off."""
+        assert self.off is not None
+        return self.weights[name] - self.off[name]
+
+    def _masked(self, name: str, gone: Tensor) -> Tensor:
+        """Return one parameter under a fixed mask, True for what is not kept."""
+        if self.off is None:
+            return self.weights[name].masked_fill(gone, 0)
+        return torch.where(gone, self.off[name], self.weights[name])
+
     def _constants(self) -> dict[str, Tensor]:
         """Return the weights that are the same under every sample but not the model's own.
 
@@ -261,10 +281,10 @@ class MaskTrainer:
         constants = {**self.constants, **self.unmasked}
         for name, mask in self.fixed.items():
             if name not in constants and name not in self.trained:
-                constants[name] = self.weights[name].masked_fill(mask, 0)
+                constants[name] = self._masked(name, mask)
         for name in self.trained:
             if name in self.fixed:
-                constants[name] = self.weights[name].masked_fill(self.fixed[name], 0)
+                constants[name] = self._masked(name, self.fixed[name])
             elif name not in self.logits:
                 constants[name] = self.weights[name]
         return constants

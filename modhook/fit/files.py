@@ -96,7 +96,7 @@ def _unpacked(value: Mapping[str, Any]) -> Any:
 
 def _check(fit: Fit) -> None:
     """Raise `TypeError` for fields that no fit has; the checksum says that they are as they were written, not who wrote them."""
-    named = [fit.logits, fit.weights]
+    named = [fit.logits, fit.weights, {} if fit.off is None else fit.off]
     if not (
         isinstance(fit.masks, Masks)
         and all(isinstance(m, Masks | None) for m in (fit.threshold, fit.fixed))

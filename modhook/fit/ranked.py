@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from modhook.errors import RunError
 from modhook.fit.complement import bound
 from modhook.fit.engine import Loss
+from modhook.fit.off import kept
 from modhook.fit.result import Fit
 from modhook.fit.size import Size
 from modhook.masks import Masks
@@ -28,18 +29,24 @@ def ranked(
     size: Size,
     steps: int,
     fixed: Masks | None,
+    off: Mapping[str, Tensor] | None = None,
 ) -> Fit:
     """Return the masks of the best weights by the ranking's scores, from one pass over the batches, `steps` at most.
 
-    With fixed masks, the weights are ranked on the network under these. Raises `UserError`, `RunError`.
+    With fixed masks, the weights are ranked on the network under these; with `off`, their changes from it are.
+
+    Raises `UserError`, `RunError`.
     """
-    twin = copied(model) if fixed is None else fixed.materialize(model)
+    twin = copied(model) if fixed is None else fixed.materialize(model, off)
     trained = {n: p.detach().clone() for n, p in twin.named_parameters() if n in names}
-    scores = ranking.scores(twin, names, iter(batches), bound(loss, trained), steps)
+    ranking.off = None if off is None else {n: off[n] for n in names}
+    scores = ranking.scores(twin, names, iter(batches), bound(loss, trained, off), steps)
     for name, values in scores.items():
         if not bool(values.isfinite().all()):
             raise RunError(f"the ranking of {name!r} is not finite; look at the data and the loss.")
     logits = {n: scores[n].detach().cpu() for n in names}
     history = xr.Dataset(coords={"step": np.empty(0, dtype=np.int64)})
-    masks = size.masks(model, logits, fixed, None)
-    return Fit(masks=masks, logits=logits, history=history, weights={}, route={}, fixed=fixed, model=model)
+    masks = size.masks(model, logits, fixed, None, off)
+    return Fit(
+        masks=masks, logits=logits, history=history, weights={}, route={}, fixed=fixed, model=model, off=kept(off)
+    )

@@ -42,6 +42,8 @@ class Fit:
         threshold: the sampler's own masks, whatever size was asked for; None for a ranking without training.
         fixed: the masks that were given and not learned.
         model: the network, as it was given; None for a fit that was loaded without one.
+        off: what the weights that masks cover become where they are not kept, {name: tensor} on the CPU, by which `curve`,
+            `smallest` and cuts are measured, and masks must be applied: `fit.masks.applied_to(model, fit.off)`; None: zero.
     """
 
     masks: Masks
@@ -54,6 +56,7 @@ class Fit:
     threshold: Masks | None = attrs.field(default=None, repr=False)
     fixed: Masks | None = attrs.field(default=None, repr=False)
     model: nn.Module | None = attrs.field(default=None, repr=False, eq=False)
+    off: dict[str, Tensor] | None = attrs.field(default=None, repr=False, eq=False)
 
     def __repr__(self) -> str:
         return text(self)
@@ -145,7 +148,7 @@ class Fit:
             UserError: `within` outside 0 to 1, no batch, a score that is no finite number, or no cut that scores enough.
         """
         cuts = self._cuts
-        return cuts.smallest(Measured(cuts.model, batches, score, metric), within, reference)
+        return cuts.smallest(Measured(cuts.model, batches, score, metric, self.off), within, reference)
 
     def smallest_by(
         self, measure: Callable[[Masks | None], float], within: float = 0.01, *, reference: float | None = None
@@ -162,7 +165,7 @@ class Fit:
             raise UserError(
                 "this fit does not know its network, so it cannot measure its masks; load it with modhook.Fit.load(path, model)."
             )
-        return Cuts(self.model, self._order, self.fixed)
+        return Cuts(self.model, self._order, self.fixed, self.off)
 
     @cached_property
     def _order(self) -> Order:

@@ -44,7 +44,14 @@ class Size:
         sampler.aim(total)
         return None if sampler.holds_density else DensityTarget(self.groups)
 
-    def masks(self, model: nn.Module, logits: Mapping[str, Tensor], fixed: Masks | None, own: Masks | None) -> Masks:
+    def masks(
+        self,
+        model: nn.Module,
+        logits: Mapping[str, Tensor],
+        fixed: Masks | None,
+        own: Masks | None,
+        off: Mapping[str, Tensor] | None = None,
+    ) -> Masks:
         """Return the masks of this size. Raises `UserError`."""
         if self.groups:
             cut: dict[str, Tensor] = {}
@@ -55,7 +62,8 @@ class Size:
         if self.within is not None:
             assert self.score is not None
             assert self.valid is not None
-            return Cuts(model, Order(logits), fixed).smallest(Measured(model, self.valid, self.score), self.within, None)
+            measured = Measured(model, self.valid, self.score, off=off)
+            return Cuts(model, Order(logits), fixed, off).smallest(measured, self.within, None)
         assert own is not None
         return own
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.masks import Masks
+from modhook.masks.off import Off
 from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.values.arguments import batches_of, function, instance, shown
@@ -21,6 +22,9 @@ def evaluate(
     masks: Masks | None,
     batches: Iterable[Any],
     score: Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]],
+    *,
+    off: Off = None,
+    seed: int = 0,
 ) -> Any:
     """Return the mean score of the masked network over all items.
 
@@ -30,12 +34,14 @@ def evaluate(
         masks: masks to apply, or None for the network as it is.
         batches: any iterable of batches.
         score: `score(model, batch)` returns one number per item, (B,), or a dictionary of such tensors.
+        off, seed: what a weight becomes that the masks do not keep, as in `Masks.applied_to`: by default zero.
 
     Returns:
         A float, or `{name: float}` if `score` returns a dictionary.
 
     Raises:
-        MaskError: masks that do not fit. UserError: no batch, or scores that are not one number per item.
+        MaskError: masks that do not fit. WeightsError: an `off` that does not.
+        UserError: no batch, or scores that are not one number per item.
     """
     instance("model", model, nn.Module, "an nn.Module")
     if masks is not None:
@@ -45,7 +51,7 @@ def evaluate(
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     single = False
-    applied = masks._applied(model) if masks is not None else contextlib.nullcontext()
+    applied = masks._applied(model, off, seed) if masks is not None else contextlib.nullcontext()
     with using(model), lent(model, masks or ()), applied, torch.no_grad():
         for batch in batches:
             result = score(model, batch)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modhook.errors import MaskError, UserError, listing
 from modhook.masks.fingerprint import checked_fingerprint, checked_names, checksum, differences, fingerprint
 from modhook.masks.names import one_per_parameter, tied_names
+from modhook.masks.off import Off, off_weights
 from modhook.masks.select import chosen
 from modhook.masks.show import frame, page
 from modhook.network.files import write_whole
@@ -231,41 +232,53 @@ class Masks(Mapping[str, Tensor]):
     # -- use
 
     @contextlib.contextmanager
-    def applied_to(self, model: _M) -> Iterator[_M]:
-        """Within `with masks.applied_to(model):` the masked weights of `model` are zero.
+    def applied_to(self, model: _M, off: Off = None, *, seed: int = 0) -> Iterator[_M]:
+        """Within `with masks.applied_to(model):` the masked weights of `model` are zero, or what `off` says.
+
+        Args:
+            model: the network that the masks belong to.
+            off: what a weight becomes that is not kept: "zero" or None; "shuffled" or "redrawn" within its tensor, by `seed`; or
+                that of a second network, given as it is or as {name: tensor} (see `modhook.masks.off`).
+            seed: of what is shuffled or redrawn.
 
         Afterwards, also after an exception, the model is bit for bit what it was: every parameter and buffer has its very
         own storage and values back, and every submodule its attributes and its mode; what was written or set inside is
         lost, except gradients. Other threads that use the model through this library wait for the end of the block, and are
-        refused if it does not come. Raises `MaskError` for masks that do not fit.
+        refused if it does not come. Raises `MaskError` for masks that do not fit, `WeightsError` for such an `off`.
         """
         instance("model", model, nn.Module, "an nn.Module")
-        with using(model, block=True), lent(model, self), self._applied(model):
+        with using(model, block=True), lent(model, self), self._applied(model, off, seed):
             yield model
 
-    def materialize(self, model: _M) -> _M:
-        """Return a plain deep copy of `model` whose masked weights are zero; `model` is not changed.
+    def materialize(self, model: _M, off: Off = None, *, seed: int = 0) -> _M:
+        """Return a plain deep copy of `model` whose masked weights are zero, or what `off` says; `model` is not changed.
+
+        Args:
+            model, off, seed: as in `applied_to`.
 
         Raises:
-            MaskError: masks that do not fit. StackError: a model that cannot be copied.
+            MaskError: masks that do not fit. WeightsError: an `off` that does not. StackError: a model that cannot be copied.
         """
         instance("model", model, nn.Module, "an nn.Module")
         with using(model):
             masks = self._of(model)._masks
+            others = off_weights(model, masks, off, seed) or {}
             twin = copied(model)
         parameters = dict(twin.named_parameters(remove_duplicate=False))
         for name, mask in masks.items():
-            parameters[name].data = _masked(parameters[name], mask)  # another parameter may stand on the same memory
+            # Not in place: another parameter may stand on the same memory.
+            parameters[name].data = _masked(parameters[name], mask, others.get(name))
         return twin
 
     # -- inside
 
     @contextlib.contextmanager
-    def _applied(self, model: nn.Module) -> Iterator[None]:
+    def _applied(self, model: nn.Module, off: Off = None, seed: int = 0) -> Iterator[None]:
         masks = self._of(model)._masks
         parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.no_grad():
-            masked = {n: _masked(parameters[n], m) for n, m in masks.items()}
+            others = off_weights(model, masks, off, seed) or {}
+            masked = {n: _masked(parameters[n], m, others.get(n)) for n, m in masks.items()}
         originals: list[tuple[nn.Parameter, Tensor]] = []
         try:
             for name, tensor in masked.items():
@@ -358,5 +371,7 @@ def same_parameters(
             )
 
 
-def _masked(parameter: Tensor, mask: Tensor) -> Tensor:
+def _masked(parameter: Tensor, mask: Tensor, off: Tensor | None) -> Tensor:
+    if off is not None:
+        return torch.where(mask.to(parameter.device), parameter.detach(), off)
     return parameter.detach().masked_fill(~mask.to(parameter.device), 0)

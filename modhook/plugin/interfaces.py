@@ -209,6 +209,10 @@ class Sampler(ABC):
 class Ranking(Sampler):
     """A ranking of the weights that needs no learning: scores instead of logits. What every learned mask must beat."""
 
+    off: Mapping[str, Tensor] | None = None
+    """Set before `scores` is called: what weights become that are not kept, {name: (*weight.shape)}; None: zero. It is w - off that
+    a mask takes or leaves."""
+
     def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Refuse: nothing is sampled."""
         raise NotImplementedError(f"{type(self).__name__} is a ranking without training; it draws no masks")

@@ -59,7 +59,7 @@ def total(twin: nn.Module, rest: nn.Module, group: Any) -> Tensor:
     )
 
 
-def by_hand(net: nn.Module) -> dict[str, Tensor]:
+def by_hand(net: nn.Module, off: dict[str, Tensor]) -> dict[str, Tensor]:
     """Learn logits by a plain loop: masks by comparison, one deep copy each for mask and complement, sums of formulas."""
     weights = {n: dict(net.named_parameters())[n].detach() for n in NAMES}
     logits = {n: torch.full_like(w, 0.3) for n, w in weights.items()}
@@ -72,32 +72,35 @@ def by_hand(net: nn.Module) -> dict[str, Tensor]:
             twin, rest = copy.deepcopy(net), copy.deepcopy(net)
             inside, outside = dict(twin.named_parameters()), dict(rest.named_parameters())
             for n in NAMES:
-                inside[n].data = weights[n] * masks[n]
-                outside[n].data = weights[n] * (1 - masks[n])
+                inside[n].data = off[n] + (weights[n] - off[n]) * masks[n]
+                outside[n].data = off[n] + (weights[n] - off[n]) * (1 - masks[n])
             group = {name: tuple(t.chunk(K)[k] for t in items) for name, items in batch.items()}
             (total(twin, rest, group) / K).backward()
             for n in NAMES:
                 s = torch.sigmoid(logits[n] + torch.log(u[n][k]) - torch.log1p(-u[n][k]))
-                gradient[n] += (inside[n].grad - outside[n].grad) * weights[n] * s * (1 - s)
+                gradient[n] += (inside[n].grad - outside[n].grad) * (weights[n] - off[n]) * s * (1 - s)
         for n in NAMES:
             logits[n] = logits[n] - LR * gradient[n]
     return logits
 
 
 @pytest.mark.parametrize("executor", ["vmap", "loop"])
-@pytest.mark.parametrize("over", ["logits", "all"])
-def test_the_fit_learns_by_mask_and_complement_of_one_sample(executor: str, over: str) -> None:
-    """Three steps of a fit give the logits of the plain loop, whatever the route and whether all weights have gradients."""
-    net = network()
+@pytest.mark.parametrize(("over", "zero"), [("logits", True), ("all", True), ("logits", False), ("all", False)])
+def test_the_fit_learns_by_mask_and_complement_of_one_sample(executor: str, over: str, zero: bool) -> None:
+    """Three steps of a fit give the plain loop's logits, by every route, with gradients for all weights, and with `off`."""
+    net, drawn = network(), torch.Generator().manual_seed(4)
+    off = {n: torch.zeros_like(net.get_parameter(n)) for n in NAMES}
+    if not zero:
+        off = {n: torch.randn(t.shape, generator=drawn, dtype=t.dtype) for n, t in off.items()}
     loss = objectives.keep_and_lose(loss_of, LOST, other_of, mask=MASK, complement=WITHOUT)
-    options: dict[str, Any] = {"optimizer": "sgd", "lr": LR, "beta": 0.0, "init": 0.3, "samples": K, "steps": STEPS, "seed": 5}
+    options: dict[str, Any] = {"beta": 0.0, "init": 0.3, "samples": K, "steps": STEPS, "seed": 5}
     limits = {"clip": None} if over == "logits" else {"clip": 1e9, "clip_over": "all"}
     sgd = lambda tensors: torch.optim.SGD(tensors, lr=LR)  # noqa: E731
     fit = modhook.fit_masks(
-        net, batches(), loss, **(options | limits | {"optimizer": sgd, "executor": executor}), progress=False
+        net, batches(), loss, **options, **limits, optimizer=sgd, executor=executor, off=None if zero else off, progress=False
     )
     assert fit.route["route"] == executor
-    torch.testing.assert_close(fit.logits, by_hand(net), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(fit.logits, by_hand(net, off), rtol=1e-10, atol=1e-12)
 
 
 def test_a_term_of_weight_zero_is_not_computed() -> None:
@@ -186,5 +189,5 @@ def test_the_page_runs() -> None:
     assert len(blocks) >= 3
     names: dict[str, Any] = {}
     exec("\n".join(blocks), names)
-    assert names["fit"].steps == 5
+    assert set(names["fit"].off) == {"0.weight", "2.weight"}
     assert abs(names["faithful"].masks.density - 0.3) < 0.005

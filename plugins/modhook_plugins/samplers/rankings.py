@@ -1,5 +1,7 @@
 """Rankings of weights that need no training; what every learned mask must beat.
 
+Where a weight that is not kept becomes another one than zero (`off`), w below stands for the change w - off.
+
 Gradients are those of the loss' mean over items, at the trained weights; scores are never negative.
 """
 
@@ -18,17 +20,25 @@ from modhook import Ranking, UserError
 Loss = Callable[[Any, Any], Tensor]
 
 
-class Magnitude(Ranking):
+class _Changes(Ranking):
+    """A ranking that knows what a mask takes away."""
+
+    def change(self, name: str, weight: Tensor) -> Tensor:
+        """Return w - off, or w where that is zero: (*weight.shape)."""
+        return weight.detach() if self.off is None else weight.detach() - self.off[name]
+
+
+class Magnitude(_Changes):
     """|w|: large weights are needed."""
 
     def scores(
         self, model: nn.Module, names: Sequence[str], batches: Iterator[Any], loss: Loss, steps: int
     ) -> dict[str, Tensor]:
         """Return |w|; no batch is used."""
-        return {name: model.get_parameter(name).detach().abs() for name in names}
+        return {name: self.change(name, model.get_parameter(name)).abs() for name in names}
 
 
-class GradientWeight(Ranking):
+class GradientWeight(_Changes):
     """The mean over batches of |w dL/dw|: to first order, how the loss changes without the weight, whatever the sign."""
 
     def scores(
@@ -39,11 +49,11 @@ class GradientWeight(Ranking):
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         for count, gradients in enumerate(_gradients(model, weights, batches, loss, steps), 1):
             for name, gradient in gradients.items():
-                total[name] += ((weights[name].detach() * gradient).abs() - total[name]) / count
+                total[name] += ((self.change(name, weights[name]) * gradient).abs() - total[name]) / count
         return total
 
 
-class Snip(Ranking):
+class Snip(_Changes):
     """SNIP (Lee, Ajanthan, Torr 2019, formula 6): |w dL/dw| with the gradient of the mean loss over all batches together."""
 
     def scores(
@@ -55,7 +65,7 @@ class Snip(Ranking):
         for count, gradients in enumerate(_gradients(model, weights, batches, loss, steps), 1):
             for name, gradient in gradients.items():
                 mean[name] += (gradient - mean[name]) / count
-        return {name: (weights[name].detach() * mean[name]).abs() for name in names}
+        return {name: (self.change(name, weights[name]) * mean[name]).abs() for name in names}
 
 
 @attrs.frozen
@@ -63,11 +73,11 @@ class IntegratedGradientsOptions:
     """Options of integrated gradients."""
 
     points: Annotated[int, Ge(1)] = 10
-    """Points on the way from zero to the trained weights."""
+    """Points on the way from zero, or from `off`, to the trained weights."""
 
 
-class IntegratedGradients(Ranking):
-    """Integrated gradients (Sundararajan, Taly, Yan 2017, formula 1) of the loss over the masked weights, from zero.
+class IntegratedGradients(_Changes):
+    """Integrated gradients (Sundararajan, Taly, Yan 2017, formula 1) of the loss over the masked weights, from zero (or `off`).
 
     The mean over batches of |w integral_0^1 dL/dw(a w) da|, the integral by the midpoint rule.
     """
@@ -79,7 +89,8 @@ class IntegratedGradients(Ranking):
     ) -> dict[str, Tensor]:
         """Return the scores from at most `steps` batches."""
         weights = {name: model.get_parameter(name) for name in names}
-        trained = {name: weight.detach().clone() for name, weight in weights.items()}
+        change = {name: self.change(name, weight).clone() for name, weight in weights.items()}
+        start = {name: weight.detach() - change[name] for name, weight in weights.items()}
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         points = self.options.points
         for count, batch in enumerate(_drawn(batches, steps), 1):
@@ -87,11 +98,11 @@ class IntegratedGradients(Ranking):
             for i in range(points):
                 with torch.no_grad():
                     for name, weight in weights.items():
-                        weight.copy_(trained[name] * ((i + 0.5) / points))
+                        weight.copy_(start[name] + change[name] * ((i + 0.5) / points))
                 for name, gradient in _gradient(model, weights, batch, loss).items():
                     path[name] += gradient / points
             for name in names:
-                total[name] += ((trained[name] * path[name]).abs() - total[name]) / count
+                total[name] += ((change[name] * path[name]).abs() - total[name]) / count
         return total
 
 
