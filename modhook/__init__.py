@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modhook import objectives as objectives
+    from modhook.asking import Answer as Answer
+    from modhook.asking import ask as ask
     from modhook.cube import masks_from as masks_from
     from modhook.cube import open_cube as open_cube
     from modhook.errors import ModhookError as ModhookError
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "objectives": "objectives",
+    "Answer": "asking",
+    "ask": "asking",
     "masks_from": "cube",
     "open_cube": "cube",
     "ModhookError": "errors",

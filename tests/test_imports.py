@@ -31,9 +31,10 @@ ABOVE = {
     "fit": {"study", "cube", "run", "cli"},
     "study": {"masks", "stacked", "fit", "steps", "cube", "run", "cli"},
     "cube": {"stacked", "fit", "steps", "study", "run", "cli"},
-    "run": {"launch", "report", "cli"},
-    "report": {"run", "cli"},
-    "launch": {"cli"},
+    "run": {"launch", "report", "asking", "cli"},
+    "report": {"run", "asking", "cli"},
+    "launch": {"asking", "cli"},
+    "asking": {"cli"},
 }
 LOOSE = {"__init__", "__main__", "errors", "testing"}
 """All that may lie in the core outside a room."""

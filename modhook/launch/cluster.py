@@ -19,6 +19,7 @@ from modhook.launch.job import Job, Refused
 from modhook.launch.local import local_cluster
 from modhook.launch.worker import compute_here, given, quiet, stop_here, topic
 from modhook.plugin.interfaces import Tracker
+from modhook.plugin.offered import offered
 from modhook.run.failure import stops_the_study
 from modhook.run.layout import versions
 from modhook.run.one import Done, Run, Work, compute_run, failures, mark_failed, missing
@@ -205,7 +206,8 @@ def job_device(job: Job) -> Any:
 def _job(work: Work) -> Job:
     study = work.prepared.study
     token = uuid.uuid4().hex[:12]
-    return Job(study, str(work.cube.path), versions(), study.run.threads or 1, work.retry, work.only_control, token)
+    threads = study.run.threads or 1
+    return Job(study, str(work.cube.path), versions(), threads, work.retry, work.only_control, token, offered())
 
 
 def _warn(client: Client, job: Job, tracker: Tracker) -> None:

@@ -14,6 +14,7 @@ from modhook.cube import open_for_writing
 from modhook.errors import GoneError, ModhookError, RunError, StorageError, UserError
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import plugins
+from modhook.plugin.offered import Offer, offering
 from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
 from modhook.run.failure import gone_or_damaged
@@ -49,6 +50,8 @@ class Job:
     only_control: bool
     token: str
     """Names this job: a worker loads the data of a job once."""
+    offers: tuple[Offer, ...] = ()
+    """Tasks and networks that live in the sender's memory."""
 
 
 @attrs.frozen
@@ -78,8 +81,8 @@ def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refus
         try:
             # What a person sees is told at a distance; logs are written here.
             logs = [name for name in job.study.run.trackers if name != "progress"]
-            tracker = make_trackers(logs, plugins(), job.path, relay=Relay(say))
-            with gone_or_damaged(job.path):  # it was whole, when the job was sent
+            with offering(job.offers), gone_or_damaged(job.path):  # it was whole, when the job was sent
+                tracker = make_trackers(logs, plugins(), job.path, relay=Relay(say))
                 return compute_run(_work(job, tracker), run)
         except KeyboardInterrupt:
             return Refused("stopped", RunError)

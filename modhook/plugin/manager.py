@@ -18,6 +18,7 @@ from modhook.errors import ModhookError, PluginError, listing, near_miss
 from modhook.plugin import hookspecs, interfaces
 from modhook.plugin.culprit import told
 from modhook.plugin.hookspecs import PROJECT, Spec
+from modhook.plugin.offered import Offer, offered
 
 KINDS: dict[str, type] = {
     "tasks": interfaces.Task,
@@ -82,9 +83,9 @@ class Broken:
 class Plugins:
     """Everything the installed plugins bring, by kind and name."""
 
-    def __init__(self, entries: Iterable[Entry], broken: Iterable[Broken]) -> None:
+    def __init__(self, entries: Iterable[Entry | Offer], broken: Iterable[Broken]) -> None:
         self.broken = tuple(broken)
-        self._entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        self._entries: dict[str, dict[str, Entry | Offer]] = {kind: {} for kind in KINDS}
         for entry in entries:
             known = self._entries[entry.kind].setdefault(entry.spec.name, entry)
             if known is not entry:
@@ -93,7 +94,7 @@ class Plugins:
                     f"{entry.distribution} ({entry.spec.target}); uninstall one of them."
                 )
 
-    def entries(self, kind: str) -> list[Entry]:
+    def entries(self, kind: str) -> list[Entry | Offer]:
         """Return the entries of a kind, sorted by name."""
         return sorted(self._entries[kind].values(), key=lambda e: e.spec.name)
 
@@ -101,14 +102,18 @@ class Plugins:
         """Return the names of a kind, sorted."""
         return sorted(self._entries[kind])
 
-    def find(self, kind: str, name: str) -> Entry:
+    def find(self, kind: str, name: str) -> Entry | Offer:
         """Return one entry; an unknown name is a `PluginError` that lists the valid ones and names broken plugins."""
         try:
             return self._entries[kind][name]
         except KeyError:
             valid = self.names(kind)
         text = f"unknown {SINGULAR[kind]} {name!r}{near_miss(name, valid)}; valid {kind}: {listing(valid)}"
-        if source := KNOWN_ELSEWHERE.get((kind, name)):
+        if kind in ("tasks", "models") and name == "ask":
+            text += (
+                "; this one is what modhook.ask was given, in Python: call modhook.ask there again, with analyses=[...]"
+            )
+        elif source := KNOWN_ELSEWHERE.get((kind, name)):
             text += f"; it is brought by the package {source} (pip install {source})"
         else:
             text += "; others come with the package that brings them (pip install it into this environment, then see modhook list)"
@@ -126,7 +131,10 @@ def _reason(error: BaseException) -> str:
 
 
 def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> Plugins:
-    """Load every entry point of the group `modhook` and collect the specs. Raises `PluginError` for duplicates."""
+    """Load every entry point of the group `modhook` and collect the specs, and what is offered in memory (`offering`).
+
+    Raises `PluginError` for duplicates.
+    """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     points = importlib.metadata.entry_points(group=PROJECT) if entry_points is None else entry_points
@@ -153,7 +161,7 @@ def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None)
             entries += _specs(manager, module, distribution)
         except (Exception, SystemExit) as error:
             broken.append(Broken(point.name, distribution, _reason(error), error))
-    return Plugins(entries, broken)
+    return Plugins([*entries, *offered()], broken)
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, module: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from modhook.study.grid import points
 from modhook.study.loading import Checked, check, load, restore
 from modhook.study.named import find_callable
-from modhook.study.resolve import difference, resolved
+from modhook.study.resolve import difference, plain_table, resolved
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.structure import structure
 from modhook.study.study import Named, Point, Study
@@ -27,6 +27,7 @@ __all__ = [
     "difference",
     "find_callable",
     "load",
+    "plain_table",
     "points",
     "resolved",
     "restore",

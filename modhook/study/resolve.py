@@ -76,6 +76,13 @@ def _named(one: Named) -> dict[str, Any]:
     return {"name": one.name, **_plain(one.options)}
 
 
+def plain_table(options: Any) -> dict[str, Any]:
+    """Return a plugin's options as a study file has them."""
+    found = _plain(options)
+    assert isinstance(found, dict)
+    return found
+
+
 def _plain(value: Any) -> Any:
     if attrs.has(type(value)):
         return {f.name: _plain(getattr(value, f.name)) for f in attrs.fields(type(value)) if f.init}

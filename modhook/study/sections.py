@@ -65,7 +65,8 @@ class Cut:
     """`masks.cut`: masks of another size than the sampler's threshold gives, cut through the ranking of the logits.
 
     Either `density`, the share of the learned weights to keep, or `within`, the share of the unmasked network's score that may be
-    lost: then the smallest such mask, by `metric` (the task's first unless given) on `split` (its first).
+    lost: then the smallest such mask, by `metric` (the task's first unless given) on `split` (unless given: the split that is
+    called like the stage, or else the task's first).
     """
 
     density: Share | None = None

@@ -71,12 +71,15 @@ def test_a_ranking_is_cut(size: str, tmp_path: Path) -> None:
     assert np.array_equal(kept, largest({n: weights[n].abs() for n in found}, count))
 
 
-def test_masks_keep_the_score(tmp_path: Path) -> None:
-    """The add stage's masks lose no more than the share of the score on their split, and one weight less loses more."""
-    assert run(tmp_path, 'cut = { within = 0.3, split = "add" }\n[analyses]\nsize_curve = { points = 3 }') == 0
+@pytest.mark.parametrize("split", [', split = "add"', ""])
+def test_masks_keep_the_score(split: str, tmp_path: Path) -> None:
+    """The masks lose no more than the share of the score on the split that is named, or else on the stage's own."""
+    assert run(tmp_path, f"cut = {{ within = 0.3{split} }}\n[analyses]\nsize_curve = {{ points = 3 }}") == 0
     cube = open_cube(tmp_path / "cut.zarr")
-    accuracy = cube["scores"]["accuracy"].sel(seed=1, split="add")
-    assert float(accuracy.sel(stage="add")) >= 0.7 * float(accuracy.sel(stage="unmasked"))
+    accuracy = cube["scores"]["accuracy"].sel(seed=1)
+    for stage, own in (("add", "add"), ("mul", "add" if split else "mul"), ("control", "add" if split else "iid")):
+        at = accuracy.sel(split=own)
+        assert float(at.sel(stage=stage)) >= 0.7 * float(at.sel(stage="unmasked"))
     logits, found = logits_from(cube, seed=1, stage="add"), masks_from(cube, seed=1, stage="add")
     kept = np.concatenate([found[n].numpy().ravel() for n in logits]).nonzero()[0]
     assert np.array_equal(kept, largest(logits, found.kept())), "they are a cut"
@@ -90,7 +93,11 @@ def test_masks_keep_the_score(tmp_path: Path) -> None:
         ("cut = {}", "give either density or within", ""),
         ('cut = { density = 0.1, split = "add" }', "says what within is measured by", ""),
         ("density = 0.1\nbeta = 3e-4", "leave one of the two out", ""),
-        ('sampler = "snip"', "'snip' ranks weights without training and has no threshold of its own; give masks.density", ""),
+        (
+            'sampler = "snip"',
+            "'snip' ranks weights without training and has no threshold of its own; give masks.density",
+            "",
+        ),
         ('cut = { within = 0.1, split = "sub" }', 'masks.cut.split: there is no "sub"; the task has iid, add, mul', ""),
     ],
 )

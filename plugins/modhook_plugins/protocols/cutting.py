@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from modhook import RunContext
 
 
-def cut(context: RunContext, fit: Fit, model: nn.Module) -> Masks:
-    """Return a stage's masks as `masks.cut` wants them. Raises `UserError` for a score that nothing can be compared with."""
+def cut(context: RunContext, fit: Fit, model: nn.Module, stage: str) -> Masks:
+    """Return a stage's masks as `masks.cut` wants them. Raises `UserError` for a score that nothing can be compared with.
+
+    `within` is measured on the split that is named, else on the stage's own (of the same name), else on the first.
+    """
     wanted, task = context.study.masks.cut, context.task
     if wanted == "threshold":
         return fit.masks
     if wanted.density is not None:
         return fit.cut(density=wanted.density)
-    split, metric = wanted.split or task.splits[0], wanted.metric or task.metrics[0]
+    own = stage if stage in task.splits else task.splits[0]
+    split, metric = wanted.split or own, wanted.metric or task.metrics[0]
 
     def measure(masks: Masks | None) -> float:
         found = context.score(masks, model, (split,))[metric][split]

@@ -70,7 +70,7 @@ class Posthoc(Protocol):
                     **context.mask_options(),
                     callback=self._validator(context, record, copied, model),
                 )
-            record.history, record.route, record.masks = fit.history, fit.route, cut(context, fit, model)
+            record.history, record.route, record.masks = fit.history, fit.route, cut(context, fit, model, stage.name)
             record.carried = None if last else fit.carried
             record.logits = dict(fit.logits)
             if copied is not None:

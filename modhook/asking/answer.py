@@ -1,0 +1,115 @@
+"""What `ask` returns: the cube, read as masks, scores and the report."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from modhook.asking.names import normal
+from modhook.asking.place import Home
+from modhook.asking.task import Question
+from modhook.cube import Where, done, masks_from, open_cube
+from modhook.errors import UserError, listing, near_miss
+from modhook.plugin.manager import plugins
+from modhook.plugin.offered import offering
+from modhook.values.arguments import shown
+
+if TYPE_CHECKING:
+    from modhook.masks import Masks
+
+
+class Answer:
+    """The answer to a question, read from its cube when it is looked at.
+
+    Attributes:
+        path: the cube. One that `ask` made in a temporary folder is deleted with the answer, and its report with it.
+        functions: what was asked for.
+        failed: one line per stage or analysis that failed: run, stage and reason.
+    """
+
+    def __init__(
+        self, home: Home, question: Question, thresholds: Mapping[str, float] | None, failed: tuple[str, ...] = ()
+    ) -> None:
+        self.path: Where = home.path
+        self.functions = tuple(question.batches)
+        self.failed = failed
+        self._question, self._thresholds = question, thresholds
+        if home.temporary:
+            weakref.finalize(self, home.discard)
+
+    @cached_property
+    def cube(self) -> xr.DataTree:
+        """The whole cube, as `modhook.open_cube` opens it."""
+        return open_cube(self.path)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the cube."""
+        return tuple(int(seed) for seed in np.asarray(self.cube["runs"].coords["seed"]))
+
+    @cached_property
+    def masks(self) -> MaskTable:
+        """The masks: `answer.masks["vowels", 1]`, of every function and seed that is done."""
+        return MaskTable(self)
+
+    @cached_property
+    def scores(self) -> xr.DataArray:
+        """The scores (seed, stage, split, metric), float64, NaN where a run is not done.
+
+        Stages are `unmasked` and the functions (under the mask of each), splits the functions' tests. `.to_dataframe()` has one
+        row per number, in the column `value`.
+        """
+        group, metrics = self.cube["scores"].to_dataset(), list(self._question.metrics)
+        names = xr.DataArray(np.array(metrics, dtype=object), dims="metric", name="metric")
+        found = xr.concat([group[m].drop_attrs() for m in metrics], names)
+        return found.transpose("seed", "stage", "split", "metric").rename("value").load()
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the HTML report, by default beside the cube, and return its path. Raises `UserError` if it cannot be written."""
+        from modhook.report import write_report
+
+        with offering(self._question.offers()):
+            return write_report(self.path, None if out is None else Path(out), plugins())
+
+    def __repr__(self) -> str:
+        return f"Answer({', '.join(self.functions)}; {self.path})"
+
+
+class MaskTable(Mapping[tuple[str, int], "Masks"]):
+    """Masks by function and seed, read when they are asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        finished = done(answer.cube)
+        self._keys = [
+            (name, seed)
+            for name in answer.functions
+            for seed in answer.seeds
+            if bool(finished.sel(seed=seed, stage=name))
+        ]
+
+    def __getitem__(self, key: Any) -> Masks:
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise UserError(
+                f"masks are found by function and seed, answer.masks[{self._answer.functions[0]!r}, 1], not by {shown(key)}."
+            )
+        name, seed = normal(key[0]), key[1]
+        if name not in self._answer.functions:
+            near = near_miss(name, self._answer.functions)
+            raise UserError(f"no function {name!r} was asked for{near}; there are {listing(self._answer.functions)}.")
+        return masks_from(self._answer.path, seed, name)
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __repr__(self) -> str:
+        return f"masks of {listing(self._answer.functions)} for the seeds {listing(map(str, self._answer.seeds))}"

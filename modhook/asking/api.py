@@ -1,0 +1,140 @@
+"""`ask`: which weights do these functions of a network need, and can the answer be trusted?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from modhook.asking.answer import Answer
+from modhook.asking.arguments import asked
+from modhook.asking.place import Home, home_of, refuse_another
+from modhook.asking.study import study_of
+from modhook.asking.workers import spread_over
+from modhook.cube import Where
+from modhook.errors import ModhookWarning, UserError, listing
+from modhook.masks.select import DEFAULT_EXCLUDE
+from modhook.plugin.interfaces import Sampler, Tracker
+from modhook.plugin.manager import plugins
+from modhook.plugin.offered import offering
+from modhook.run import run_study
+from modhook.run.trackers import make_trackers
+from modhook.values.arguments import checked, optional
+from modhook.values.bounds import Count
+
+
+def ask(
+    model: nn.Module,
+    functions: Mapping[str, Any],
+    *,
+    loss: Callable[..., Any] | Mapping[str, Callable[..., Any]],
+    score: Callable[..., Any] | Mapping[str, Callable[..., Any]],
+    tests: Mapping[str, Any] | None = None,
+    seeds: int = 3,
+    controls: bool | Mapping[str, Any] = False,
+    out: Where | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    steps: int = 2000,
+    samples: int = 4,
+    lr: float = 1e-2,
+    beta: float | None = None,
+    density: float | None = None,
+    within: float | None = None,
+    sampler: str | Sampler = "gumbel",
+    batch: int | None = None,
+    include: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = DEFAULT_EXCLUDE,
+    analyses: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("sharing", "inverse"),
+    nonsense: Callable[..., Any] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    threads: int | None = None,
+    progress: bool | Tracker = True,
+) -> Answer:
+    """Ask a network for the weights of several functions: one mask per function and seed, scores, overlap and controls in one cube.
+
+    It is the study runner on a task made of the arguments: protocol `given`, a stage and a split per function. The same call
+    continues what was stopped and computes nothing twice; more seeds, controls that are only scored and analyses extend the cube.
+
+    Args:
+        model: a trained network, any `nn.Module`; it is not changed, and is asked in eval mode.
+        functions: {name: batches}: what the masks are learned on. Batches are an iterable as for `fit_masks` (a list, a DataLoader),
+            gone through once, or a callable that makes such an iterable from a seed, which is called for every seed. Batches of
+            one shape are taken apart into items, of which every step draws `batch`, with replacement; others are drawn whole.
+        loss: `loss(net, batch)`, a scalar, or {name: such a callable}.
+        score: `score(net, batch)`, one number per item, (B,), called `accuracy` in the cube, or {metric: such a tensor}; or
+            {name: such a callable}.
+        tests: {name: held-out batches}, on which every score is measured. A function without them is measured on what its masks
+            were learned on, which a warning says.
+        seeds: runs 1 to `seeds`: order of the items, noise.
+        controls: False; True for all of them; or the table `[controls]` of a study (docs/running.md).
+        out: the cube, `"results/name.zarr"`, a path or a URL. None: a temporary folder that is deleted with the `Answer`.
+        workers: compute the seeds on as many processes of this machine, each with one thread unless `threads` says otherwise.
+        device: "cpu", "cuda", ...; default: where the network is.
+        steps, samples, lr, beta, density, within, sampler, include, exclude: as in `fit_masks`. `within` cuts every mask to the
+            smallest one that loses no more than this share of the unmasked score on the function's tests.
+        batch: items per step; default: those of the first batch. It is rounded down to a multiple of `samples`.
+        analyses: names of analyses, or {name: options}.
+        nonsense: `nonsense(batch, seed)` returns the batch with other answers, for that control. By default the classes of batches
+            that are pairs (inputs, integer labels) are permuted.
+        thresholds: changes to `modhook.findings.THRESHOLDS`, by which verdicts are made; they are no part of the cube.
+        threads: of every process; default: all cores, or 1 on workers. The last bits of the numbers depend on it.
+        progress: True for a progress bar, False for silence, or a `Tracker`.
+
+    Returns:
+        An `Answer`.
+
+    Warns:
+        ModhookWarning: functions without held-out tests; runs that failed; a control that cannot be made of these batches.
+
+    Raises:
+        UserError: a wrong argument, or an `out` that holds another question (says what differs); nothing was written.
+    """
+    seeds, workers = checked("seeds", seeds, Count), optional("workers", workers, Count)
+    question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples)
+    home = home_of(out)
+    try:
+        with offering(question.offers()):
+            installed = plugins()
+            study = study_of(
+                home.name,
+                options,
+                question,
+                installed,
+                seeds=seeds,
+                controls=controls,
+                device=device,
+                threads=threads,
+                analyses=analyses,
+                batch=batches if batch is None else checked("batch", batch, Count),
+                masks={
+                    "steps": steps,
+                    "samples": samples,
+                    "lr": lr,
+                    "beta": beta,
+                    "density": density,
+                    "within": within,
+                },
+                sampler=sampler,
+                include=include,
+                exclude=exclude,
+            )
+            refuse_another(home, study)
+            tracker = _tracker(progress, installed, home)
+            outcome = run_study(study, home.folder, installed, tracker, spread=spread_over(workers))
+    except BaseException:
+        home.discard()
+        raise
+    if outcome.failed:
+        warnings.warn(ModhookWarning(f"not all runs came to their end: {listing(outcome.failed, 3)}."), stacklevel=2)
+    return Answer(home, question, thresholds, outcome.failed)
+
+
+def _tracker(progress: Any, installed: Any, home: Home) -> Tracker:
+    if isinstance(progress, Tracker):
+        return make_trackers((), installed, str(home.path), own=progress)
+    if not isinstance(progress, bool):
+        raise UserError(f"progress must be True, False or a modhook.Tracker, not {progress!r}.")
+    return make_trackers(["progress"] if progress else [], installed, str(home.path))

@@ -1,0 +1,148 @@
+"""What a function is, as text: its source, and the values that it takes with it. A cube records it, and refuses another."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import io
+import re
+import textwrap
+import tokenize
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modhook.asking.batches import digest_of
+from modhook.errors import UserError
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_DEPTH = 4
+
+
+def source_of(what: str, function: Callable[..., Any]) -> str:
+    """Return what tells a function from another: its source text, then the values it takes from where it was made.
+
+    Functions without source (from `exec`, or a plain interpreter) are told by their compiled code.
+
+    Raises:
+        UserError: a lambda that shares its line with another one.
+    """
+    return _told(what, function, _DEPTH)
+
+
+def sources_of(what: str, given: Mapping[str, Callable[..., Any]]) -> dict[str, str]:
+    """Return the source of one function per name. Raises `UserError` for two of them that cannot be told apart."""
+    found = {name: source_of(f"the {what} of {name!r}", function) for name, function in given.items()}
+    first: dict[str, str] = {}
+    for name, function in given.items():
+        # Lambdas of one loop have one text, whatever values they hold: which is whose would stand nowhere.
+        text = _lambda_text(function) or found[name]
+        other = first.setdefault(text, name)
+        if given[other] is not function:
+            raise UserError(
+                f"the {what} of {name!r} and of {other!r} cannot be told apart by their source (made in one loop?); write "
+                f"functools.partial({what}, ...) of one function, with what differs as an argument."
+            )
+    return found
+
+
+def _told(what: str, value: Any, depth: int) -> str:
+    if isinstance(value, functools.partial):
+        parts = [_told(what, value.func, depth - 1), *(_value(what, a, depth) for a in value.args)]
+        parts += [f"{k}={_value(what, v, depth)}" for k, v in sorted(value.keywords.items())]
+        return f"partial({', '.join(parts)})"
+    if isinstance(value, types.MethodType):
+        return f"{_value(what, value.__self__, depth)}.{_told(what, value.__func__, depth - 1)}"
+    if isinstance(value, types.FunctionType):
+        return _function(what, value, depth)
+    return _value(what, value, depth)
+
+
+def _function(what: str, function: types.FunctionType, depth: int) -> str:
+    text = _text(function)
+    if function.__name__ == "<lambda>" and _lambdas(text) > 1:
+        raise UserError(
+            f"{what} is a lambda on a line with another one, so that their source cannot be told apart; give each its own line, "
+            "or write a def."
+        )
+    own = function.__module__.partition(".")[0] if function.__module__ else ""
+    if own in ("torch", "modhook", "numpy"):
+        return f"{function.__module__}.{function.__qualname__}"
+    values: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            values[name] = cell.cell_contents
+        except ValueError:  # not given a value yet
+            continue
+    arguments = inspect.getfullargspec(function)
+    values |= dict(zip(reversed(arguments.args), reversed(arguments.defaults or ()), strict=False))
+    values |= arguments.kwonlydefaults or {}
+    for name in function.__code__.co_names:
+        found = function.__globals__.get(name)
+        if name in function.__globals__ and isinstance(found, (*_PLAIN, Tensor, tuple, list, dict)):
+            values.setdefault(name, found)
+    if not depth or not values:
+        return text
+    known = {name: _value(what, value, depth - 1) for name, value in sorted(values.items()) if value is not function}
+    return "\n".join([text, *(f"# {name} = {value}" for name, value in known.items())])
+
+
+def _value(what: str, value: Any, depth: int) -> str:
+    """Write a value: a number as it is, tensors by their hash, functions by their source, others by their kind."""
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)} {digest_of([('', value)])}"
+    if depth <= 0:
+        return type(value).__qualname__
+    if isinstance(value, nn.Module):
+        state = digest_of(sorted(value.state_dict().items()))
+        return f"{type(value).__qualname__} {hashlib.blake2b(repr(value).encode(), digest_size=8).hexdigest()} {state}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k!r}: {_value(what, v, depth - 1)}" for k, v in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_value(what, v, depth - 1) for v in value) + "]"
+    if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+        return _told(what, value, depth - 1)
+    if isinstance(value, types.BuiltinFunctionType | type | types.ModuleType):
+        return getattr(value, "__qualname__", value.__name__)
+    kept = getattr(value, "__dict__", {})
+    inside = "" if not kept else _value(what, {k: v for k, v in kept.items() if not k.startswith("__")}, depth - 1)
+    call = type(value).__dict__.get("__call__")
+    body = _text(call) if isinstance(call, types.FunctionType) else ""
+    return f"{type(value).__qualname__} {inside} {body}".strip()
+
+
+def _text(function: types.FunctionType) -> str:
+    """Return the source of a function, or a hash of its compiled code where nobody has the source."""
+    try:
+        return textwrap.dedent(inspect.getsource(function)).strip()
+    except (OSError, TypeError):
+        return f"{function.__qualname__}, compiled: {_compiled(function.__code__)}"
+
+
+def _compiled(code: types.CodeType) -> str:
+    constants = [_compiled(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    found = hashlib.blake2b(code.co_code, digest_size=8)
+    found.update(re.sub(r" at 0x[0-9a-f]+", "", repr((constants, code.co_names, code.co_varnames))).encode())
+    return found.hexdigest()
+
+
+def _lambda_text(function: Any) -> str:
+    named = isinstance(function, types.FunctionType) and function.__name__ == "<lambda>"
+    return _text(function) if named else ""
+
+
+def _lambdas(text: str) -> int:
+    """Count the lambdas in a piece of source, which may be a part of a statement."""
+    count = 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            count += token.type == tokenize.NAME and token.string == "lambda"
+    except (tokenize.TokenError, IndentationError, SyntaxError):  # a statement without its end
+        pass
+    return count

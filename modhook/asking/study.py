@@ -1,0 +1,101 @@
+"""The study of a question, as its file would say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from modhook.asking.batches import Whole
+from modhook.asking.task import NAME, AskOptions, Question
+from modhook.errors import StudyError, UserError
+from modhook.masks.select import DEFAULT_EXCLUDE
+from modhook.plugin.interfaces import Sampler
+from modhook.plugin.manager import Plugins
+from modhook.study import Study, plain_table, restore
+from modhook.values.arguments import shown
+
+
+def study_of(
+    name: str,
+    options: AskOptions,
+    question: Question,
+    plugins: Plugins,
+    *,
+    seeds: int,
+    controls: Any,
+    device: str | None,
+    threads: int | None,
+    analyses: Any,
+    batch: int,
+    masks: Mapping[str, Any],
+    sampler: Any,
+    include: Any,
+    exclude: Any,
+) -> Study:
+    """Return the checked study of a question. Raises `UserError`: one sentence for everything that is wrong."""
+    named, settings = _sampler(sampler, plugins)
+    within, density = masks["within"], masks["density"]
+    if within is not None and density is not None:
+        raise UserError("density and within both say how large the masks are; give one of them.")
+    learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
+    learned |= {"sampler": named, "batch": batch}
+    if within is not None:
+        learned["cut"] = {"within": within}
+    for key, given, usual in (("include", include, "*"), ("exclude", exclude, DEFAULT_EXCLUDE)):
+        if given is not usual:
+            learned[key] = [given] if isinstance(given, str) else list(given)
+    table: dict[str, Any] = {
+        "study": {
+            "name": name,
+            "seeds": seeds,
+            "protocol": "given",
+            "description": f"Asked: {', '.join(options.functions)}.",
+        },
+        "task": {"name": NAME, **plain_table(options)},
+        "model": {"name": NAME},
+        "train": {"batch": batch, "eval_batch": _measured(question)},
+        "masks": learned,
+        "analyses": _analyses(analyses),
+        "sampler": settings,
+        "run": {
+            "device": device or _device(question),
+            "trackers": [],
+            **({} if threads is None else {"threads": threads}),
+        },
+    }
+    try:
+        return restore(table, plugins=plugins)
+    except StudyError as error:
+        raise UserError("; ".join(error.problems) + ".") from error.__cause__
+
+
+def _measured(question: Question) -> int:
+    """Return how many items are measured at once: as many as the user's batches have; batches that stay whole come one by one."""
+    stores = question.tests.values()
+    return 1 if any(isinstance(store, Whole) for store in stores) else max(store.size for store in stores)
+
+
+def _device(question: Question) -> str:
+    return str(next((p.device for p in question.model.parameters()), torch.device("cpu")))
+
+
+def _sampler(sampler: Any, plugins: Plugins) -> tuple[str, dict[str, Any]]:
+    if isinstance(sampler, str):
+        return sampler, {}
+    if isinstance(sampler, Sampler):
+        for name in plugins.names("samplers"):
+            if plugins.load("samplers", name) is type(sampler):
+                return name, plain_table(sampler.options)
+    raise UserError(
+        f"sampler must be the name of an installed sampler, or one of these made with its options, not {shown(sampler)}."
+    )
+
+
+def _analyses(given: Any) -> dict[str, Any]:
+    if isinstance(given, Mapping):
+        return {str(name): dict(options) for name, options in given.items()}
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise UserError(f"analyses must be names in a list, or {{name: options}}, not {shown(given)}.")
+    return {str(name): {} for name in given}

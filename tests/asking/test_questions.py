@@ -1,0 +1,203 @@
+"""What `ask` refuses, in one sentence and before anything is written, and how functions are told apart."""
+
+from __future__ import annotations
+
+import functools
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ask_setting import Setting, batches, items, loss, score
+from torch import nn
+
+import modhook
+from modhook import ModhookWarning, UserError
+from modhook.asking.source import source_of, sources_of
+
+A, B = batches(0), batches(1)
+ONE = {"functions": {"a": A}, "tests": {"a": A}}
+TWO = {"functions": {"a": A, "b": B}, "tests": {"a": A, "b": B}}
+
+
+def at_once(net: Any, batch: Any) -> Any:
+    """Return one number for the whole batch."""
+    return score(net, batch).mean()
+
+
+def fails(net: Any, batch: Any) -> Any:
+    """Ask for what no batch has."""
+    return batch["inputs"]
+
+
+def detached(net: Any, batch: Any) -> Any:
+    """Return a loss without gradient."""
+    return loss(net, batch).detach()
+
+
+def two_on_a_line() -> tuple[Any, Any]:
+    """Return two lambdas whose source is one line."""
+    return lambda net, batch: loss(net, batch), lambda net, batch: 2 * loss(net, batch)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"functions": {}}, "functions must name at least one function"),
+    ({"functions": [A]}, r"functions must be a mapping \{function: batches\}"),
+    (
+        {"functions": {"a b": A, " A  b": B}, "tests": None},
+        "two functions have the same name, ' A  b' and 'a b'|two functions have the same name",
+    ),
+    ({"functions": {1: A, "1": B}, "tests": None}, "two functions have the same name, 1 and '1'"),
+    ({"functions": {"unmasked": A}, "tests": None}, "cannot be called 'unmasked'"),
+    (
+        {**TWO, "tests": {"a": A, "bb": B}},
+        r"tests name 'bb', which is no function that was asked for \(did you mean|tests name 'bb'",
+    ),
+    (
+        {**ONE, "functions": {"a": [*A, {"x": A[0][0]}]}},
+        r"the batches of 'a' have different structures: batch 1 is tuple\(Tensor, Tensor\)",
+    ),
+    ({**TWO, "functions": {"a": A, "b": [list(b) for b in B]}}, "the batches of 'a' and 'b' have different structures"),
+    ({**ONE, "functions": {"a": A[0]}}, "must be an iterable of batches, not one batch"),
+    ({**ONE, "functions": {"a": []}}, "the batches of 'a' are empty"),
+    ({**ONE, "functions": {"a": torch.utils.data.TensorDataset(*items(0, 8, 0))}}, "are a data set of single items"),
+    ({**ONE, "functions": {"a": lambda seed: 1 / 0}}, "the batches of 'a' cannot be read: ZeroDivisionError"),
+    (
+        {**ONE, "functions": {"a": [(A[0][0], A[0][1][:3])]}},
+        "the batches of 'a', batch 1: the tensors of a batch must have the same",
+    ),
+    (
+        {**ONE, "score": at_once},
+        r"the score of 'a' must return one number per item, shape \(8,\) for a batch of 8, not",
+    ),
+    ({**ONE, "score": fails}, "the score of 'a' fails on its first batch: TypeError"),
+    ({**ONE, "loss": fails}, "the loss of 'a' fails on its first batch: TypeError"),
+    ({**ONE, "loss": score}, r"the loss of 'a' must return one number, a tensor of shape \(\)"),
+    ({**ONE, "loss": detached}, "the loss of 'a' does not depend on the network's weights"),
+    ({**ONE, "loss": "mse"}, "loss must be a function"),
+    ({**TWO, "loss": {"a": loss}}, "loss has nothing for 'b'"),
+    ({**ONE, "loss": two_on_a_line()[0]}, "the loss is a lambda on a line with another one"),
+    (
+        {**TWO, "loss": {n: (lambda net, batch, n=n: loss(net, batch)) for n in "ab"}},
+        "cannot be told apart by their source",
+    ),
+    ({**ONE, "steps": 0}, "steps must be a whole number of at least 1, not 0"),
+    ({**ONE, "lr": -1.0}, "masks.lr: must be greater than 0"),
+    ({**ONE, "sampler": "gumble"}, "did you mean 'gumbel'"),
+    ({**ONE, "density": 0.1, "within": 0.1}, "density and within both say"),
+    ({**ONE, "batch": 6}, "6 is not divisible by masks.samples = 4"),
+    ({**ONE, "analyses": ["inverze"]}, "did you mean 'inverse'"),
+    ({**ONE, "out": "results/answer"}, "out must be the path of a cube, 'results/name.zarr'"),
+    ({**ONE, "include": "nothing*"}, "nothing"),
+    ({**ONE, "progress": 3}, "progress must be True, False or a modhook.Tracker"),
+    ({**ONE, "device": "abacus"}, "abacus"),
+]
+
+
+@pytest.mark.parametrize(("given", "text"), REFUSED, ids=[text[:40] for _, text in REFUSED])
+def test_refused_in_one_sentence(given: dict[str, Any], text: str, setting: Setting, tmp_path: Path) -> None:
+    """The sentence names what is wrong; no cube is there afterwards."""
+    arguments = {"out": tmp_path / "x" / "a.zarr", **setting.arguments(), **given}
+    functions = arguments.pop("functions")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ModhookWarning)
+        with pytest.raises(UserError, match=text) as refused:
+            modhook.ask(setting.model, functions, **arguments)
+    assert str(refused.value).endswith((".", "?"))
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.rglob("*.zarr"))
+
+
+def test_tests_are_asked_for(setting: Setting) -> None:
+    """Without held-out tests a warning names the functions, and they are measured on their own batches, as many as there are steps."""
+    with pytest.warns(ModhookWarning, match="no held-out tests for 'b'"):
+        answer = modhook.ask(
+            setting.model, {"a": A, "b": iter(B)}, **setting.arguments(tests={"a": A}, seeds=1, steps=4, analyses=())
+        )
+    right = [float(s) for batch in B for s in score(setting.model, batch)]
+    assert answer.scores.sel(stage="unmasked", split="b").item() == pytest.approx(sum(right) / len(right), abs=1e-12)
+
+
+def other_loss(net: Any, batch: Any) -> Any:
+    """Twice the loss."""
+    return 2 * loss(net, batch)
+
+
+CHANGED: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
+    ("loss", lambda a: a.update(loss=other_loss), "the loss is another one"),
+    ("score", lambda a: a.update(score={"a": score, "b": functools.partial(score)}), "the score of 'b' is another one"),
+    ("batches", lambda a: a["functions"].update(a=batches(0, seed=4)), "the batches of 'a' are others"),
+    ("tests", lambda a: a["tests"].update(b=batches(1, seed=4)), "the tests of 'b' are others"),
+    ("functions", lambda a: (a["functions"].pop("b"), a["tests"].pop("b")), "its functions are a, b and not a"),
+    ("network", lambda a: a.update(model=nn.Linear(6, 4)), "the network is another one"),
+    ("setting", lambda a: a.update(lr=0.25), "masks.lr is 0.5 there and 0.25 here"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cube of two functions."""
+    path = tmp_path_factory.mktemp("two") / "two.zarr"
+    modhook.ask(
+        setting.model, {"a": A, "b": B}, out=path, **setting.arguments(tests={"a": A, "b": B}, seeds=1, steps=1)
+    )
+    return path
+
+
+@pytest.mark.parametrize(("what", "change", "text"), CHANGED, ids=[what for what, _, _ in CHANGED])
+def test_another_question_is_refused(
+    what: str, change: Callable[[dict[str, Any]], None], text: str, setting: Setting, two: Path
+) -> None:
+    """A cube of another question is named with what differs of it, and stays as it is."""
+    before = {p: p.stat().st_mtime_ns for p in two.rglob("*")}
+    arguments = setting.arguments(
+        tests={"a": A, "b": B}, seeds=1, steps=1, functions={"a": A, "b": B}, model=setting.model
+    )
+    change(arguments)
+    model, functions = arguments.pop("model"), arguments.pop("functions")
+    with pytest.raises(UserError, match=f"two.zarr holds another question: {text}") as refused:
+        modhook.ask(model, functions, out=two, **arguments)
+    assert "\n" not in str(refused.value)
+    assert {p: p.stat().st_mtime_ns for p in two.rglob("*")} == before
+
+
+def made(k: int, weight: torch.Tensor) -> Callable[[int], Any]:
+    """Return a function that holds two values."""
+
+    def inner(x: int) -> Any:
+        return x * k * weight
+
+    return inner
+
+
+def test_functions_are_told_by_source_and_by_what_they_hold() -> None:
+    """The same text with other values, tensors or arguments is another function; made twice alike it is the same one."""
+    one, two = torch.ones(2), torch.zeros(2)
+    every = [
+        made(1, one),
+        made(2, one),
+        made(1, two),
+        functools.partial(made, 1),
+        functools.partial(made, 2),
+        nn.Linear(1, 1),
+    ]
+    texts = [source_of("loss", f) for f in every]
+    assert len(set(texts)) == len(every)
+    assert source_of("loss", made(1, torch.ones(2))) == texts[0]
+    assert "return x * k * weight" in texts[0]
+    assert sources_of("loss", {"a": every[0], "b": every[1]}) == {"a": texts[0], "b": texts[1]}
+    with pytest.raises(UserError, match=re.escape("the loss of 'b' and of 'a' cannot be told apart")):
+        sources_of("loss", {"a": made(1, one), "b": made(1, torch.ones(2))})
+
+
+def test_functions_without_source_are_told_by_their_code() -> None:
+    """What a plain interpreter made has no source: its compiled code tells it from another."""
+    found: dict[str, Any] = {}
+    for name, text in (("a", "x + 1"), ("b", "x + 2"), ("c", "x + 1")):
+        exec(f"def f(x): return {text}", found)
+        found[name] = found.pop("f")
+    texts = {name: source_of("loss", found[name]) for name in "abc"}
+    assert texts["a"] == texts["c"] != texts["b"]
