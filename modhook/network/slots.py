@@ -16,7 +16,7 @@ def slots_of(kind: type) -> Mapping[str, Any]:
     if found is None:
         found = _KNOWN[kind] = {
             name: member
-            for base in kind.__mro__
+            for base in reversed(kind.__mro__)  # where two declare a name, the first one's slot is seen
             if "__slots__" in vars(base)
             for name, member in vars(base).items()
             if isinstance(member, types.MemberDescriptorType)

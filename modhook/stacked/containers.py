@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from modhook.errors import StackError
+from modhook.network.slots import Slots, slots_of
 
 ATOMS = (
     *(str, bytes, int, float, complex, bool, type(None), np.generic, np.ndarray),
@@ -67,19 +69,22 @@ def fields_of(x: Any) -> Parts | None:
 
 
 def attributes_of(x: Any) -> Parts | None:
-    """Take apart attrs classes and plain objects."""
+    """Take apart attrs classes and plain objects, those with `__slots__` too."""
     if isinstance(x, (*ATOMS, *OPAQUE, set, frozenset)):
         return None
     if attrs.has(type(x)):
         return _attributes(x, [a.name for a in attrs.fields(type(x)) if hasattr(x, a.name)])
-    if hasattr(x, "__dict__") and not callable(x):
-        return _attributes(x, list(vars(x)))
-    return None
+    if callable(x) or isinstance(x, os.PathLike):
+        return None
+    if not slots_of(type(x)):
+        return _attributes(x, list(vars(x))) if hasattr(x, "__dict__") else None
+    own = Slots(x)
+    return Parts(list(own), list(own.values()), lambda new: _filled(x, dict(zip(own, new, strict=True))))
 
 
 def _attributes(x: Any, names: Sequence[str]) -> Parts:
     def close(children: Sequence[Any]) -> Any:
-        new = copy.copy(x)
+        new = _filled(x, {})
         for name, found in vars(type(x)).items():
             if isinstance(found, functools.cached_property):  # computed from the old content
                 getattr(new, "__dict__", {}).pop(name, None)
@@ -88,6 +93,21 @@ def _attributes(x: Any, names: Sequence[str]) -> Parts:
         return new
 
     return Parts(names, [getattr(x, name) for name in names], close)
+
+
+def _filled(x: Any, attributes: Mapping[str, Any]) -> Any:
+    """Return an object like `x` with other values in some attributes, whatever its class says about copies and writing."""
+    new = x
+    with contextlib.suppress(Exception):  # a class that forbids writing forbids its copies to be filled
+        new = copy.copy(x)
+    if new is x:
+        try:
+            new = object.__new__(type(x))
+            Slots(new).update(Slots(x))
+        except Exception:
+            raise _refused(x) from None
+    Slots(new).update(attributes)
+    return new
 
 
 def _mapping(x: Mapping[Any, Any], content: dict[Any, Any]) -> Any:

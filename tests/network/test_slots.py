@@ -104,3 +104,78 @@ def test_a_weight_in_a_slot_is_named(kind: type) -> None:
 
     with pytest.raises(modhook.UserError, match=r"a weight from 'state\.total', where PyTorch does not register it"):
         modhook.inspect(Hidden(), torch.ones(4, 3))
+
+
+class Frozen:
+    """Slots by hand, in two classes that declare the same name, which nobody may write or copy."""
+
+    __slots__ = ("__secret", "out")
+
+    def __init__(self, out: Tensor, secret: Tensor) -> None:
+        object.__setattr__(self, "out", out)
+        object.__setattr__(self, "_Frozen__secret", secret)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(name)
+
+    def __copy__(self) -> Frozen:
+        return self
+
+    def secret(self) -> Tensor:
+        return self.__secret  # type: ignore[no-any-return]
+
+
+class Again(Frozen):
+    """Declares a slot a second time."""
+
+    __slots__ = ("out",)
+
+
+class Half(Frozen):
+    """Slots, and a `__dict__`."""
+
+
+@pytest.mark.parametrize("executor", ["vmap", "loop"])
+@pytest.mark.parametrize("kind", [Frozen, Again, Half])
+def test_outputs_in_slots_are_stacked(kind: type[Frozen], executor: str) -> None:
+    """Every tensor in an object with slots comes back as (K, ...), and equals a plain run with each weight set."""
+
+    class Returns(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2).double()
+
+        def forward(self, x: Tensor) -> list[Frozen]:
+            out = self.layer(x)
+            return [kind(out, out.sum(1))]
+
+    torch.manual_seed(0)
+    net, x = Returns(), torch.randn(4, 3).double()
+    sets = {n: torch.stack([p.detach(), 1.5 * p.detach()]) for n, p in net.named_parameters()}
+    (found,) = modhook.stack(net, samples=2, executor=executor)(sets, modhook.shared(x))
+    plain = torch.stack([x @ sets["layer.weight"][k].T + sets["layer.bias"][k] for k in range(2)])  # (2, 4, 2)
+    assert type(found) is kind
+    torch.testing.assert_close(found.out, plain)
+    torch.testing.assert_close(found.secret(), plain.sum(2))
+
+
+def test_inputs_in_slots_are_cut_apart() -> None:
+    """An argument with slots gives every sample its own tensors, and is itself not written."""
+
+    class Takes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 2).double()
+
+        def forward(self, given: Frozen) -> Tensor:
+            return self.layer(given.out) + given.secret()  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net, x, shift = Takes(), torch.randn(2, 4, 3).double(), torch.randn(2, 1, 2).double()
+    given = Frozen(x, shift)
+    sets = {n: torch.stack([p.detach(), 1.5 * p.detach()]) for n, p in net.named_parameters()}
+    found = modhook.stack(net, samples=2)(sets, given)
+    plain = [x[k] @ sets["layer.weight"][k].T + sets["layer.bias"][k] + shift[k] for k in range(2)]
+    torch.testing.assert_close(found, torch.stack(plain))
+    assert given.out is x
+    assert given.secret() is shift
