@@ -50,11 +50,12 @@ def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> dict[str,
     return sets
 
 
-def reference(model: nn.Module, function: Function, arguments: Tree, parameters: dict[str, Tensor]) -> Reference:
-    """Run a deep copy of the model plainly, once per parameter set. Raises the user's own error where it fails."""
+def reference(
+    model: nn.Module, function: Function, arguments: Tree, parameters: dict[str, Tensor], samples: int
+) -> Reference:
+    """Run a deep copy of the model plainly, once per sample. Raises the user's own error where it fails."""
     outputs, gradients = [], []
     written: set[str] = set()
-    samples = next(iter(parameters.values())).shape[0] if parameters else 1
     for k in range(samples):
         twin = copied(model)
         own = dict(twin.named_parameters())

@@ -117,7 +117,7 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     output: list[Tree] = []
     memory = job.memory or Memory(wide=job.wide)
 
-    def one(parameters: dict[str, Tensor], copied: list[Tensor], tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    def one(parameters: dict[str, Tensor], copied: list[Tensor], tensors: list[Tensor], _: Tensor) -> tuple[Tensor, ...]:
         whole, everything = [leaf.tensor for leaf in leaves], list(own)
         for i, tensor in zip(wide, copied, strict=True):
             everything[i] = tensor
@@ -130,5 +130,6 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     with stock_switches(), Rules(memory, job.watch), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
         copied = [own[i].expand(job.samples, *own[i].shape).clone() for i in wide]  # (K, ...)
-        results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched])
+        # The last one says how many samples there are where nothing else is stacked.
+        results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched], torch.empty(job.samples, 0))
     return output[0].rebuild(list(results))

@@ -62,7 +62,7 @@ def settle(
     arguments = arguments.with_tensors([leaf.tensor.detach() for leaf in arguments.leaves])
     few = arguments.with_tensors([leaf.tensor if leaf.shared else _few(leaf.tensor) for leaf in arguments.leaves])
     sets = canary.perturbed(model, names, CANARY_SAMPLES)
-    expected = canary.quietly(model, lambda: canary.reference(model, function, few, sets))
+    expected = canary.quietly(model, lambda: canary.reference(model, function, few, sets, CANARY_SAMPLES))
     own = own_tensors(model, expected.written, sets)
     job = Job(model, function, sets, few, CANARY_SAMPLES, expected.written, own)
     canary_ = _Canary(job, expected)
@@ -119,7 +119,7 @@ class _Canary:
             model = twin(job.model).double()
             arguments = job.arguments.with_tensors([_double(leaf.tensor) for leaf in job.arguments.leaves])
             sets = {name: _double(value) for name, value in job.parameters.items()}
-            expected = canary.reference(model, job.function, arguments, sets)
+            expected = canary.reference(model, job.function, arguments, sets, job.samples)
             own = own_tensors(model, expected.written, sets)
             memory = Memory(wide=job.wide)
             wide = attrs.evolve(job, model=model, arguments=arguments, parameters=sets, own=own, memory=memory)
@@ -197,7 +197,9 @@ def _measured(job: Job, sets: dict[str, Tensor], vectorised: str) -> tuple[bool,
         start = time.perf_counter()
         with torch.enable_grad():
             outputs = [leaf.tensor for leaf in flatten(route(attrs.evolve(job, parameters=leaves))).leaves]
-            sum(o.abs().sum() for o in outputs if o.requires_grad).backward()  # type: ignore[union-attr]
+            parts = [o.abs().sum() for o in outputs if o.requires_grad]
+            if parts:  # none without parameters
+                sum(parts).backward()  # type: ignore[union-attr]
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter() - start

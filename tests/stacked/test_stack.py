@@ -111,6 +111,20 @@ def test_partial_parameters_leave_the_others_frozen():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("executor", ["auto", "vmap", "loop", "fastest"])
+def test_without_parameters_every_sample_uses_the_models_own(executor):
+    """K comes from the inputs, or where all are shared from `samples`; each sample is a plain run of the network itself."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), torch.randn(3, 5, 3)
+    stacked = stack(net, samples=4, executor=executor)
+    plain = torch.stack([copy.deepcopy(net)(sample) for sample in x]).detach()  # (3, 5, 2)
+    torch.testing.assert_close(stacked({}, x), plain)
+    alike = stacked({}, shared(x[0]))
+    torch.testing.assert_close(alike, plain[0].expand(4, 5, 2))
+    own = {"0.bias": net[0].bias.detach().expand(3, 4)}
+    torch.testing.assert_close(stacked(own, x), plain)
+
+
 @pytest.mark.parametrize("executor", ["vmap", "loop"])
 def test_trees_keywords_and_shared_tensors(executor):
     """Dicts, tuples and keywords keep their form; shared tensors reach every sample whole; others are returned once."""
