@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modhook.errors import StackError
 from modhook.network.twin import twin
 from modhook.stacked import canary
-from modhook.stacked.blame import innermost
+from modhook.stacked.blame import blamed, from_their_code, innermost, users_own
 from modhook.stacked.choose import choose
 from modhook.stacked.outside import elsewhere
 from modhook.stacked.routes import Function, Job, own_tensors, run_loop, run_vmap
@@ -81,6 +81,8 @@ def settle(
     if executor == "vectorised" and choice is None:
         raise StackError(reason)
     looped = canary_.check(run_loop)
+    if looped.error and users_own(looped.error):
+        raise from_their_code(looped.error)  # with a note of the sample
     if looped.text:
         raise StackError(_refusal(model, looped.text))
     if choice is None:
@@ -176,6 +178,10 @@ def _vectorised(canary_: _Canary, executor: str) -> tuple[Choice | None, str]:
         if found.error and not wide and REFUSED in str(found.error):
             wide = True
             continue
+        if found.error and users_own(found.error) and not canary_.check(run_vmap, tuple(reasons), wide).error:
+            # A second time it was not raised, so that it was not about vmap.
+            found.error.add_note(blamed(model, found.error, "while running all mask samples at once"))
+            raise from_their_code(found.error)
         text = text or found.text
         if executor == "vmap":
             raise StackError(f'executor="vmap" cannot run this model exactly: {text}. Use executor="auto"')

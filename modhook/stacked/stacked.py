@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modhook.errors import StackError, UserError, near_miss
 from modhook.network.guard import Guard, lent
 from modhook.network.threads import using
+from modhook.stacked.blame import blamed, from_their_code, users_own
 from modhook.stacked.canary import described
 from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
 from modhook.stacked.routes import Function, Job, forward, own_tensors, run_loop, run_vmap
@@ -127,16 +128,17 @@ class Stacked:
         job = Job(self.model, self._function, values, arguments, samples, written, own, islands, wide, watch=watch)
         # In a loop the watch costs some per cent of a small step; there the guard and torch itself find what is written.
         job = attrs.evolve(job, watching=self.guard is None or choice.sparse)
+        failed: Exception | None = None
         try:
             if choice.route != "loop":
                 try:
                     return run_vmap(job)
                 except Exception as error:
-                    failure, once = described(error), isinstance(error, Disagreement)
+                    failed = error
                 # Outside the handler, so that the user sees the loop's error, if any, without a vmap traceback.
-                self._latest = attrs.evolve(choice, route="loop", reason=f"vmap cannot run this call ({failure})")
-                if not once:  # where samples only took different branches, the next call may run stacked again
-                    self._choices[key] = self._latest
+                self._latest = attrs.evolve(
+                    choice, route="loop", reason=f"vmap cannot run this call ({described(failed)})"
+                )
             try:
                 outputs = run_loop(job)
             except RuntimeError as error:
@@ -144,9 +146,17 @@ class Stacked:
                     raise
                 outputs = run_loop(attrs.evolve(job, watching=True))
         except Written:
-            return None
-        if choice.route != "loop" and self.executor == "vmap":
-            raise StackError(f'executor="vmap" cannot run this call: {failure}. Use executor="auto"')
+            outputs = None
+        if failed is None:
+            return outputs
+        if users_own(failed) and _passes(job):  # a second time: what they raised once was not about vmap
+            self._latest = choice
+            failed.add_note(blamed(self.model, failed, "while running all mask samples at once"))
+            raise from_their_code(failed)
+        if not isinstance(failed, Disagreement):  # samples that only took different branches may run stacked again
+            self._choices[key] = self._latest
+        if outputs is not None and self.executor == "vmap":
+            raise StackError(f'executor="vmap" cannot run this call: {described(failed)}. Use executor="auto"')
         return outputs
 
     @property
@@ -198,6 +208,15 @@ class Stacked:
         """Return the route for these arguments, (K, ...) or shared, checked now."""
         with using(self.model), lent(self.model):
             return settle(self.model, self._function, names, arguments, samples, self.executor)
+
+
+def _passes(job: Job) -> bool:
+    """Return whether vmap can run this call."""
+    try:
+        run_vmap(job)
+    except (Exception, Written):
+        return False
+    return True
 
 
 def _saved(choice: Choice) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import traceback
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from modhook import fit_masks
 from modhook.cli.inspect import inspect_command
 from modhook.errors import RunError, StackError, UserError
 from modhook.stacked import stack
@@ -127,3 +129,108 @@ def test_the_command_says_it_in_a_sentence(name, kind, message):
     assert type(result.exception) is kind
     with pytest.raises(kind, match=message):
         raise result.exception
+
+
+def _by_raise(x):
+    raise ValueError("once")
+
+
+def _by_assert(x):
+    assert not x.requires_grad or x.dim() == 0, "once"
+
+
+def _by_key(x):
+    return {}["once"]
+
+
+def _by_library(x):
+    return fractions.Fraction("once")
+
+
+def _by_conversion(x):
+    try:
+        return {}["once"]
+    except KeyError as error:
+        raise OSError("once") from error
+
+
+class Once(nn.Module):
+    """Its loss or forward raises in one call of all, counted over copies, and never else."""
+
+    def __init__(self, how, at):
+        super().__init__()
+        self.linear, self.how = nn.Linear(D, D), how
+        # Shared by copies, and not put back: the world outside the network.
+        calls = iter(range(10**6))
+        self.due = lambda: next(calls) == at
+
+    def forward(self, x):
+        y = self.linear(x)
+        if self.due():
+            self.how(y)
+        return y
+
+
+ONCE = {_by_raise: ValueError, _by_assert: AssertionError, _by_key: KeyError, _by_library: ValueError, _by_conversion: OSError}
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 7])
+@pytest.mark.parametrize("how", list(ONCE), ids=lambda how: how.__name__)
+def test_what_the_user_raises_once_is_not_swallowed(how, at):
+    """In plain runs of the check (0, 1), in its vmapped run (2), and in vmapped steps: their error, their line, and no vmap in it."""
+    model = Once(how, at)
+    before = loops.fingerprint(model)
+
+    def fit():
+        batches = [torch.randn(B * D, D)]
+        fit_masks(model, batches, lambda net, x: net(x).square().mean(), samples=2, steps=12, progress=False)
+
+    with pytest.raises(ONCE[how], match="once") as caught:
+        fit()
+    assert type(caught.value) is ONCE[how]
+    frames = [frame for frame in traceback.extract_tb(caught.value.__traceback__) if frame.filename == __file__]
+    assert frames[-1].name == how.__name__
+    assert any(frame.name == "forward" for frame in frames)
+    assert "modhook: raised" in caught.value.__notes__[0]
+    assert "vmap" not in "".join(traceback.format_exception(caught.value))
+    assert before == loops.fingerprint(model)
+
+
+def test_what_the_user_raises_in_the_loops_check_is_theirs():
+    """A module that refuses what stands in for its weights raises its own error, not a sentence about other weights."""
+
+    class Picky(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(D, D)
+
+        def forward(self, x):
+            if not isinstance(self.linear.weight, nn.Parameter):
+                raise TypeError("only a Parameter will do")
+            return self.linear(x)
+
+    with pytest.raises(TypeError, match="only a Parameter will do") as caught:
+        stack(Picky(), example=((torch.randn(B, D),), {}), samples=K)
+    assert "while running mask sample 1 of 2" in caught.value.__notes__[0]
+
+
+def test_a_check_that_only_vmap_fails_is_looped():
+    """What the user's code raises about vmap alone, each time, is no error of theirs: the module runs by the loop."""
+
+    class Strict(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(D, D)
+
+        def forward(self, x):
+            y = self.linear(x)
+            if torch._C._functorch.is_batchedtensor(y):
+                raise TypeError("what is this?")
+            return y
+
+    model, x = Strict(), torch.randn(B, D)
+    stacked = stack(model, example=((x,), {}), samples=K)
+    assert stacked.route in ("loop", "islands")
+    sets = loops.parameter_sets(model, K)
+    plain = torch.stack([x @ sets["linear.weight"][k].T + sets["linear.bias"][k] for k in range(K)])
+    torch.testing.assert_close(stacked(sets, x.expand(K, B, D)), plain)
