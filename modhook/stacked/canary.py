@@ -78,7 +78,7 @@ def reference(
                     blamed(twin, error, f"in a plain run of a copy of the model, weights {k + 1} of {samples}")
                 )
                 raise
-            refuse_if_used(leaves, kept, {id(p) for p in own.values()} if function is forward else None)
+            refuse_if_used(leaves, kept, {id(p) for p in own.values()}, model, others=function is not forward)
             gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from modhook.errors import StackError
 from modhook.network.slots import Slots, slots_of
+from modhook.stacked.closures import reached, reaches
 
 
 @attrs.frozen
@@ -65,16 +66,18 @@ def unregistered(model: nn.Module) -> list[tuple[Place, Tensor]]:
     return [(place, tensor) for place, tensor in elsewhere(model) if id(tensor) not in own]
 
 
-def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]], own: set[int] | None) -> None:
+def refuse_if_used(
+    outputs: list[Tensor], kept: list[tuple[Place, Tensor]], own: set[int], model: nn.Module, *, others: bool
+) -> None:
     """Raise `StackError` if the outputs depend on one of these tensors: its masks would be missing without a word.
 
-    `own` are the ids of the model's parameters, if no other nn.Parameter may be used at all; None where a loss
-    may well use other networks.
+    `own` are the ids of the parameters of the copy that ran, and `model` is what it is a copy of. `others`: parameters of other
+    networks may be used, as a loss may well do.
     """
     found = {id(tensor): place for place, tensor in kept}
     seen: set[Any] = set()
     todo: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    while (found or own is not None) and todo:
+    while todo:
         node = todo.pop()
         if node in seen:
             continue
@@ -82,11 +85,13 @@ def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]], own:
         used = getattr(node, "variable", None)
         place = found.get(id(used))
         # Plain tensors that require gradients are made by models themselves, for the sake of checkpointing.
-        if place is None and isinstance(used, nn.Parameter) and own is not None and id(used) not in own:
-            raise StackError(
-                f"the model uses a parameter of shape {tuple(used.shape)} that none of its modules holds: it would get no "
-                "mask. Assign it to an attribute of a module, or detach it"
-            )
+        if place is None and isinstance(used, nn.Parameter) and id(used) not in own:
+            refuse_reach(model, used, others=others)
+            if not others:
+                raise StackError(
+                    f"the model uses a parameter of shape {tuple(used.shape)} that none of its modules holds: it would get no "
+                    "mask. Assign it to an attribute of a module, or detach it"
+                )
         if place is not None:
             what = f"the weights of the {place.inside} in" if place.inside else "a weight from"
             instead = "an nn.ModuleList" if place.inside else "an nn.ParameterList, or assign it to an attribute"
@@ -95,3 +100,27 @@ def refuse_if_used(outputs: list[Tensor], kept: list[tuple[Place, Tensor]], own:
                 f"would get no mask. Keep it in {instead}"
             )
         todo += [parent for parent, _ in node.next_functions if parent is not None]
+
+
+def refuse_reach(model: nn.Module, used: Tensor | None = None, *, others: bool = False) -> None:
+    """Raise `StackError` if a function in the network reaches this parameter, or any part of the network, through a variable.
+
+    `others`: parameters that are none of the network's may be reached.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    own = {id(module) for module in model.modules()} | set(names)
+    reach = next((r for r in reaches(model) if id(r.value) in own), None) if used is None else reached(model, used)
+    if reach is None:
+        return
+    if used is not None and id(used) not in names:
+        if not others:
+            raise StackError(
+                f"{reach}, and in it a parameter of shape {tuple(used.shape)} that no module of the network holds: it would "
+                "get no mask. Make it an attribute of the module that the function gets as its first argument, or detach it"
+            )
+        return
+    part = "a part of the network" if used is None else f"{names[id(used)]!r}"
+    raise StackError(
+        f"{reach}, and in it {part}, which stays the network's own where other weights stand in its place: let the function "
+        "take what it needs from the module that it gets as its first argument, or make it a method of a module that holds both"
+    )

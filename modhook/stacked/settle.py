@@ -16,7 +16,7 @@ from modhook.network.twin import twin
 from modhook.stacked import canary
 from modhook.stacked.blame import blamed, from_their_code, innermost, users_own
 from modhook.stacked.choose import choose
-from modhook.stacked.outside import elsewhere
+from modhook.stacked.outside import elsewhere, refuse_reach
 from modhook.stacked.routes import Function, Job, own_tensors, run_loop, run_vmap
 from modhook.stacked.rules import Memory
 from modhook.stacked.rules.fresh import REFUSED
@@ -228,6 +228,7 @@ def _refusal(model: nn.Module, wrong: str) -> str:
                 f"{where.owner} reads parameter {names[id(tensor)]!r} from its attribute {where.attribute!r}, where it "
                 f"cannot be replaced: read it from where it is registered, or keep it in an nn.ParameterList ({wrong})"
             )
+    refuse_reach(model)
     return (
         f"the model cannot be run exactly under other weights: {wrong}. It may read a weight from somewhere else than "
         "the module that registers it"

@@ -9,9 +9,10 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from modhook import fit_masks
 from modhook.cli.inspect import inspect_command
 from modhook.errors import StackError
-from modhook.stacked import inspect, prepare, stack
+from modhook.stacked import inspect, prepare, shared, stack
 
 D = 4
 OUTSIDE = nn.Parameter(torch.ones(D, D))
@@ -135,3 +136,92 @@ def test_lazy_models_are_refused_by_inspect():
     """A lazy layer is refused by name."""
     with pytest.raises(StackError, match=r"'0.weight' is not initialised yet .* run the model once"):
         inspect(nn.Sequential(nn.LazyLinear(3)), torch.randn(2, D))
+
+
+class Pair(nn.Module):
+    """Calls its first layer; what else happens, a hook says."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(D, D), nn.Linear(D, D)
+
+    def forward(self, x):
+        return self.first(x)
+
+
+def _closure(net):
+    net.first.register_forward_hook(lambda module, inputs, output: output + net.second(inputs[0]))
+
+
+def _before(net):
+    net.first.register_forward_pre_hook(lambda module, inputs: (inputs[0] + net.second(inputs[0]),))
+
+
+def _default(net):
+    net.first.register_forward_hook(lambda module, inputs, output, net=net.second.weight: output + inputs[0] @ net)
+
+
+def _detached(net):
+    net.first.register_forward_hook(lambda module, inputs, output: output + net.second(inputs[0]).detach())
+
+
+def _replaced(net):
+    forward = net.first.forward
+    net.first.forward = lambda x: forward(x) + net.second(x)
+
+
+@pytest.mark.parametrize(
+    ("install", "what"),
+    [
+        (_closure, "forward hook"),
+        (_before, "forward pre-hook"),
+        (_default, "forward hook"),
+        (_detached, "forward hook"),
+        (_replaced, "function in attribute 'forward'"),
+    ],
+)
+def test_a_function_that_holds_another_module_is_named(install, what):
+    """Which function of which submodule, in which line, through which variable: in stacks, reports and fits."""
+    net, x = Pair(), torch.randn(4, D)
+    install(net)
+    line = install.__code__.co_firstlineno
+    part = "a part of the network" if install is _detached else "'second.weight'"
+    message = rf"the {what} of submodule 'first' \('<lambda>' in .*test_outside\.py, line {line + 1 + (install is _replaced)}\) "
+    message += rf"uses a variable from outside it, 'net', and in it {part}, which stays the network's own"
+    with pytest.raises(StackError, match=message):
+        stack(net, ((x,), {}), samples=2)
+    with pytest.raises(StackError, match=message):
+        inspect(net, x)
+    with pytest.raises(StackError, match=message):
+        fit_masks(net, [x], lambda net, x: net(x).square().mean(), samples=2, steps=1, progress=False)
+
+
+def test_a_hook_of_another_network():
+    """A hook that brings weights of its own is named where the whole network is stacked; a fit takes them as they are."""
+    net, other, x = Pair(), nn.Linear(D, D), torch.randn(4, D)
+    net.first.register_forward_hook(lambda module, inputs, output: output + other(inputs[0]))
+    with pytest.raises(StackError, match=r"outside it, 'other', and in it a parameter of shape \(4, 4\) that no module"):
+        stack(net, ((x,), {}), samples=2)
+    fit = fit_masks(net, [x], lambda net, x: net(x).square().mean(), samples=2, steps=1, progress=False)
+    assert fit.steps == 1
+
+
+def test_what_a_hook_gets_may_be_used():
+    """A hook that reaches a module through its argument, or as an object that is copied with the network, runs exactly."""
+
+    class Adds(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def hook(self, module, inputs, output):
+            return output + self.layer(inputs[0])
+
+    torch.manual_seed(0)
+    net, x = Pair().double(), torch.randn(4, D).double()
+    net.adds = Adds(net.second)
+    net.first.register_forward_hook(net.adds.hook)
+    sets = {n: torch.stack([p.detach(), 2 * p.detach()]) for n, p in net.named_parameters()}
+    w, v = sets["first.weight"], sets["second.weight"]
+    plain = x @ w.mT + sets["first.bias"][:, None] + x @ v.mT + sets["second.bias"][:, None]
+    torch.testing.assert_close(stack(net, samples=2)(sets, shared(x)), plain)
