@@ -20,6 +20,8 @@ from modhook.values.arguments import checked
 if TYPE_CHECKING:
     import xarray as xr
 
+LOOKED_AT = 40
+"""Sizes, evenly apart on a logarithmic scale, that are looked at for the smallest cut that scores enough."""
 Score = Callable[[nn.Module, Any], "Tensor | Mapping[str, Tensor]"]
 
 
@@ -70,8 +72,10 @@ class Cuts:
             },
         )
 
-    def smallest(self, measured: Callable[[Masks | None], float], within: float, reference: float | None) -> Masks:
-        """Return the smallest cut whose score stays within; see `Fit.smallest`."""
+    def smallest(
+        self, measured: Callable[[Masks | None], float], within: float, reference: float | None, own: int | None
+    ) -> Masks:
+        """Return the smallest cut whose score stays within; see `Fit.smallest`. `own` is a size to look at too."""
         within = checked_loss(within)
         goal = measured(None) if reference is None else checked("reference", reference, float)
         least = goal - within * abs(goal)
@@ -80,7 +84,13 @@ class Cuts:
                 f"no cut scores within {within:g} of {goal:.4g}: with every weight kept it is {best:.4g}; "
                 "raise within, or give the reference to compare with."
             )
+        # The score may fall and rise again with the size: look at sizes all over, the smallest first, and then in between.
         low, high = -1, self.order.size  # the score at `high` is enough; at `low` it is not
+        for size in sorted({*self.order.sizes(LOOKED_AT), *([own] if own else [])}):
+            if size == self.order.size or measured(self.at(size)) >= least:
+                high = size
+                break
+            low = size
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if measured(self.at(middle)) >= least else (middle, high)

@@ -134,10 +134,11 @@ class Fit:
         metric: str | None = None,
         reference: float | None = None,
     ) -> Masks:
-        """Return the smallest cut that still scores enough on held-out batches, found by bisection over the size.
+        """Return the smallest cut that still scores enough on held-out batches.
 
-        A score that falls and rises again with the size has several such edges; the one that bisection meets is returned, and the
-        cut always scores enough.
+        Looked at are forty sizes from one weight to all, evenly apart on a logarithmic scale, and the sampler's own mask, the
+        smallest first; between the first that scores enough and the one before, bisection. A score may rise and fall again with
+        the size: a smaller cut that scores enough may lie between two sizes looked at. The cut always scores enough.
 
         Args:
             batches, score, metric: as in `curve`.
@@ -148,7 +149,7 @@ class Fit:
             UserError: `within` outside 0 to 1, no batch, a score that is no finite number, or no cut that scores enough.
         """
         cuts = self._cuts
-        return cuts.smallest(Measured(cuts.model, batches, score, metric, self.off), within, reference)
+        return cuts.smallest(Measured(cuts.model, batches, score, metric, self.off), within, reference, self._own)
 
     def smallest_by(
         self, measure: Callable[[Masks | None], float], within: float = 0.01, *, reference: float | None = None
@@ -156,7 +157,7 @@ class Fit:
         """Return the same, measured by a function of the masks (None: the unmasked network) that returns one number."""
         function("measure", measure, "measure(masks)")
         return self._cuts.smallest(
-            lambda masks: float(checked("what measure returns", measure(masks), float)), within, reference
+            lambda masks: float(checked("what measure returns", measure(masks), float)), within, reference, self._own
         )
 
     @cached_property

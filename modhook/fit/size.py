@@ -63,7 +63,8 @@ class Size:
             assert self.score is not None
             assert self.valid is not None
             measured = Measured(model, self.valid, self.score, off=off)
-            return Cuts(model, Order(logits), fixed, off).smallest(measured, self.within, None)
+            kept = None if own is None else sum(int(own[n].sum()) for n in logits)
+            return Cuts(model, Order(logits), fixed, off).smallest(measured, self.within, None, kept)
         assert own is not None
         return own
 

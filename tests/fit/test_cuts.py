@@ -87,6 +87,38 @@ def test_the_smallest_cut_is_the_smallest_that_scores_enough(within: float, size
     assert direct.masks == fit.cut(keep=size)
 
 
+def test_a_score_that_falls_and_rises_again_has_its_small_mask_found() -> None:
+    """Cuts of 9 to 11 weights and of 700 on score enough, those between do not: the small one is found, not that of bisection."""
+    fit = ranked_many()
+
+    def enough(masks: modhook.Masks | None) -> float:
+        return 1.0 if masks is None or masks.kept() >= 700 or 9 <= masks.kept() <= 11 else 0.0
+
+    assert next(n for n in range(1, 1001) if enough(fit.cut(keep=n)) == 1) == 9
+    assert fit.smallest_by(enough).kept() == 9
+
+
+def test_the_samplers_own_mask_is_a_size_that_is_looked_at() -> None:
+    """Only the sampler's own mask and nearly all weights score enough: the sampler's own is found, for `within` too."""
+    model, batch = dense(), next(iter(Noise()))
+    fit = modhook.fit_masks(model, [batch], mse, init=STAIRS, exclude=("*bias*", "2.*"), steps=1, lr=1e-6, progress=False)
+    own = fit.masks.kept()
+    assert own == 423
+
+    def only(masks: modhook.Masks | None) -> float:
+        return 1.0 if masks is None or masks.kept() in (own, 1000) else 0.0
+
+    assert fit.smallest_by(only).kept() == own
+
+    def score(net: nn.Module, x: Tensor) -> Tensor:
+        kept = int(net.get_parameter("0.weight").count_nonzero())
+        return torch.full((len(x),), 1.0 if kept in (own, 1000) else 0.0)
+
+    options = {"init": STAIRS, "exclude": ("*bias*", "2.*"), "steps": 1, "lr": 1e-6, "progress": False}
+    direct = modhook.fit_masks(model, [batch], mse, within=0.5, score=score, valid=[batch[0]], **options)  # type: ignore[arg-type]
+    assert direct.masks.kept() == own
+
+
 def test_several_metrics_need_a_name() -> None:
     """A dictionary of scores is measured by the one that is named."""
     fit = ranked(density=1.0, include="weight")
@@ -99,6 +131,16 @@ def test_several_metrics_need_a_name() -> None:
         fit.smallest(ONES, both)
     with pytest.raises(modhook.UserError, match="no metric 'some'"):
         fit.curve(ONES, both, metric="some")
+
+
+STAIRS = {"0.weight": torch.linspace(0.4225, -0.5775, 1000).view(50, 20)}
+"""Logits of which 423 are above zero."""
+
+
+def ranked_many() -> modhook.Fit:
+    """A fit over 1,000 weights."""
+    batch = next(iter(Noise()))
+    return modhook.fit_masks(dense(), [batch], mse, sampler="magnitude", density=0.5, exclude=("*bias*", "2.*"), progress=False)
 
 
 def dense() -> nn.Module:
