@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from modhook.masks.select import matching as matching
     from modhook.masks.select import select as select
     from modhook.network.reference import reference_weights as reference_weights
+    from modhook.plotting import style as style
+    from modhook.plotting.plot import plot as plot
     from modhook.plugin.contract import CarriedGradients as CarriedGradients
     from modhook.plugin.contract import FinishedRun as FinishedRun
     from modhook.plugin.contract import RunContext as RunContext
@@ -99,6 +101,8 @@ _HOME = {
     "Task": "plugin.interfaces",
     "Tracker": "plugin.interfaces",
     "Variable": "plugin.variables",
+    "plot": "plotting.plot",
+    "style": "plotting.style",
     "Report": "stacked",
     "Stacked": "stacked",
     "inspect": "stacked",

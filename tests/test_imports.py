@@ -31,6 +31,7 @@ ABOVE = {
     "fit": {"study", "cube", "run", "cli"},
     "study": {"masks", "stacked", "fit", "steps", "cube", "run", "cli"},
     "cube": {"stacked", "fit", "steps", "study", "run", "cli"},
+    "plotting": {"study", "cube", "run", "report", "asking", "cli"},
     "run": {"launch", "report", "asking", "cli"},
     "report": {"run", "asking", "cli"},
     "launch": {"asking", "cli"},

@@ -47,9 +47,9 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     Runs that are missing are left out, and said so. A figure that fails is named after the others are drawn.
     """
     from modhook.cube import beside, open_cube
+    from modhook.plotting.settings import ready
     from modhook.plugin.manager import plugins
     from modhook.report.drawing import applies, by_rank, draw, missing_variables
-    from modhook.report.settings import ready
 
     ready()
     installed = plugins()

@@ -9,8 +9,8 @@ from typing import Any
 import xarray as xr
 
 from modhook.errors import ModhookError, PluginError, UserError
+from modhook.plotting.settings import defaults, installation_blamed, ready
 from modhook.plugin.interfaces import Figure
-from modhook.report.settings import defaults, installation_blamed, ready
 
 _MARGIN = 0.03
 """Around a figure, in inches."""

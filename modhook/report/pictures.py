@@ -11,10 +11,10 @@ import attrs
 import xarray as xr
 
 from modhook.errors import DamageError, UserError
+from modhook.plotting.settings import ready
 from modhook.plugin.culprit import told
 from modhook.plugin.manager import Plugins
 from modhook.report.drawing import applies, by_rank, draw
-from modhook.report.settings import ready
 
 _PNG_SIZE = slice(16, 24)  # width and height in the header chunk, big-endian
 

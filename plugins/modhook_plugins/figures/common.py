@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from importlib.resources import files
 from typing import Any
 
 import attrs
@@ -13,31 +12,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
 
+from modhook import style
 from modhook_plugins.figures.networks import Network
 from modhook_plugins.figures.scales import group_ticks, panel_points
 
 COLUMN, PAGE = 3.5, 7.0
 """Widths of one and of two columns, in inches."""
-GREY = "0.35"
 SMALL = 5.5
-# Colour never stands alone: bars have hatches and an order, lines have markers and dashes.
-HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "++++", "oooo")
-MARKERS = "osD^vPX*"
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (6, 2)), (0, (3, 1, 1, 1)))
-
-
-def styled() -> Any:
-    """Return a context in which modhook's style is used."""
-    style = mpl.rc_params_from_file(
-        str(files("modhook_plugins.figures") / "modhook.mplstyle"), use_default_template=False
-    )
-    return mpl.rc_context(style)
-
-
-def colour(i: int) -> str:
-    """Return the colour number `i` of the style's cycle, in a styled context."""
-    cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
-    return f"#{cycle[i % len(cycle)]}".replace("##", "#")
+GREY, HATCHES, MARKERS, DASHES = style.GREY, style.HATCHES, style.MARKERS, style.DASHES
+colour, styled = style.colour, style.styled
 
 
 # -- numbers
