@@ -168,11 +168,13 @@ class FinishedRun(ABC):
         study: the study at this run's sweep point. task: its task. stages: the stages that have masks, in order.
         model: the trained network in eval mode, on `device`; do not change it. Where stages change the weights: after the last.
         labels: the run's coordinates in the cube.
+        off: what a weight becomes that masks do not keep, with the run's seed: `masks.applied_to(net, run.off, seed=run.labels["seed"])`.
     """
 
     study: Any
     task: Task
     model: nn.Module
+    off: Any = None
     labels: dict[str, Any]
     stages: tuple[str, ...]
     device: torch.device

@@ -78,7 +78,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         WeightsError: no such file, unreadable, or tensors that do not fit (says which).
     """
     own = model.state_dict()
-    state = _state(read_file(path, KNOWN), model, path)
+    state = read_weights_file(model, path)
     if missing := [n for n in own if n not in state]:
         raise WeightsError(
             f"the weights in {path} lack {listing(missing)}, which the network has; is it the same network?"
@@ -93,6 +93,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 f"{name} has shape {tuple(tensor.shape)} in {path}, but {tuple(own[name].shape)} in the network."
             )
     model.load_state_dict(state)
+
+
+def read_weights_file(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of such a file in the names of `model`, whether they fit or not. Raises `WeightsError`."""
+    return _state(read_file(path, KNOWN), model, path)
 
 
 def _state(content: Any, model: nn.Module, path: Path) -> dict[str, Tensor]:

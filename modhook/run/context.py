@@ -15,6 +15,7 @@ from modhook.cube import Cube, read_logits, read_masks, read_weights, write_mask
 from modhook.errors import RunError, UserError
 from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
+from modhook.masks.off import Off
 from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients, RunContext, Scores, StageRecord
@@ -26,12 +27,13 @@ from modhook.run.checkpoints import Checkpoints
 from modhook.run.data import Draw, in_order, train_subset
 from modhook.run.failure import reason_of, require_finite, show_traceback, stops_the_study
 from modhook.run.layout import SUBSET, valid_steps, versions
+from modhook.run.off import off_of
 from modhook.steps.checkpoint import Keeper
 from modhook.steps.loop import recorded_steps
 from modhook.steps.modes import in_mode
 from modhook.steps.ranks import even, spread, together
 from modhook.steps.snapshot import digest
-from modhook.study import Study, resolved, weights_file
+from modhook.study import Study, off_file, resolved, weights_file
 
 
 class Enough(BaseException):
@@ -56,6 +58,8 @@ class Context(RunContext):
     """Stages that are not asked for now: the first of them ends the run."""
     _carried: dict[str, CarriedGradients] = attrs.field(factory=dict, init=False)
     """What the latest stage of this process left, by its name."""
+    _off: tuple[Off] | None = attrs.field(default=None, init=False)
+    """What masked weights become, once it was looked up."""
     _used: list[CarriedFile] = attrs.field(factory=list, init=False)
     """Files that are needed until the next stage is done."""
 
@@ -71,7 +75,14 @@ class Context(RunContext):
         self, masks: Masks | None = None, model: nn.Module | None = None, splits: Sequence[str] | None = None
     ) -> Scores:
         """Measure the network, under masks if given, on every split or on those given."""
-        return score(self.task, model or self.model, masks, self.study.train.eval_batch, self.device, splits)
+        size, off = self.study.train.eval_batch, self.off()
+        return score(self.task, model or self.model, masks, size, self.device, splits, off, self.seed)
+
+    def off(self) -> Off:
+        """Return what the run's masked weights become, as `fit_masks` and `evaluate` take it with the run's seed (`masks.off`)."""
+        if self._off is None:
+            self._off = (off_of(self.study, self.model, self.seed),)
+        return self._off[0]
 
     def new_model(self, label: str) -> nn.Module:
         """Return another network like this one, newly initialised from (seed, label)."""
@@ -104,9 +115,8 @@ class Context(RunContext):
                 return
             now = masks() if masks else None
             with in_mode(measured, "eval"):
-                record.validation[step] = measure(
-                    self.task, measured, now, sets(), self.study.train.eval_batch, self.device
-                )
+                size, off = self.study.train.eval_batch, self.off()
+                record.validation[step] = measure(self.task, measured, now, sets(), size, self.device, off, self.seed)
 
         return validate
 
@@ -137,6 +147,7 @@ class Context(RunContext):
             "reg_batch": study.reg_batch,
             "scale_regulariser": masks.scale_regulariser,
             "executor": masks.executor,
+            "off": self.off(),
             "seed": self.seed,
             "reference": self._control(),
             "progress": self.tracker,
@@ -240,6 +251,7 @@ class Context(RunContext):
             "versions": versions(),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
+            **({} if off_file(self.study, self.seed) is None else {"off": digest(self.off())}),
         }
         path = Checkpoints.of(self.cube.path).path(self.labels, stage)
         return Keeper(path, identity, self.study.run.checkpoint_every, record, self.tracker.message)
@@ -294,10 +306,12 @@ def score(
     size: int,
     device: torch.device,
     splits: Sequence[str] | None = None,
+    off: Off = None,
+    seed: int = 0,
 ) -> Scores:
     """Return {metric: {split: mean}} of the network, under masks if given; all splits, unless some are given."""
     wanted = task.splits if splits is None else splits
-    return measure(task, model, masks, ((split, task.test_set(split)) for split in wanted), size, device)
+    return measure(task, model, masks, ((split, task.test_set(split)) for split in wanted), size, device, off, seed)
 
 
 def measure(
@@ -307,12 +321,17 @@ def measure(
     sets: Iterable[tuple[str, Batch | None]],
     size: int,
     device: torch.device,
+    off: Off = None,
+    seed: int = 0,
 ) -> Scores:
-    """Return {metric: {name: mean}} of the network on named data sets, under masks if given; NaN where there is no set."""
+    """Return {metric: {name: mean}} of the network on named data sets, under masks if given; NaN where there is no set.
+
+    `off` and `seed` say what masked weights become, as in `evaluate`.
+    """
     found: Scores = {metric: {} for metric in task.metrics}
     for name, data in sets:
         batches = None if data is None else in_order(task, data, size, device)
-        means = None if batches is None else evaluate(model, masks, batches, task.score)
+        means = None if batches is None else evaluate(model, masks, batches, task.score, off=off, seed=seed)
         for metric in task.metrics:
             found[metric][name] = float("nan") if means is None else means[metric]
     return found

@@ -31,13 +31,14 @@ from modhook.run.checkpoints import Checkpoints
 from modhook.run.failure import gone_or_damaged, told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.mend import check
+from modhook.run.off import check_off
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
 from modhook.run.trial import try_tasks
 from modhook.steps.ranks import rank, together
 from modhook.steps.ranks import spread as ranks_share
-from modhook.study import Study, difference, resolved, weights_file
+from modhook.study import Study, difference, off_file, resolved, weights_file
 
 LAYOUT_PATIENCE = 600.0
 """Seconds that a run with --only waits while others lay out or grow the cube."""
@@ -167,14 +168,22 @@ def _laid_out(
 
 
 def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) -> None:
-    """Weights that are loaded instead of trained must fit, before anything is computed; every file of a network is read once."""
+    """Weights that are loaded, instead of trained or for masked ones, must fit, before anything is computed.
+
+    Every file of a network is read once.
+    """
     known: set[tuple[str, Path]] = set()
+    others: set[tuple[str, Path]] = set()
     for run in runs:
         study, layout = prepared.points[run.index].study, prepared.layouts[run.index].name
         file = weights_file(study, run.labels["seed"])
         if file is not None and (layout, file) not in known:
             known.add((layout, file))
             load_weights(build_model(study, prepared.tasks[run.index], plugins, 0), file)
+        file = off_file(study, run.labels["seed"])
+        if file is not None and (layout, file) not in others:
+            others.add((layout, file))
+            check_off(study, build_model(study, prepared.tasks[run.index], plugins, 0), run.labels["seed"])
 
 
 def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:

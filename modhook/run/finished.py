@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_weights
 from modhook.masks import Masks
+from modhook.masks.off import Off
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import FinishedRun, Scores
 from modhook.plugin.interfaces import Batch, Task
 from modhook.run.context import score
 from modhook.run.data import in_order
+from modhook.run.off import off_of
 from modhook.study import Study
 
 
@@ -64,6 +66,11 @@ class Finished(FinishedRun):
         """Whether stages changed the weights."""
         return "stage" in self.cube.labels(f"masks/{self.layout}/weights")
 
+    @cached_property
+    def off(self) -> Off:
+        """Return what masked weights become, as `applied_to`, `materialize` and `evaluate` take it, with the run's seed."""
+        return off_of(self.study, self.model, self.labels["seed"])
+
     def coordinates(self, variable: str) -> dict[str, list[Any]]:
         """Return the labels of a declared variable's dimensions in the cube: {dimension: labels}."""
         return {dim: list(labels) for dim, labels in self.cube.labels(variable).items()}
@@ -74,4 +81,5 @@ class Finished(FinishedRun):
 
     def score(self, masks: Masks | None, stage: str = "control", splits: Sequence[str] | None = None) -> Scores:
         """Return {metric: {split: mean}} of a stage's network under masks; all splits, unless some are given."""
-        return score(self.task, self.network(stage), masks, self.study.train.eval_batch, self.device, splits)
+        size = self.study.train.eval_batch
+        return score(self.task, self.network(stage), masks, size, self.device, splits, self.off, self.labels["seed"])

@@ -9,7 +9,7 @@ from modhook.study.resolve import difference, plain_table, resolved
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.structure import structure
 from modhook.study.study import Named, Point, Study
-from modhook.study.weights import weights_file
+from modhook.study.weights import off_file, weights_file
 from modhook.values.bounds import PLAIN_NAME, Matches
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "difference",
     "find_callable",
     "load",
+    "off_file",
     "plain_table",
     "points",
     "resolved",

@@ -17,7 +17,7 @@ from modhook.study.problems import Problems
 from modhook.study.sections import Cut, MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.structure import keys, structured
 from modhook.study.study import Study
-from modhook.study.weights import check_weights
+from modhook.study.weights import KINDS, check_weights
 from modhook.values.text import written
 
 SECTIONS: dict[str, type | None] = {
@@ -83,6 +83,14 @@ def build(
         parts = {"task": task and task[0], "model": model and model[0], "train": train, "masks": masks}
         if wrong := check_weights(train.weights, study.seeds if study else 1, parts, file):
             problems.add(("train", "weights"), wrong)
+    if masks and not unmasked and masks.off not in KINDS:
+        parts = {"task": task and task[0], "model": model and model[0], "train": train, "masks": masks}
+        if file is not None and (wrong := check_weights(masks.off, study.seeds if study else 1, parts, file)):
+            hint = near_miss(masks.off, KINDS) or f"; {', '.join(KINDS)} or a file"
+            problems.add(("masks", "off"), wrong + hint)
+    if masks and protocol and protocol.weights_per_stage and masks.off != "zero":
+        name = table.get("study", {}).get("protocol")
+        problems.add(("masks", "off"), f"the protocol {name!r} changes the weights that masks are over; leave it out")
     if train and masks and not unmasked:
         _check_groups(train, masks, problems)
         _check_size(masks, sampler, problems)

@@ -90,6 +90,8 @@ class MasksSection:
     frozen statistics; `train`, with it, and batch norm by each group of the batch. The frozen statistics never change.
     `density` holds the expected share of kept weights instead of pulling by `beta`, and masks are cut to it; `cut` says which cut
     through the ranking the masks are: the sampler's own threshold, or `{ density = ... }`, or `{ within = ... }`.
+    `off` says what a weight becomes that is not kept, while masks are learned and wherever they are measured: `zero`; `shuffled` or
+    `redrawn` within its tensor, by the run's seed; or that in a file of weights, named as `[train] weights` is.
     """
 
     steps: Count
@@ -112,6 +114,7 @@ class MasksSection:
     mode: Literal["eval", "dropout", "train"] = "eval"
     density: Share | None = None
     cut: Literal["threshold"] | Cut = "threshold"
+    off: Name = "zero"
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""Files of weights that are loaded instead of trained: one for all runs, or one per seed and per setting.
+"""Files of weights, loaded instead of trained or put in the place of masked ones: one for all runs, or one per seed and setting.
 
 `train.weights = "base-{seed}.safetensors"` names one file per seed. A setting of the run in braces, such as `{model.hidden}`,
 is written as the cube labels it: `[400, 400, 200]` is `400-400-200`.
@@ -22,14 +22,25 @@ from modhook.values.text import written
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _SECTIONS = ("task", "model", "train", "masks")
 """Sections whose settings a name may contain."""
+_FILES = ("weights", "off")
+"""Settings that name files themselves."""
+KINDS = ("zero", "shuffled", "redrawn")
+"""What `masks.off` may be beside a file's name; as in `modhook.masks.off`, which needs torch."""
 
 
 def weights_file(study: Study, seed: int) -> pathlib.Path | None:
     """Return the file of weights that a run loads instead of training, or None; a relative name starts at the study file."""
-    if study.train.weights is None:
-        return None
+    return None if study.train.weights is None else _place(study, study.train.weights, seed)
+
+
+def off_file(study: Study, seed: int) -> pathlib.Path | None:
+    """Return the file of what a run's masked weights become (`masks.off`), or None where that is no file."""
+    return None if study.masks.off in KINDS else _place(study, study.masks.off, seed)
+
+
+def _place(study: Study, name: str, seed: int) -> pathlib.Path:
     folder = study.path.parent if study.path else pathlib.Path()
-    return folder / filled(study.train.weights, seed, {name: getattr(study, name) for name in _SECTIONS})
+    return folder / filled(name, seed, {name: getattr(study, name) for name in _SECTIONS})
 
 
 def filled(name: str, seed: int, sections: Mapping[str, Any]) -> str:
@@ -72,5 +83,5 @@ def _settings(section: Any) -> Iterator[tuple[str, str]]:
     if attrs.has(type(options)):
         table = {f.name: getattr(options, f.name) for f in attrs.fields(type(options)) if f.init}
     for key, value in table.items():
-        if key != "weights" and isinstance(value, bool | int | float | str | list | tuple):
+        if key not in _FILES and isinstance(value, bool | int | float | str | list | tuple):
             yield key, spelled(value)

@@ -116,7 +116,7 @@ def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[A
     task: Any = run.task
     model, size = run.network(stage), len(_classes(task))
     counts = np.zeros((size, size))
-    evaluated = masks.materialize(model) if masks is not None else model
+    evaluated = masks.materialize(model, run.off, seed=run.labels["seed"]) if masks is not None else model
     with torch.no_grad():
         for batch in run.batches(task.splits[0]):
             pairs = batch["label"] * size + task.predict(evaluated, batch)  # (B,)

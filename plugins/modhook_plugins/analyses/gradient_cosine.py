@@ -91,7 +91,7 @@ def gradient(run: FinishedRun, masks: Masks | None, stage: str) -> dict[str, Ten
     """Return the gradient of the mean loss over the first split, by parameter, at the weights as the masks leave them."""
     plain: nn.Module = run.network(stage)
     none = Masks({n: torch.ones(p.shape, dtype=torch.bool, device="cpu") for n, p in plain.named_parameters()})
-    model = (none if masks is None else masks).materialize(plain).eval().requires_grad_(True)
+    model = (none if masks is None else masks).materialize(plain, run.off, seed=run.labels["seed"]).eval().requires_grad_(True)
     count = 0
     for batch in run.batches(run.task.splits[0]):
         size = len(next(v for v in batch.values() if isinstance(v, Tensor)))

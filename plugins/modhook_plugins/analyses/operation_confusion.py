@@ -70,7 +70,7 @@ def counts(run: FinishedRun, stage: str, inverted: bool) -> np.ndarray[Any, Any]
     task: Any = run.task
     names = _operations(task)
     found = np.zeros((len(names), len(names) + 1))
-    with masks.applied_to(run.network(stage)) as model, torch.no_grad():
+    with masks.applied_to(run.network(stage), run.off, seed=run.labels["seed"]) as model, torch.no_grad():
         for batch in run.batches(task.splits[0]):
             hit = task.results(batch) == task.predict(model, batch).unsqueeze(-1)  # (B, O)
             produced = torch.cat([hit, ~hit.any(-1, keepdim=True)], -1).double()  # (B, O + 1)

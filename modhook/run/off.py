@@ -1,0 +1,32 @@
+"""What the masked weights of a run become (`masks.off`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from modhook.errors import MaskError, WeightsError
+from modhook.masks.off import off_weights
+from modhook.masks.select import select
+from modhook.run.build import read_weights_file
+from modhook.study import Study, off_file
+
+
+def off_of(study: Study, model: nn.Module, seed: int) -> str | Mapping[str, Tensor] | None:
+    """Return what `fit_masks` and `evaluate` take as `off`, with the run's seed; None: zero. Raises `WeightsError` for a file."""
+    file = off_file(study, seed)
+    if file is not None:
+        return read_weights_file(model, file)
+    return None if study.masks.off == "zero" else study.masks.off
+
+
+def check_off(study: Study, model: nn.Module, seed: int) -> None:
+    """Raise `WeightsError` for a file of weights that do not fit the masked parameters."""
+    file = off_file(study, seed)
+    if file is None:
+        return
+    try:
+        off_weights(model, select(model, study.masks.include, study.masks.exclude), off_of(study, model, seed))
+    except (WeightsError, MaskError) as error:
+        raise WeightsError(f"masks.off, {file}: {error}") from error

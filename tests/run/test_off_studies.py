@@ -1,0 +1,110 @@
+"""`masks.off`: what a weight becomes that is not kept, in every place where a study measures masks, against plain deep copies."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from modhook import Masks
+from modhook.cube import masks_from, open_cube
+from modhook_plugins.networks.fnn import FNN, FNNOptions
+from modhook_tasks.addmul import AddMul, AddMulOptions
+
+Run = Callable[..., tuple[int, str, str]]
+TASK = AddMul(AddMulOptions(400, 60))
+
+
+def network() -> nn.Module:
+    """Return the study's network."""
+    torch.manual_seed(7)
+    return FNN(FNNOptions(hidden=(64,))).build(TASK.shape()).eval()
+
+
+def accuracy(net: nn.Module, split: str) -> float:
+    """Return the share of right answers of a network on a split."""
+    with torch.no_grad():
+        return float(TASK.score(net, TASK.prepare(TASK.test_set(split), None, False))["accuracy"].double().mean())
+
+
+def trained() -> nn.Module:
+    """Return a network that was trained for a moment, without modhook."""
+    net, data = network(), TASK.train_set(None)
+    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    for _ in range(250):
+        optimizer.zero_grad()
+        TASK.loss(net, TASK.prepare(data, None, True)).backward()
+        optimizer.step()
+    return net
+
+
+@pytest.mark.parametrize("kind", ["file", "shuffled"])
+def test_every_score_of_a_study_is_that_of_the_other_weights(tiny: Path, tmp_path: Path, modhook_run: Run, kind: str) -> None:
+    """Scores, validation and an analysis' inverted masks equal those of deep copies with the other weights put in by hand."""
+    net = trained()
+    other = {n: t + 0.3 * t.std() * torch.randn_like(t) for n, t in net.state_dict().items()}
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    save_file(other, tmp_path / "before-1.safetensors")
+    off = "shuffled" if kind == "shuffled" else "before-{seed}.safetensors"
+    text = tiny.read_text().replace("steps = 6", 'weights = "w.safetensors"').replace("lr = 0.8", f'lr = 2.0\noff = "{off}"')
+    tiny.write_text(text.replace("hidden = [12, 8]", "hidden = [64]"))
+    for folder, steps in (("short", 2), ("long", 4)):
+        given = ("--out", tmp_path / folder, "--set", "study.seeds=1", "--set", f"masks.steps={steps}")
+        code, _, err = modhook_run("run", tiny, *given)
+        assert code == 0, err
+    differ = 0
+    with open_cube(tmp_path / "long" / "tiny.zarr") as cube, open_cube(tmp_path / "short" / "tiny.zarr") as short:
+        for stage in ("control", "add", "mul"):
+            masks = masks_from(cube, seed=1, stage=stage)
+            if kind == "shuffled":
+                none = Masks({n: torch.zeros_like(m) for n, m in masks.items()})
+                other = dict(none.materialize(net, "shuffled", seed=1).named_parameters())
+            for inverted in (False, True):
+                twin, zeros = copy.deepcopy(net), copy.deepcopy(net)
+                for name, mask in masks.items():
+                    keep = ~mask if inverted else mask
+                    twin.get_parameter(name).data = torch.where(keep, net.get_parameter(name), other[name]).detach()
+                    zeros.get_parameter(name).data *= keep
+                found = cube["inverse" if inverted else "scores"]["accuracy"].sel(seed=1, stage=stage)
+                for split in ("iid", "add", "mul"):
+                    assert float(found.sel(split=split)) == accuracy(twin, split)
+                    differ += accuracy(twin, split) != accuracy(zeros, split)
+            valid = cube["history"]["valid_accuracy"].sel(seed=1, stage=stage, valid_step=2)
+            assert np.array_equal(valid, short["scores"]["accuracy"].sel(seed=1, stage=stage)), "measured on the way"
+        assert differ > (6 if kind == "file" else 0), "a test that zero would pass as well"
+        assert accuracy(net, "iid") == float(cube["scores"]["accuracy"].sel(seed=1, stage="unmasked", split="iid"))
+
+
+@pytest.mark.parametrize(
+    ("off", "study", "said"),
+    [
+        ("shufled", "", "masks.off: there is no file"),
+        ("shufled", "", "did you mean 'shuffled'?"),
+        ("none.safetensors", "", "the name is relative to the study file; zero, shuffled, redrawn or a file"),
+        ("wide.safetensors", "", "has shape (3, 42), but the parameter has (64, 42)"),
+        ("lacks.safetensors", "", "off lacks"),
+        ("broken.safetensors", "", "broken.safetensors"),
+        ("redrawn", 'protocol = "transfer"', "masks.off: the protocol 'transfer' changes the weights that masks are over"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_computed(
+    tiny: Path, tmp_path: Path, modhook_run: Run, off: str, study: str, said: str
+) -> None:
+    """A wrong kind, a missing, damaged or foreign file, and a protocol that changes weights end with exit code 2 and no cube."""
+    state = network().state_dict()
+    first, *rest = state
+    save_file({**state, first: state[first][:3].clone()}, tmp_path / "wide.safetensors")
+    save_file({n: state[n] for n in rest}, tmp_path / "lacks.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{")
+    text = tiny.read_text().replace("lr = 0.8", f'lr = 0.8\noff = "{off}"').replace("seeds = 2", f"seeds = 2\n{study}")
+    tiny.write_text(text.replace("hidden = [12, 8]", "hidden = [64]"))
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path)
+    assert code == 2
+    assert said in err
+    assert not (tmp_path / "tiny.zarr").exists()
