@@ -242,6 +242,9 @@ class Protocol(ABC):
     weights_per_stage: ClassVar[bool] = False
     """Whether stages change the weights; then those of every stage are kept, not only the trained ones."""
 
+    cuts: ClassVar[bool] = False
+    """Whether the masks are cut as `masks.cut` says; a study that gives it is refused otherwise."""
+
     def __init__(self, options: Any = None) -> None:
         self.options = self.Options() if options is None else options
 

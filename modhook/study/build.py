@@ -94,6 +94,9 @@ def build(
     if train and masks and not unmasked:
         _check_groups(train, masks, problems)
         _check_size(masks, sampler, problems)
+        if masks.cut != "threshold" and protocol and not protocol.cuts and file is not None:
+            name = study.protocol if study else "this one"
+            problems.add(("masks", "cut"), f"the protocol {name!r} cuts no masks, it takes those of the sampler; leave it out")
     layout = _layout(task[1], protocol, problems) if task and protocol else None
     if masks and layout:
         _check_cut(masks, layout, problems)

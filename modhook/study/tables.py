@@ -14,6 +14,19 @@ from modhook.values.text import Path, dotted, written
 
 Keys = tuple[str, ...]
 
+# {a key: those that say the same thing in another way}; of such keys a study has one.
+_RIVALS: dict[Keys, tuple[Keys, ...]] = {
+    ("masks", "density"): (("masks", "beta"), ("masks", "cut")),
+    ("masks", "beta"): (("masks", "density"),),
+    ("masks", "cut", "density"): (
+        ("masks", "density"),
+        ("masks", "cut", "within"),
+        ("masks", "cut", "split"),
+        ("masks", "cut", "metric"),
+    ),
+    ("masks", "cut", "within"): (("masks", "density"), ("masks", "cut", "density")),
+}
+
 
 @attrs.define
 class Draft:
@@ -48,7 +61,7 @@ def leaves(table: Mapping[str, Any], before: Keys = ()) -> Iterator[tuple[Keys, 
 
 
 def apply_variant(made: Draft, variants: Any, name: str) -> None:
-    """Put a variant's values over the file's. A value for a swept key replaces that key's sweep."""
+    """Put a variant's values over the file's. A value for a swept key replaces that key's sweep, and its rivals' values."""
     if not isinstance(variants, Mapping) or name not in variants:
         valid = list(variants) if isinstance(variants, Mapping) else []
         has = f"valid variants: {', '.join(valid)}" if valid else "this study has no variants"
@@ -64,7 +77,10 @@ def apply_variant(made: Draft, variants: Any, name: str) -> None:
 
 
 def apply_override(made: Draft, text: str) -> None:
-    """Apply one `--set key=value`; the value is read as TOML, or else as a text."""
+    """Apply one `--set key=value`; the value is read as TOML, or else as a text.
+
+    `masks.density` takes the place of the study's `masks.beta` and `masks.cut`, and so on (`_RIVALS`).
+    """
     key, equals, value = text.partition("=")
     keys = _keys(key.strip())
     if not equals or keys is None:
@@ -105,10 +121,24 @@ def _change(made: Draft, keys: Keys, value: Any, origin: str) -> None:
             made.origins["sweep", ".".join(keys[1:])] = origin
     elif keys[0] == "variants":
         made.mistakes.append((keys, f"variants cannot be set ({origin})"))
-    elif wrong := put(made.table, keys, value):
-        made.mistakes.append((keys, f"{wrong} ({origin})"))
     else:
-        made.origins[keys] = origin
+        for rival in _RIVALS.get(keys, ()):
+            _remove(made, rival, origin)
+        if wrong := put(made.table, keys, value):
+            made.mistakes.append((keys, f"{wrong} ({origin})"))
+        else:
+            made.origins[keys] = origin
+
+
+def _remove(made: Draft, keys: Keys, origin: str) -> None:
+    """Take out what says the same in another way, unless it was given in the same place: then it is a mistake, told later."""
+    if any(path[: len(keys)] == keys and told == origin for path, told in made.origins.items()):
+        return
+    table: Any = made.table
+    for key in keys[:-1]:
+        table = table.get(key) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        table.pop(keys[-1], None)
 
 
 def _overlap(one: Keys, other: Keys) -> bool:

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import modhook
 from modhook.cli import main
 from modhook.cube import logits_from, masks_from, open_cube, weights_from
+from modhook.errors import StudyError
+from modhook.plugin.manager import plugins
+from modhook.study import load
+from modhook.study.sections import Cut
 
 STUDY = """
 [study]
@@ -107,3 +112,59 @@ def test_a_size_that_cannot_be(
     """Mistakes in the size are one sentence and exit code 2."""
     assert run(tmp_path, masks, study=study) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("file", "variant", "given", "wanted"),
+    [
+        ("beta = 3e-4", "", "masks.density=0.05", (1e-4, 0.05, "threshold")),
+        ("cut = { density = 0.1 }", "", "masks.density=0.05", (1e-4, 0.05, "threshold")),
+        ("density = 0.1", "", "masks.beta=3e-4", (3e-4, None, "threshold")),
+        ("density = 0.1", "", "masks.cut={ within = 0.02 }", (1e-4, None, Cut(within=0.02))),
+        ('cut = { within = 0.1, split = "add" }', "", "masks.cut.density=0.2", (1e-4, None, Cut(density=0.2))),
+        ("beta = 3e-4", '"masks.density" = 0.2', "", (1e-4, 0.2, "threshold")),
+        ("beta = 3e-4", '"masks.density" = 0.2', "masks.beta=5e-4", (5e-4, None, "threshold")),
+    ],
+)
+def test_what_is_set_takes_the_place_of_what_says_the_same(
+    file: str, variant: str, given: str, wanted: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """A density on the command line or in a variant replaces the file's beta and cut, and so on: nothing has to be unset first."""
+    path = tmp_path / "s.toml"
+    path.write_text(f"{STUDY}{file}\n[variants.v]\n{variant}\n")
+    masks = load(path, "v" if variant else None, [given] if given else []).masks
+    assert (masks.beta, masks.density, masks.cut) == wanted
+
+
+def test_rivals_on_one_command_line_are_a_mistake(tmp_path: Path) -> None:
+    """Who gives both gets told, in either order."""
+    path = tmp_path / "s.toml"
+    path.write_text(STUDY)
+    both = ["masks.density=0.05", "masks.beta=3e-4"]
+    for given in (both, both[::-1]):
+        with pytest.raises(StudyError, match="from which beta follows; leave one of the two out"):
+            load(path, None, given)
+
+
+@pytest.mark.parametrize("masks", ["density = 0.2", "within = 0.1"])
+def test_a_protocol_that_cuts_no_masks_is_refused(masks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`masks.cut` beside it would be ignored without a word: check and run say so, and nothing is written."""
+    (tmp_path / "s.toml").write_text(STUDY.replace('name = "cut"', 'name = "cut"\nprotocol = "transfer"') + f"cut = {{ {masks} }}")
+    for command in (["check", str(tmp_path / "s.toml")], ["run", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out")]):
+        with pytest.raises(SystemExit) as stop:
+            main(command)
+        assert stop.value.code == 2
+        told = " ".join((lambda seen: seen.out + seen.err)(capsys.readouterr()).split())
+        assert "masks.cut: the protocol 'transfer' cuts no masks, it takes those of the sampler; leave it out" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_protocols_of_others_cut_nothing_unless_they_say_so() -> None:
+    """A protocol that knows nothing of cuts does not offer them; one that builds on `posthoc` does."""
+
+    class Own(modhook.Protocol):
+        """A protocol of another package."""
+
+    assert not Own.cuts
+    assert plugins().load("protocols", "posthoc").cuts
+    assert plugins().load("protocols", "given").cuts

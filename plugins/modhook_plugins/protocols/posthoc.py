@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Posthoc(Protocol):
     """Stages: `unmasked` (base training, weights kept), then the task's own, the control first."""
 
+    cuts = True
+
     def stages(self, task: Task) -> tuple[str, ...]:
         """Return `unmasked` and the task's stages."""
         return ("unmasked", *self.masked_stages(task))

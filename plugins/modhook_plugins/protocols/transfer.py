@@ -61,10 +61,6 @@ class Transfer(Protocol):
                 f"the protocol 'transfer' needs one split per stage, but the task has {len(context.task.splits)} splits "
                 f"and {len(names)} stages."
             )
-        if context.study.masks.cut != "threshold":
-            raise modhook.UserError(
-                "the protocol 'transfer' learns weights under the sampler's own masks; leave masks.cut out."
-            )
         context.model.eval()
         for i, name in enumerate(names):
             if context.done(name):
