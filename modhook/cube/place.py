@@ -142,8 +142,13 @@ class Folder(Place):
         return os.path.lexists(self._path)
 
     def read(self, key: str) -> bytes:
-        """See `Place`."""
+        """See `Place`. A folder where there should be a file is damage."""
         with self.failures("cannot be read: {reason}."):
+            if (self._path / key).is_dir():
+                raise CubeError(
+                    f"{self} is damaged: its file {key} is a folder; restore that file from a copy, or start the study over "
+                    "with --fresh."
+                )
             return (self._path / key).read_bytes()
 
     def remove(self) -> None:

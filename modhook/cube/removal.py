@@ -34,7 +34,7 @@ def removable(path: Where) -> Place:
 def _was_a_cube(place: Place) -> bool:
     try:
         root = place.read(ROOT)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, CubeError):
         return place.looks_like_a_cube()
     if b'"modhook_format"' in root:
         return True

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from modhook.cli import main
 from modhook.cube import Cube, logits_from, masks_from, open_cube, open_for_writing, weights_from
 from modhook.errors import CubeError
 
@@ -100,6 +101,20 @@ def test_a_damaged_root(copy: Path, content: str) -> None:
     for opened in (open_cube, open_for_writing):
         with pytest.raises(CubeError, match=r"zarr\.json|not a modhook cube"):
             opened(copy)
+
+
+def test_a_root_that_is_a_folder(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is damage, told as such, with exit code 2, by every command that opens a cube."""
+    (copy / "zarr.json").unlink()
+    (copy / "zarr.json").mkdir()
+    for opened in (open_cube, open_for_writing):
+        with pytest.raises(CubeError, match=r"is damaged: its file zarr\.json is a folder; restore that file from a copy"):
+            opened(copy)
+    for command in (["show"], ["plot"], ["report"], ["analyse"]):
+        with pytest.raises(SystemExit) as stop:
+            main([*command, str(copy), *(["sharing"] if command == ["analyse"] else [])])
+        assert stop.value.code == 2, command
+        assert "its file zarr.json is a folder" in " ".join(capsys.readouterr().err.split())
 
 
 def test_lost_metadata_of_a_variable(copy: Path) -> None:
