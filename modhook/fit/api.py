@@ -94,7 +94,8 @@ def fit_masks(
             first that matches a parameter counts). The expected density is held on its way down while masks are learned
             (`modhook.fit.target`), and the masks are the cut of that size.
         within, score, valid: keep the smallest masks that lose no more than this share of the unmasked network's score on the
-            held-out batches `valid` (see `Fit.smallest`).
+            held-out batches `valid` (see `Fit.smallest`). The first batch of `valid`, which may be given alone, is also what
+            `history["mask_loss"]` is measured on.
         fixed: masks that are applied and not learned.
         off: what a weight becomes that is not kept: zero (None, "zero"); "shuffled" or "redrawn" within its tensor, by `seed`; or
             that of a second network, given as it is or as {name: tensor}: with the weights before fine-tuning the masks say which
@@ -198,6 +199,7 @@ def fit_masks(
             steps=steps,
             target=target,
             off=others,
+            held=size.held,
         )
     shown = not isinstance(progress, Tracker)
     tracker = tracker_of(progress)

@@ -32,9 +32,14 @@ class Fit:
             `gumbel`, logit >= 0), or the cut of the size that `density` or `within` asks for.
         logits: {name: tensor} of the learned logits, on the CPU, unrounded: a ranking of the weights.
         history: Dataset over `step`: `loss`, `gradient_norm` (of what is learned, before clipping, regulariser included),
-            `density`, `ms_per_step`; with `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients
-            by; over `step` and `parameter`: `parameter_gradient_norm` (of the loss alone, at that step), `parameter_density`,
-            `remaining` (the share of the weights that `reference` keeps, or of all, that the mask keeps).
+            `density`, `ms_per_step`; `changed`, how many logits changed side of the deterministic mask since the row before (in
+            the first row, since the start); `mask_loss` and `unmasked_loss`, the loss under the deterministic mask, without noise,
+            and without any mask, on the first batch of `valid`, or on the step's own batch before it is learned from: at rows
+            at least 60 steps apart and at the last step, NaN elsewhere (`unmasked_loss` in all rows of fits of less than 20
+            steps), and where the network fails under the mask; with
+            `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients by; over `step` and `parameter`:
+            `parameter_gradient_norm` (of the loss alone, at that step), `parameter_density`, `remaining` (the share of the
+            weights that `reference` keeps, or of all, that the mask keeps).
         weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
         route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
         carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.

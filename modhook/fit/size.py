@@ -15,6 +15,7 @@ from modhook.fit.target import DensityTarget
 from modhook.masks import Masks
 from modhook.masks.order import Order, checked_density
 from modhook.masks.select import matching
+from modhook.noise.randomness import undisturbed
 from modhook.plugin.interfaces import Ranking, Sampler
 from modhook.values.arguments import batches_of, function
 
@@ -29,12 +30,14 @@ class Size:
     Attributes:
         groups: pairs of parameter names and the density that these are to have together; empty without `density`.
         within, score, valid: the share of the score that may be lost, how to measure it, and on which batches.
+        held: the first of the held-out batches; None without any.
     """
 
     groups: tuple[tuple[tuple[str, ...], float], ...] = ()
     within: float | None = None
     score: Callable[[nn.Module, Any], Any] | None = None
     valid: Iterable[Any] | None = None
+    held: Any = None
 
     def tell(self, sampler: Sampler) -> DensityTarget | None:
         """Tell the sampler its aim, and return what holds the density on the way (None: nothing to hold)."""
@@ -85,21 +88,33 @@ def size_of(
         raise UserError("give density= (masks of that size) or within= (the smallest masks that keep the score), not both.")
     if density is not None and beta is not None:
         raise UserError("give density= or beta=, not both: with a density, beta follows from it.")
-    if within is None and (score is not None or valid is not None):
-        raise UserError("score= and valid= say what within= is measured by; give within= too, or leave them away.")
+    if within is None and score is not None:
+        raise UserError("score= and valid= say what within= is measured by; give within= too, or leave score= away.")
+    if valid is not None:
+        batches_of("valid", valid)
     if density is not None:
-        return Size(groups=_groups(model, names, density))
+        return Size(groups=_groups(model, names, density), held=_first(valid))
     if within is not None:
         if score is None or valid is None:
             raise UserError("within= needs score= (as in modhook.evaluate) and valid= (held-out batches) to measure masks by.")
         function("score", score, "score(model, batch)")
-        batches_of("valid", valid)
-        return Size(within=checked_loss(within), score=score, valid=valid if isinstance(valid, list | tuple) else list(valid))
+        listed = valid if isinstance(valid, list | tuple) else list(valid)
+        return Size(within=checked_loss(within), score=score, valid=listed, held=_first(listed))
     if isinstance(sampler, Ranking):
         raise UserError(
             f"{type(sampler).__name__} ranks weights and has no threshold of its own; give density= or within=."
         )
-    return Size()
+    return Size(held=_first(valid))
+
+
+def _first(valid: Iterable[Any] | None) -> Any:
+    """Return the first held-out batch; drawing it disturbs nobody's random numbers. Raises `UserError` if there is none."""
+    if valid is None:
+        return None
+    with undisturbed():
+        for batch in valid:
+            return batch
+    raise UserError("valid holds no batch; give at least one, or leave it away.")
 
 
 def _groups(

@@ -32,13 +32,20 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed every global random state; at the end each is as it was before."""
+def undisturbed() -> Iterator[None]:
+    """At the end every global random state is as it was before, whatever was drawn within it."""
     before = random_state()
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
     try:
         yield
     finally:
         set_random_state(before)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed every global random state; at the end each is as it was before."""
+    with undisturbed():
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield

@@ -185,6 +185,24 @@ def _history(task: Task, labels: dict[str, list[Any]], timing: dict[str, list[An
             "share of the masked weights that the deterministic mask keeps",
         ),
         Variable(
+            "history/changed",
+            ("stage", "step"),
+            "float64",
+            "number of logits that changed side of the deterministic mask since the step before",
+        ),
+        Variable(
+            "history/mask_loss",
+            ("stage", "step"),
+            "float64",
+            "loss under the deterministic mask on that step's batch, before it is learned from; NaN where it was not measured",
+        ),
+        Variable(
+            "history/unmasked_loss",
+            ("stage", "step"),
+            "float64",
+            "loss of the unmasked network on the same batch; NaN where it was not measured",
+        ),
+        Variable(
             "history/parameter_gradient_norm",
             ("stage", "step", "parameter"),
             "float32",

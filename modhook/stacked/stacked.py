@@ -97,6 +97,15 @@ class Stacked:
                 choice = self._choices[key] = attrs.evolve(known, written=choice.written | late)
 
     @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Calls within it that are only looked at change neither the routes of other calls nor what is reported of them."""
+        choices, latest = dict(self._choices), self._latest
+        try:
+            yield
+        finally:
+            self._choices, self._latest = {**self._choices, **choices}, latest
+
+    @contextmanager
     def _guarded(self, values: Mapping[str, Tensor]) -> Iterator[Guard]:
         """Yield the values of the model's own tensors, which are put back after an error."""
         guard = self.guard or Guard(self.model, values)

@@ -194,7 +194,7 @@ def run_steps(
             loop.number += 1
             _require_finite(values, loop.number)
             row = loop.history.add(loop.number, values, engine.measure, seconds)
-            tracker.step(loop.number, row or {})
+            tracker.step(loop.number, {k: v for k, v in (row or {}).items() if not math.isnan(v)})
             if callback is not None:
                 callback(loop.number)
             after_step()

@@ -35,7 +35,8 @@ def fitted(function: Any, samples: int, steps: int, **options: Any) -> dict[str,
     fixed = {"lr": 1.0, "optimizer": "sgd", "clip": None, "progress": False}
     fit = fit_masks(model, [batch], function, samples=samples, steps=steps, **{**fixed, **options})
     carried = {} if fit.carried is None else {f"carried {n}": g for n, g in fit.carried.weights.items()}
-    return {**fit.logits, **carried}
+    measured = torch.tensor([float(fit.history[n][-1]) for n in ("mask_loss", "changed")], dtype=torch.float64)
+    return {**fit.logits, **carried, "measured": measured}
 
 
 def work(rank: int, size: int, folder: str) -> None:

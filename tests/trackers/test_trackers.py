@@ -78,7 +78,8 @@ def test_tensorboard_holds_what_the_cube_holds(study: Path, tmp_path: Path, run:
             values = history[f"train_{name}"].values.tolist()
             expected[f"unmasked/{name}"] = list(zip(range(1, 5), values, strict=True))
         for stage in ("control", "add", "mul"):
-            for name in ("loss", "gradient_norm", "density"):
+            expected[f"{stage}/mask_loss"] = [(3, float(history["mask_loss"].sel(stage=stage, step=3)))]
+            for name in ("loss", "gradient_norm", "density", "changed"):
                 expected[f"{stage}/{name}"] = list(
                     zip((1, 2, 3), history[name].sel(stage=stage).values.tolist(), strict=True)
                 )

@@ -14,7 +14,7 @@ from modhook_plugins.trackers.places import beside, plain
 class TensorBoard(Tracker):
     """Writes `NAME-tensorboard` beside the cube `NAME.zarr`; `tensorboard --logdir` shows it.
 
-    Scalars: `STAGE/loss`, `STAGE/gradient_norm`, `STAGE/density` over the stage's steps, and `STAGE/accuracy/SPLIT` at its end.
+    Scalars: `STAGE/loss`, `STAGE/gradient_norm`, `STAGE/density` and others over the stage's steps, and `STAGE/accuracy/SPLIT` at its end.
     """
 
     def __init__(self) -> None:
