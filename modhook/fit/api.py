@@ -30,6 +30,8 @@ from modhook.steps.optim import MakeOptimizer
 from modhook.values.arguments import batches_of, checked, function, instance, one_of, optional
 from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
 
+STOPS = ("settled",)
+
 
 def fit_masks(
     model: nn.Module,
@@ -64,7 +66,8 @@ def fit_masks(
     label: str = "",
     reference: Masks | None = None,
     progress: bool | Tracker = True,
-    callback: Callable[[int, MaskTrainer], None] | None = None,
+    callback: Callable[[int, MaskTrainer], object] | None = None,
+    stop: str | None = None,
 ) -> Fit:
     """Learn a binary mask over the weights of a frozen network: the weights that `loss` needs.
 
@@ -118,13 +121,18 @@ def fit_masks(
         reference: masks, such as the control's, of whose weights `history["remaining"]` says how many are kept; it changes
             nothing else.
         progress: True for a progress bar, False for silence, or a `Tracker`.
-        callback: called as `callback(step, trainer)` after each step (from 1).
+        callback: called as `callback(step, trainer)` after each step (from 1); if it returns True, learning ends there.
+        stop: "settled" ends learning when the mask no longer changes, and `steps` is the most: over the last 20 rows of the history
+            (a tenth of `steps`, at least 20 steps) at most 1e-4 of all logits changed side, and the learning rates of all steps
+            add up to more than 3 times the median |logit| at the start, so that a mask which could not move yet has not
+            settled; with `density`, not before it is reached. It is asked at the rows where `mask_loss` is measured.
 
     Returns:
-        A `Fit`.
+        A `Fit`. Ctrl-C ends learning after the step under way and returns what there is (`fit.stopped == "interrupted"`); a second
+        one raises `KeyboardInterrupt` as usual. This holds in the main thread, unless the program handles Ctrl-C itself.
 
     Warns:
-        ModhookWarning: an iterator that ends before the last step; items that were left out.
+        ModhookWarning: an iterator that ends before the last step; items that were left out; Ctrl-C.
 
     Raises:
         UserError: a wrong argument (nothing is run), a batch that K does not divide, patterns that match nothing, a loss that
@@ -137,6 +145,8 @@ def fit_masks(
     warmup, seed = checked("warmup", warmup, CountOrZero), checked("seed", seed, int)
     scale_regulariser = checked("scale_regulariser", scale_regulariser, bool)
     one_of("executor", executor, EXECUTORS)
+    if stop is not None:
+        one_of("stop", stop, STOPS)
     instance("model", model, nn.Module, "an nn.Module")
     instance("label", label, str, "a text")
     function("loss", loss, "loss(net, batch)")
@@ -208,7 +218,16 @@ def fit_masks(
     try:
         after = None if callback is None else (lambda step: callback(step, trainer))
         with trainer.holding():
-            history = run_steps(trainer, batches, steps, tracker, after, warned if shown else None)
+            history = run_steps(
+                trainer,
+                batches,
+                steps,
+                tracker,
+                after,
+                warned if shown else None,
+                settled=trainer.settled if stop else None,
+                returns=True,
+            )
             route = trainer.stacked.report() if trainer.stacked is not None else {}
     finally:
         if shown:
@@ -224,6 +243,7 @@ def fit_masks(
         route=route,
         carried=trainer.clipping.carried(),
         steps=history.done,
+        stopped=history.stopped,
         threshold=own,
         fixed=fixed,
         model=model,

@@ -16,28 +16,25 @@ from modhook.fit.complement import asks, bound
 from modhook.fit.explain import calls_the_model, listened, without_gradient
 from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.off import plus
+from modhook.fit.plainly import SHORT, cut_held, mean_loss, measures
 from modhook.fit.scaling import GradientScale
-from modhook.fit.target import DensityTarget
+from modhook.fit.settled import distances, has_settled
+from modhook.fit.target import RAMP, DensityTarget
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
 from modhook.network.guard import Guard, memory_of
 from modhook.network.threads import using
 from modhook.noise.noise import generators
-from modhook.noise.randomness import undisturbed
 from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
 from modhook.stacked import Stacked, prepare
 from modhook.stacked.closures import reaches
-from modhook.steps.loop import record_every
+from modhook.steps.loop import History
 from modhook.steps.optim import LearningRates, MakeOptimizer, learning_rate, make_optimizer
 from modhook.steps.ranks import add_up, agree, same, share
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
-MEASURE_EVERY = 60
-"""Fewest steps between two measurements of the deterministic mask, whose two forward passes take about a step's time."""
-SHORT = 20
-"""Fewer steps than this are over before the unmasked network is measured, too: it would take more than a tenth of their time."""
 
 
 class MaskTrainer:
@@ -110,8 +107,11 @@ class MaskTrainer:
         self.stacked: Stacked | None = None
         self.recording = False
         self.left_out = 0
+        self.travelled = 0.0
+        """The sum of the learning rates of all steps."""
+        self.start, self.nearest = distances(self.logits.values())
         self.watch = Watch(self.logits, reference)
-        self._held = None if held is None else _held(held, samples)
+        self.held = None if held is None else cut_held(held, samples)
         self._whole: dict[str, float] = {}
         self._guard: Guard | None = None
         self._started = False
@@ -170,9 +170,10 @@ class MaskTrainer:
         if self.recording:
             self.watch.gradients(self.logits)
             # The mask before this step's update: it was not yet updated on this batch.
-            self._whole = self._deterministic(groups) if self._measures(number + 1) else {}
+            self._whole = self._deterministic(groups) if measures(number + 1, self.steps) else {}
         self._regularise(items - self.left_out)
         norms = self.clipping.clip(list(self.logits.values()), [self.weights[n] for n in self.trained])
+        self.travelled += float(self.optimizer.param_groups[0].get("lr", math.nan))
         self.optimizer.step()
         if self.target is not None:
             self.target.hold(self.logits, self.sampler, number, self.steps)
@@ -185,6 +186,14 @@ class MaskTrainer:
             found["parameter_gradient_norm"] = dict.fromkeys(self.logits, math.nan)
             self._whole = {}
         return {**found, **dict.fromkeys(("mask_loss", "unmasked_loss"), math.nan), **self._whole}
+
+    def settled(self, history: History) -> bool:
+        """Return whether the mask has settled at the latest row, where its loss was measured (`modhook.fit.settled`)."""
+        number = int(history.rows[-1]["step"])
+        if not measures(number, self.steps) or (self.target is not None and number <= RAMP * self.steps):
+            return False
+        changed = [row["changed"] for row in history.rows]
+        return has_settled(changed, sum(logit.numel() for logit in self.logits.values()), self.travelled, self.start)
 
     def masks(self) -> dict[str, Tensor]:
         """Return the deterministic masks of the learned logits."""
@@ -200,6 +209,7 @@ class MaskTrainer:
             "routes": None if self.stacked is None else self.stacked.state_dict(),
             "torch": torch.get_rng_state(),
             "sides": self.watch.state_dict(),
+            "travelled": self.travelled,
             **({} if self.scale is None else {"norms": self.scale.norms}),
             **({"clipping": self.clipping.state_dict()} if self.clipping.all else {}),
         }
@@ -214,7 +224,8 @@ class MaskTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for generator, value in zip(self.generators, state["noise"], strict=True):
             generator.set_state(value)
-        self.watch.load_state_dict(state.get("sides", {}), self.logits)
+        self.watch.load_state_dict(state["sides"], self.logits)
+        self.travelled = state["travelled"]
         if self.scale is not None:
             self.scale.norms = state["norms"].clone()
         if self.clipping.all:
@@ -290,47 +301,18 @@ class MaskTrainer:
             return self.weights[name].masked_fill(gone, 0)
         return torch.where(gone, self.off[name], self.weights[name])
 
-    def _measures(self, number: int) -> bool:
-        """Return whether the deterministic mask is measured at the recorded step `number` (from 1)."""
-        every = record_every(self.steps)
-        return number == self.steps or number % (every * -(-MEASURE_EVERY // every)) == 0
-
     def _deterministic(self, groups: Any) -> dict[str, float]:
-        """Return the mean loss of the groups, or of the held-out ones, under the deterministic mask, and without any mask.
-
-        NaN where the network fails under it. Random numbers that are drawn on the way, by dropout, are drawn again later.
-        """
-        masked = {
-            n: self._masked(n, ~self.sampler.deterministic(logit.detach())).detach()
-            for n, logit in self.logits.items()
-        } | {n: c.detach() for n, c in self._constants().items()}
-        chosen = groups if self._held is None else self._held
-        found = {"mask_loss": self._plain_loss(masked, chosen)}
+        """Return the mean loss of the groups, or of the held-out ones, under the deterministic mask, and without any mask."""
+        gone = {n: ~self.sampler.deterministic(logit.detach()) for n, logit in self.logits.items()}
+        masked = {n: self._masked(n, mask).detach() for n, mask in gone.items()}
+        masked |= {n: c.detach() for n, c in self._constants().items()}
+        chosen = groups if self.held is None else self.held
+        assert self.stacked is not None
+        found = {"mask_loss": mean_loss(self.stacked, masked, chosen, self.samples, self.chunk)}
         if self.steps >= SHORT:
             whole = {n: (self.weights[n] if n in self.weights else self.unmasked[n]).detach() for n in masked}
-            found["unmasked_loss"] = self._plain_loss(whole, chosen)
+            found["unmasked_loss"] = mean_loss(self.stacked, whole, chosen, self.samples, self.chunk)
         return found
-
-    def _plain_loss(self, params: Mapping[str, Tensor], groups: Any) -> float:
-        """Return the mean loss of all groups under one set of weights, added up over the ranks."""
-        loss, mine, error = 0.0, share(self.samples), None
-        try:
-            # Not under no_grad: a loss may take gradients of its own, as those of the inputs.
-            with undisturbed(), torch.enable_grad():
-                for start in range(mine.start, mine.stop, self.chunk):
-                    stop = min(start + self.chunk, mine.stop)
-                    assert self.stacked is not None
-                    with self.stacked.aside():
-                        losses = self.stacked(
-                            {n: w.expand(stop - start, *w.shape) for n, w in params.items()}, part(groups, start, stop)
-                        )
-                    loss += float(losses.detach().sum()) / self.samples
-        except StackError as failure:  # the network itself may have changed
-            error = failure
-        except Exception:
-            loss = math.nan
-        agree(error)
-        return add_up([], loss)
 
     def _constants(self) -> dict[str, Tensor]:
         """Return the weights that are the same under every sample but not the model's own.
@@ -367,17 +349,6 @@ class MaskTrainer:
             weight = self.weights[name].grad
             if weight is not None:
                 weight.mul_(mask)
-
-
-def _held(batch: Any, samples: int) -> Any:
-    """Return the held-out batch, cut into groups. Raises `UserError` for one with fewer items than groups."""
-    items = batch_size(batch)
-    if items < samples:
-        raise UserError(
-            f"the first batch of valid has {items} items, but is measured in {samples} groups, one per mask sample; "
-            "give a larger one."
-        )
-    return cut(batch, samples)
 
 
 def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int, wide: int = 3) -> int:

@@ -43,7 +43,8 @@ class Fit:
         weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
         route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
         carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
-        steps: how many optimiser steps were done: fewer than asked for where the batches ended.
+        steps: how many optimiser steps were done.
+        stopped: why these are fewer than asked for: "settled", "callback", "interrupted" (Ctrl-C) or "batches" (they ended); else None.
         threshold: the sampler's own masks, whatever size was asked for; None for a ranking without training.
         fixed: the masks that were given and not learned.
         model: the network, as it was given; None for a fit that was loaded without one.
@@ -58,6 +59,7 @@ class Fit:
     route: dict[str, Any]
     carried: CarriedGradients | None = None
     steps: int = 0
+    stopped: str | None = None
     threshold: Masks | None = attrs.field(default=None, repr=False)
     fixed: Masks | None = attrs.field(default=None, repr=False)
     model: nn.Module | None = attrs.field(default=None, repr=False, eq=False)

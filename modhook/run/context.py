@@ -148,6 +148,7 @@ class Context(RunContext):
             "scale_regulariser": masks.scale_regulariser,
             "executor": masks.executor,
             "off": self.off(),
+            "stop": masks.stop,
             "seed": self.seed,
             "reference": self._control(),
             "progress": self.tracker,
@@ -222,6 +223,8 @@ class Context(RunContext):
         keeper.remove()
         while self._used:
             self._used.pop().remove()
+        if ended := _ended(record, steps):
+            self.tracker.message(f"  {name}: {ended}")
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
     # -- inside
@@ -268,6 +271,9 @@ class Context(RunContext):
             write_weights(self.cube, self.layout, self.labels, self.model.state_dict(), stage if per_stage else None)
         own = {} if stage == "unmasked" else {"stage": stage}
         prefix, steps = ("train_", self.study.train.steps) if stage == "unmasked" else ("", self.study.masks.steps)
+        done = None if record.history is None or own == {} else record.history.attrs.get("steps")
+        if done is not None and "history/steps" in known:
+            write("history/steps", np.float64(done), self.labels, **own)
         if record.history is not None and record.history.sizes["step"]:
             rows = recorded_steps(steps)
             for name in record.history.data_vars:
@@ -335,6 +341,12 @@ def measure(
         for metric in task.metrics:
             found[metric][name] = float("nan") if means is None else means[metric]
     return found
+
+
+def _ended(record: StageRecord, steps: int) -> str:
+    """Say that a stage ended before its last step; empty where it did not."""
+    done = steps if record.history is None else int(record.history.attrs.get("steps", steps))
+    return f"ended after {done} of {steps} steps" if done < steps else ""
 
 
 def _route(route: Mapping[str, Any]) -> str:

@@ -94,6 +94,8 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
         )
         for m in task.metrics
     ]
+    stops = masked and any(p.study.masks.stop for p in prepared.points)
+    variables += [_STEPS] if stops else []
     variables += _history(task, labels["history"], labels["timing"])
     sizes: dict[str, dict[str, int]] = {}
     parts = [
@@ -163,6 +165,15 @@ def _steps(prepared: Prepared) -> dict[str, list[int]]:
         "valid_step": union([valid_steps(s.masks.steps, s.masks.validate_every) for s in studies]),
         "train_valid_step": union([valid_steps(s.train.steps, s.train.validate_every) for s in studies]),
     }
+
+
+_STEPS = Variable(
+    "history/steps",
+    ("stage",),
+    "float64",
+    'number of optimiser steps that the mask stage did, where `masks.stop = "settled"` may end it early',
+    attrs={"table": "number"},
+)
 
 
 def _history(task: Task, labels: dict[str, list[Any]], timing: dict[str, list[Any]]) -> list[Variable]:

@@ -22,6 +22,7 @@ from modhook.run.context import Context, Enough
 from modhook.run.failure import gone_or_damaged, reason_of, show_traceback, stops_the_study
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
+from modhook.steps.checkpoint import interrupts_end
 from modhook.steps.ranks import agreed, rank, spread, together
 
 PATIENCE = 60.0
@@ -108,7 +109,7 @@ def compute_run(work: Work, run: Run) -> Done:
         with computing(work.cube.path, run.text, PATIENCE) if rank() == 0 else contextlib.nullcontext():
             before = _clear(work, run)
             try:
-                with gone_or_damaged(work.cube.path):
+                with gone_or_damaged(work.cube.path), interrupts_end():
                     _compute(work, run)
             except UserError as error:
                 mistake = f"{run.text}: {error}"

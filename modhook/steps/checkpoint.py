@@ -21,6 +21,7 @@ import attrs
 
 from modhook.errors import CheckpointError, GoneError, RunError
 from modhook.noise.randomness import random_state, set_random_state
+from modhook.steps.ranks import spread
 from modhook.steps.snapshot import read_snapshot, write_snapshot
 
 SHARE = 0.01
@@ -28,6 +29,7 @@ SHARE = 0.01
 
 _STOP = threading.Event()
 _ACTIVE: ContextVar[Keeper | None] = ContextVar("modhook_checkpoint", default=None)
+_ENDS: ContextVar[bool] = ContextVar("modhook_interrupt_ends", default=False)
 
 
 class Stateful(Protocol):
@@ -52,6 +54,7 @@ class Keeper:
         every: seconds between two checkpoints; 0: after every step.
         own: what the stage itself remembers, saved and restored with the rest.
         say: told in one sentence what is continued, and why a file is not used.
+        returns: whether Ctrl-C lets a loop that can do so return what it has; else it ends everything.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class Keeper:
     every: float
     own: Stateful
     say: Callable[[str], None]
+    returns: bool = False
     _calls: list[Any] = attrs.field(factory=list, init=False)
     """State of every step loop of the stage: those that ended, then the one that was running."""
     _index: int = attrs.field(default=0, init=False)
@@ -162,32 +166,63 @@ class Keeper:
         self.own.load_state_dict(state["own"])
 
 
-@contextlib.contextmanager
-def kept(part: Stateful, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Keep a step loop: `part` is restored first; call what is yielded after every step, when `part` is consistent.
+@attrs.frozen
+class Kept:
+    """How a step loop is kept: call it after every step, when the loop's part is consistent; True asks the loop to end."""
 
-    Without an active keeper nothing happens. A loop within a loop is part of the outer one's step and is not kept. With a
-    keeper, Ctrl-C waits for the end of the step and saves; the second one stops at once.
+    _after: Callable[[], bool] = lambda: False
+    interrupted: Callable[[], bool] = lambda: False
+    """Whether Ctrl-C was pressed."""
+
+    def __call__(self) -> bool:
+        """Save where it is time to."""
+        return self._after()
+
+
+@contextlib.contextmanager
+def kept(part: Stateful, say: Callable[[str], None], returns: bool = False) -> Iterator[Kept]:
+    """Keep a step loop: `part` is restored first; call what is yielded after every step.
+
+    A loop within a loop is part of the outer one's step and is not kept. With a keeper, Ctrl-C waits for the end of the step and
+    saves; the second one stops at once. A loop that `returns` what it has is asked to end by Ctrl-C, with a keeper that allows
+    it, or without one; not among several ranks, nor within `interrupts_end`.
     """
     keeper = _ACTIVE.get()
     if keeper is None:
-        yield lambda: None
+        if not returns or _ENDS.get() or spread():
+            yield Kept()
+            return
+        with _interrupts(say) as interrupted:
+            yield Kept(interrupted, interrupted)
         return
     token = _ACTIVE.set(None)
     try:
         keeper.begin(part)
         with _interrupts(say) as interrupted:
 
-            def after_step() -> None:
+            def after_step() -> bool:
                 if interrupted() or _STOP.is_set():
                     keeper.save(part)
+                    if returns and keeper.returns and not _STOP.is_set():
+                        return True
                     raise KeyboardInterrupt
                 keeper.save_if_due(part)
+                return False
 
-            yield after_step
+            yield Kept(after_step, interrupted)
         keeper.end(part)
     finally:
         _ACTIVE.reset(token)
+
+
+@contextlib.contextmanager
+def interrupts_end() -> Iterator[None]:
+    """Within it Ctrl-C ends what is being computed: no step loop returns half a result, which would count as a whole one."""
+    token = _ENDS.set(True)
+    try:
+        yield
+    finally:
+        _ENDS.reset(token)
 
 
 def stop_loops(stop: bool = True) -> None:

@@ -16,6 +16,7 @@ import xarray as xr
 from modhook.errors import ModhookWarning, RunError, UserError
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.checkpoint import Stateful, kept
+from modhook.steps.ranks import from_first
 from modhook.steps.source import Source
 
 RECORDS = 200
@@ -49,6 +50,7 @@ class History:
     def __init__(self, steps: int) -> None:
         self.steps, self.every = steps, record_every(steps)
         self.done = 0
+        self.stopped: str | None = None
         self._window: list[Mapping[str, float]] = []
         self._seconds = 0.0
         self.rows: list[dict[str, float]] = []
@@ -120,7 +122,9 @@ class History:
             coords["parameter"] = list(self._parts[0][name])
             values = np.array([[p[name][k] for k in coords["parameter"]] for p in self._parts])
             found[name] = (("step", "parameter"), values)
-        return xr.Dataset({**found, "ms_per_step": ("step", np.array(self._clock))}, coords=coords)
+        return xr.Dataset(
+            {**found, "ms_per_step": ("step", np.array(self._clock))}, coords=coords, attrs={"steps": self.done}
+        )
 
     @staticmethod
     def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -144,13 +148,18 @@ def run_steps(
     batches: Iterable[Any],
     steps: int,
     tracker: Tracker,
-    callback: Callable[[int], None] | None = None,
+    callback: Callable[[int], object] | None = None,
     say: Callable[[str], None] | None = None,
+    *,
+    settled: Callable[[History], bool] | None = None,
+    returns: bool = False,
 ) -> History:
     """Run `steps` optimiser steps, one batch each.
 
     A re-iterable is started again at its end; an iterator that ends, ends the loop early. That, and items that could not be
-    used, are said by `say`: as a warning, and to the tracker, unless it is given.
+    used, are said by `say`: as a warning, and to the tracker, unless it is given. A callback that returns True ends it too, and so
+    does `settled`, asked at every row; and Ctrl-C if the loop `returns` what it has (see `kept`). Why is in `History.stopped`:
+    None (all steps were done), "batches", "callback", "settled" or "interrupted".
 
     Raises:
         UserError: no batch at all, or a full pass without a usable one.
@@ -158,9 +167,10 @@ def run_steps(
     """
     loop = _Loop(engine, Source(batches), History(steps))
     say = say or functools.partial(_warn, tracker)
-    with kept(loop, tracker.message) as after_step:
+    interrupted = False
+    with kept(loop, tracker.message, returns) as after_step:
         used = loop.source.passes  # the pass of the latest step
-        while loop.number < steps and not loop.ended:
+        while loop.number < steps and loop.stopped is None and not interrupted:
             try:
                 batch = loop.source.draw()
             except StopIteration:
@@ -172,8 +182,13 @@ def run_steps(
                     f"the batches ended after {loop.number} of {steps} steps, and learning with them; a list or a DataLoader "
                     "would start again."
                 )
-                loop.ended = True
+                loop.stopped = "batches"
                 break
+            except Exception:  # Ctrl-C ends the workers of a DataLoader, too
+                if not loop.number or not after_step.interrupted():
+                    raise
+                interrupted = after_step()
+                continue
             engine.recording = loop.history.records(loop.number + 1)
             started = time.perf_counter()
             values = engine.step(loop.number, batch)
@@ -195,15 +210,29 @@ def run_steps(
             _require_finite(values, loop.number)
             row = loop.history.add(loop.number, values, engine.measure, seconds)
             tracker.step(loop.number, {k: v for k, v in (row or {}).items() if not math.isnan(v)})
-            if callback is not None:
-                callback(loop.number)
-            after_step()
+            asked = callback is not None and _agreed(callback(loop.number))
+            if loop.number < steps:
+                if asked:
+                    loop.stopped = "callback"
+                elif row is not None and settled is not None and settled(loop.history):
+                    loop.stopped = "settled"
+            interrupted = after_step()
         if loop.unusable > 1:
             say(
                 f"in all, {loop.lost} items of {loop.unusable} batches were left out: the mask samples do not divide them."
             )
+        if interrupted and loop.number < steps and loop.stopped is None:
+            loop.history.stopped = "interrupted"
+            say(f"stopped by Ctrl-C after {loop.number} of {steps} steps; what was learned up to there is returned.")
+        else:
+            loop.history.stopped = loop.stopped
         loop.history.end(loop.number, engine.measure)
     return loop.history
+
+
+def _agreed(answer: object) -> bool:
+    """Return whether a callback's answer is True, no other value; among several ranks the first one's counts."""
+    return bool(from_first([int(isinstance(answer, bool | np.bool_) and bool(answer))])[0])
 
 
 def _left_out(items: int, step: int, whole: bool) -> str:
@@ -249,7 +278,7 @@ class _Loop:
     number: int = 0
     unusable: int = 0
     lost: int = 0
-    ended: bool = False
+    stopped: str | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of engine, batches and history, and how far the loop is."""
@@ -257,7 +286,7 @@ class _Loop:
             "number": self.number,
             "unusable": self.unusable,
             "lost": self.lost,
-            "ended": self.ended,
+            "stopped": self.stopped,
             "batches": self.source.state_dict(),
             "engine": self.engine.state_dict(),
             "history": self.history.state_dict(),
@@ -265,7 +294,7 @@ class _Loop:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result."""
-        self.number, self.unusable, self.ended = state["number"], state["unusable"], state["ended"]
+        self.number, self.unusable, self.stopped = state["number"], state["unusable"], state["stopped"]
         self.lost = state.get("lost", 0)
         self.source.load_state_dict(state["batches"])
         self.engine.load_state_dict(state["engine"])

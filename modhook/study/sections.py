@@ -92,6 +92,7 @@ class MasksSection:
     through the ranking the masks are: the sampler's own threshold, or `{ density = ... }`, or `{ within = ... }`.
     `off` says what a weight becomes that is not kept, while masks are learned and wherever they are measured: `zero`; `shuffled` or
     `redrawn` within its tensor, by the run's seed; or that in a file of weights, named as `[train] weights` is.
+    `stop = "settled"` ends a stage when its mask no longer changes (see `fit_masks`); `steps` is then the most.
     """
 
     steps: Count
@@ -115,6 +116,7 @@ class MasksSection:
     density: Share | None = None
     cut: Literal["threshold"] | Cut = "threshold"
     off: Name = "zero"
+    stop: Literal["settled"] | None = None
 
 
 @attrs.frozen

@@ -22,7 +22,7 @@ EVERYTHING = {
     "task": {"name": "addmul"},
     "model": {"name": "fnn", "hidden": [4]},
     "train": {"steps": 4, "validate_every": 2},
-    "masks": {"steps": 4, "validate_every": 2},
+    "masks": {"steps": 4, "validate_every": 2, "stop": "settled"},
 }
 WORDS = {
     "scores": "Scores of the network before masking and under every stage's mask.",

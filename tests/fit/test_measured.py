@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from modhook import Masks, UserError, fit_masks
-from modhook.fit.engine import MEASURE_EVERY, SHORT, MaskTrainer
+from modhook.fit import engine
+from modhook.fit.engine import MaskTrainer
+from modhook.fit.plainly import MEASURE_EVERY, SHORT
 
 
 def loss(net: Any, batch: Any) -> Tensor:
@@ -123,7 +125,7 @@ def test_measuring_changes_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
     held = DataLoader(TensorDataset(*data(1)[0]), batch_size=4, shuffle=True)
     found = [fitted(), fitted(valid=held), fitted(valid=iter(data(1)))]
-    monkeypatch.setattr(MaskTrainer, "_measures", lambda self, number: False)
+    monkeypatch.setattr(engine, "measures", lambda number, steps: False)
     logits, drawn = fitted()
     for other, numbers in found:
         assert all(torch.equal(other[n], logits[n]) for n in logits)
