@@ -1,13 +1,14 @@
 """Checks for authors of plugins: does a task, a network or an analysis keep what its interface promises?
 
 Each takes the plugin's class and its options as a study would give them, and raises `AssertionError`, saying what is wrong and what
-to do. They run on the CPU, on the plugin's own data, with a handful of items.
+to do. They run on the CPU, on the plugin's own data, with a handful of items. Instead of a class its name in a study may be given,
+`"my_task.py:MyTask"`, the file relative to the current folder; and instead of a network plugin what makes the network.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from modhook.cube import open_cube
 from modhook.errors import ModhookError, listing
 from modhook.fit import fit_masks
+from modhook.plugin.code import Place, find
 from modhook.plugin.hookspecs import Spec
 from modhook.plugin.interfaces import Analysis, Model, Task, Tracker
 from modhook.plugin.manager import KINDS, Entry, Plugins, plugins
+from modhook.plugin.offered import Offer
 from modhook.run import run_study
 from modhook.run.build import build_model, build_task
 from modhook.run.data import items
@@ -29,11 +32,13 @@ from modhook.study import Study, restore
 __all__ = ["check_analysis", "check_model", "check_task"]
 
 Options = Mapping[str, Any]
+Network = type[Model] | Callable[..., nn.Module] | str
+"""A network plugin, or what a study can name instead: a class or a function that returns a network, called with its options."""
 _ITEMS = 8
 
 
 def check_task(
-    task: type[Task], model: type[Model], options: Options | None = None, model_options: Options | None = None
+    task: type[Task] | str, model: Network, options: Options | None = None, model_options: Options | None = None
 ) -> None:
     """Check a task with a network that serves it.
 
@@ -75,7 +80,7 @@ def check_task(
 
 
 def check_model(
-    model: type[Model], task: type[Task], options: Options | None = None, task_options: Options | None = None
+    model: Network, task: type[Task] | str, options: Options | None = None, task_options: Options | None = None
 ) -> None:
     """Check a network on a task that it serves.
 
@@ -85,8 +90,8 @@ def check_model(
     Raises:
         AssertionError: a promise that is not kept. UserError: options that do not fit, a shape that it cannot serve.
     """
-    installed = _installed(task, model)
-    study = _study(installed, task_options, options)
+    installed = _installed(task, model, network_options=options)
+    study = _study(installed, task_options, _own(model, options))
     made = build_task(study, installed)
     first, second, other = (build_model(study, made, installed, seed) for seed in (1, 1, 2))
     _require(isinstance(first, nn.Module), f"build must return a torch.nn.Module, not {first!r}.")
@@ -101,9 +106,9 @@ def check_model(
 
 
 def check_analysis(
-    analysis: type[Analysis],
-    task: type[Task],
-    model: type[Model],
+    analysis: type[Analysis] | str,
+    task: type[Task] | str,
+    model: Network,
     options: Options | None = None,
     task_options: Options | None = None,
     model_options: Options | None = None,
@@ -115,8 +120,8 @@ def check_analysis(
     Raises:
         AssertionError: a promise that is not kept. UserError: options that do not fit.
     """
-    installed = _installed(task, model, analysis)
-    study = _study(installed, task_options, model_options, options or {})
+    installed = _installed(task, model, analysis, network_options=model_options)
+    study = _study(installed, task_options, _own(model, model_options), options or {})
     with tempfile.TemporaryDirectory() as folder:
         outcome = run_study(study, Path(folder), installed, Tracker())
         _require(not outcome.failed, "; ".join(outcome.failed))
@@ -136,15 +141,52 @@ def _require(holds: bool, text: str) -> None:
         raise AssertionError(text)
 
 
-def _installed(task: type, model: type, analysis: type | None = None) -> Plugins:
+def _installed(
+    task: type[Task] | str,
+    model: Network,
+    analysis: type[Analysis] | str | None = None,
+    network_options: Options | None = None,
+) -> Plugins:
     """Return what is installed, with the given classes under the name `checked`."""
-    every = [entry for kind in KINDS for entry in plugins().entries(kind)]
-    given = {"tasks": task, "models": model, "analyses": analysis}
-    for kind, cls in given.items():
-        if cls is not None:
-            spec = Spec("checked", cls.__name__, f"{cls.__module__}:{cls.__qualname__}")
-            every.append(Entry(kind, spec, cls.__module__.partition(".")[0]))
+    every: list[Entry | Offer] = [entry for kind in KINDS for entry in plugins().entries(kind)]
+    network = _found(model)
+    if not _is_plugin(network):
+        network = _called(network, network_options or {})
+    for kind, cls in (("tasks", _found(task)), ("models", network), ("analyses", _found(analysis))):
+        if cls is None:
+            continue
+        wanted = KINDS[kind]
+        fits = isinstance(cls, type) and issubclass(cls, wanted)
+        _require(fits, f"{cls!r} must be a subclass of modhook.{wanted.__name__}.")
+        spec = Spec("checked", cls.__name__, f"{cls.__module__}:{cls.__qualname__}")
+        every.append(Offer(kind, spec, cls, cls.__module__.partition(".")[0]))
     return Plugins(every, [])
+
+
+def _found(given: Any) -> Any:
+    """Return a class, also where its name in a study is given."""
+    return find(given, Place(Path(), "the current folder")).thing if isinstance(given, str) else given
+
+
+def _is_plugin(model: Any) -> bool:
+    return isinstance(model, type) and issubclass(model, Model)
+
+
+def _own(model: Network, options: Options | None) -> Options | None:
+    """Return the options that a network plugin takes; what makes a network is called with them instead."""
+    return options if _is_plugin(_found(model)) else None
+
+
+def _called(factory: Any, options: Options) -> type[Model]:
+    """Return what makes a network as a plugin."""
+    _require(callable(factory), f"{factory!r} is no modhook.Model, and cannot be called to make a network.")
+
+    class Called(Model):
+        def build(self, shape: Mapping[str, Any]) -> nn.Module:
+            made: nn.Module = factory(**options)
+            return made
+
+    return Called
 
 
 def _study(
@@ -162,9 +204,11 @@ def _study(
     return restore(table, plugins=installed)
 
 
-def _built(task: type, model: type, options: Options | None, model_options: Options | None) -> tuple[Task, nn.Module]:
-    installed = _installed(task, model)
-    study = _study(installed, options, model_options)
+def _built(
+    task: type[Task] | str, model: Network, options: Options | None, model_options: Options | None
+) -> tuple[Task, nn.Module]:
+    installed = _installed(task, model, network_options=model_options)
+    study = _study(installed, options, _own(model, model_options))
     made = build_task(study, installed)
     return made, build_model(study, made, installed, 1)
 

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 @click.option(
     "--trust",
     is_flag=True,
-    help="Import and run what the cube names as its network although no installed plugin brings it (MODULE:CALLABLE).",
+    help="Import and run what the cube names although no installed plugin brings it (FILE.py:CLASS, MODULE:CALLABLE).",
 )
 def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: str | None, trust: bool) -> int:
-    """Compute the analysis NAME of a finished CUBE, without training (see `modhook list analyses`).
+    """Compute the analysis NAME of a finished CUBE, without training.
+
+    NAME is one of `modhook list analyses`, or one of your own: my_analysis.py:MyAnalysis, relative to the current folder.
 
     The study is rebuilt from the cube; code that the cube names runs only with --trust. Runs that are not finished, and
     those that have the analysis, are left as they are, so that the same command continues where it was stopped.

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modhook.cli.say import say_skipped
-from modhook.errors import StudyError
+from modhook.errors import StudyError, listing
 
 
 @click.command("check")
@@ -15,10 +15,11 @@ from modhook.errors import StudyError
 def check_command(studies: tuple[Path, ...]) -> int:
     """Check study files and all of their variants, without running anything.
 
-    Every mistake is reported at once, each with its place in the file. Exit code 2 if there is any.
+    Every mistake is reported at once, each with its place in the file. Exit code 2 if there is any. Code that a study names
+    itself (my_task.py:MyTask) is imported, and so runs with your rights: read a stranger's file first.
     """
     from modhook.plugin.manager import plugins
-    from modhook.study import check
+    from modhook.study import check, own_code
 
     installed = plugins()
     say_skipped(installed)
@@ -36,4 +37,6 @@ def check_command(studies: tuple[Path, ...]) -> int:
                 said.update(new)
             continue
         click.echo(f"{path}: ok ({', '.join(r.variant or 'as published' for r in results)})")
+        if named := list(dict.fromkeys(name for r in results if r.study for name in own_code(r.study, installed))):
+            click.echo(f"  it names code that no plugin brings, which runs with your rights, and ran for this check: {listing(named)}")
     return 2 if mistakes else 0

@@ -37,7 +37,7 @@ _DTYPES = {
 def inspect_command(target: str, inputs: tuple[str, ...], samples: int, executor: str, as_json: bool) -> int:
     """Say what of a network can be masked, how each part of it will run, and what that costs.
 
-    The callable returns the network, for example a class that needs no arguments.
+    The callable returns the network, for example a class that needs no arguments; my_network.py:make names one in a file.
     """
     given = [_parsed(text) for text in inputs]
 

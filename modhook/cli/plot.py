@@ -12,6 +12,7 @@ import click
 from modhook.cli.say import say
 from modhook.cli.where import WherePath, say_if_unrecorded
 from modhook.errors import CubeError, ModhookError, PluginError, RunError, UserError
+from modhook.plugin.code import is_code, short
 from modhook.plugin.culprit import importing, told
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     "names",
     metavar="NAME",
     multiple=True,
-    help="Only this figure (see `modhook list figures`). May be repeated.",
+    help="Only this figure (see `modhook list figures`), or one of your own: my_figure.py:MyFigure. May be repeated.",
 )
 @click.option(
     "--format",
@@ -52,7 +53,7 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
     from modhook.report.drawing import applies, by_rank, draw, missing_variables
 
     ready()
-    installed = plugins()
+    installed = plugins().beside(Path(), "the current folder", only=names)
     say_if_unrecorded(*cubes)
     folder = out or beside(cubes[0], "-figures")
     with contextlib.ExitStack() as stack:
@@ -69,7 +70,7 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
                         lacks = missing_variables(figure, trees)
                         raise CubeError(f"figure {name!r} cannot be drawn from {', '.join(map(str, cubes))}: {lacks}.")
                     continue
-                for file in draw(figure, trees, folder, name, formats or ("png", "svg", "pdf")):
+                for file in draw(figure, trees, folder, short(name), formats or ("png", "svg", "pdf")):
                     say(str(file))
                     drawn = True
     if failed:
@@ -87,7 +88,7 @@ def _noted(name: str, failed: dict[str, Exception]) -> Iterator[None]:
     try:
         yield
     except PluginError as error:
-        if str(error).startswith("unknown figure"):  # the user's mistake
+        if is_code(name) or str(error).startswith("unknown figure"):  # the user's mistake
             raise
         failed[name] = error
     except ModhookError:

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="The HTML file; default CUBE without .zarr plus -report.html, in the current folder for a URL.",
 )
-def report_command(cube: Where, out: Path | None) -> None:
+@click.option(
+    "--figure",
+    "figures",
+    metavar="NAME",
+    multiple=True,
+    help="Also draw this figure of your own: my_figure.py:MyFigure. May be repeated.",
+)
+def report_command(cube: Where, out: Path | None, figures: tuple[str, ...]) -> None:
     """Write what a cube holds as one HTML file, which needs nothing else to be read.
 
     Findings, warnings, scores, every figure that applies, tables, state of the runs, and how to compute it again. A
@@ -32,4 +39,5 @@ def report_command(cube: Where, out: Path | None) -> None:
     from modhook.report import write_report
 
     say_if_unrecorded(cube)
-    say(str(write_report(cube, out, plugins())))
+    installed = plugins().beside(Path(), "the current folder", only=figures)
+    say(str(write_report(cube, out, installed, figures)))

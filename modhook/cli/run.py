@@ -118,6 +118,7 @@ def run_command(
         plugins=installed,
     )
     loaded = also_tracked(loaded, trackers)
+    installed = installed.beside(study.parent)
     path = cube_path(loaded, out)
     if fresh and not yes and (place_of(path).exists() or Checkpoints.of(path).folder.exists()):
         if sys.stdin is None or not sys.stdin.isatty():

@@ -15,13 +15,11 @@ from distributed.comm.addressing import get_address_host_port, parse_address
 from distributed.comm.registry import get_backend
 
 from modhook.errors import RunError, UserError
-from modhook.launch.job import Job, Refused
+from modhook.launch.job import Job, Refused, sent
 from modhook.launch.local import local_cluster
 from modhook.launch.worker import compute_here, given, quiet, stop_here, topic
 from modhook.plugin.interfaces import Tracker
-from modhook.plugin.offered import offered
 from modhook.run.failure import stops_the_study
-from modhook.run.layout import versions
 from modhook.run.one import Done, Run, Work, compute_run, failures, mark_failed, missing
 
 CONNECT = "20s"
@@ -61,14 +59,15 @@ class OnWorkers:
                 yield compute_run(work, run)
         if not left:
             return
-        job = _job(work)
-        with self._client(job, len(left), work.tracker) as client:
+        job = sent(work, uuid.uuid4().hex[:12])
+        with self._client(job, len(left), work) as client:
             yield from _Session(client, job, work, left).results()
 
     @contextlib.contextmanager
-    def _client(self, job: Job, runs: int, tracker: Tracker) -> Iterator[Client]:
+    def _client(self, job: Job, runs: int, work: Work) -> Iterator[Client]:
         quiet()
-        why = "" if job.study.run.threads else " (the study sets no [run] threads)"
+        tracker, said = work.tracker, work.prepared.study.run.threads
+        why = "" if said else " (the study sets no [run] threads)"
         each = f"{job.threads} thread{'s' if job.threads != 1 else ''} each{why}"
         with contextlib.ExitStack() as stack:
             if self.scheduler is None:
@@ -200,14 +199,7 @@ def job_device(job: Job) -> Any:
     """Return the torch device that a job's runs are computed on."""
     import torch
 
-    return torch.device(job.study.run.device)
-
-
-def _job(work: Work) -> Job:
-    study = work.prepared.study
-    token = uuid.uuid4().hex[:12]
-    threads = study.run.threads or 1
-    return Job(study, str(work.cube.path), versions(), threads, work.retry, work.only_control, token, offered())
+    return torch.device(job.device)
 
 
 def _warn(client: Client, job: Job, tracker: Tracker) -> None:

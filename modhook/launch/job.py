@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,16 +14,17 @@ import torch
 from modhook.cube import open_for_writing
 from modhook.errors import GoneError, ModhookError, RunError, StorageError, UserError
 from modhook.plugin.interfaces import Tracker
-from modhook.plugin.manager import plugins
-from modhook.plugin.offered import Offer, offering
+from modhook.plugin.manager import Plugins, plugins
+from modhook.plugin.offered import Offer, offered, offering
 from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
 from modhook.run.failure import gone_or_damaged
 from modhook.run.layout import prepare, versions
 from modhook.run.one import Done, Run, Work, compute_run
+from modhook.run.sources import same_on_worker, sources
 from modhook.run.trackers import make_trackers
 from modhook.steps.checkpoint import stop_loops
-from modhook.study import Study, points
+from modhook.study import Study, points, resolved, restore
 
 # Runs set torch's global random state: two of them never share a process at the same time.
 _ONE = threading.Lock()
@@ -34,17 +36,23 @@ _now = ""
 
 @attrs.frozen(eq=False)
 class Job:
-    """A study as it travels to workers: everything but its data, which each worker loads itself.
+    """A study as it travels to workers: everything but its data and code of its own files, which each worker loads itself.
 
     Attributes:
+        table: the study, from `modhook.study.resolved`: no object of a class that the worker may not know yet.
+        file: of the study, beside which its files are; None for a study that has none.
         path: of the cube, as every worker must see it.
         versions: of the sender; a worker with others would not compute the same numbers.
         threads: of each worker.
     """
 
-    study: Study
+    table: Mapping[str, Any]
+    file: str | None
+    variant: str | None
     path: str
     versions: Mapping[str, str]
+    device: str
+    trackers: tuple[str, ...]
     threads: int
     retry: bool
     only_control: bool
@@ -80,9 +88,9 @@ def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refus
         tracker: Tracker = Tracker()
         try:
             # What a person sees is told at a distance; logs are written here.
-            logs = [name for name in job.study.run.trackers if name != "progress"]
+            logs = [name for name in job.trackers if name != "progress"]
             with offering(job.offers), gone_or_damaged(job.path):  # it was whole, when the job was sent
-                tracker = make_trackers(logs, plugins(), job.path, relay=Relay(say))
+                tracker = make_trackers(logs, _installed(job), job.path, relay=Relay(say))
                 return compute_run(_work(job, tracker), run)
         except KeyboardInterrupt:
             return Refused("stopped", RunError)
@@ -121,6 +129,41 @@ class Relay(Tracker):
         self._say("message", f"  {self._run}: {text.strip()}")
 
 
+def sent(work: Work, token: str) -> Job:
+    """Return what workers need of a study."""
+    study = work.prepared.study
+    return Job(
+        table=resolved(study),
+        # Workers elsewhere have another current folder.
+        file=None if study.path is None else str(study.path.absolute()),
+        variant=study.variant,
+        path=str(work.cube.path),
+        versions=versions(),
+        device=study.run.device,
+        trackers=study.run.trackers,
+        threads=study.run.threads or 1,
+        retry=work.retry,
+        only_control=work.only_control,
+        token=token,
+        offers=offered(),
+    )
+
+
+def _installed(job: Job) -> Plugins:
+    """Return what this worker has, with the code of the study's own files."""
+    return plugins() if job.file is None else plugins().beside(Path(job.file).parent)
+
+
+def _study(job: Job, installed: Plugins) -> Study:
+    """Return the job's study, where its files are."""
+    study = restore(job.table, plugins=installed)
+    if job.file is None:
+        return study
+    file, variant = Path(job.file), job.variant
+    every = (attrs.evolve(point, study=attrs.evolve(point.study, path=file, variant=variant)) for point in study.grid)
+    return attrs.evolve(study, grid=tuple(every), path=file, variant=variant)
+
+
 def _work(job: Job, tracker: Tracker) -> Work:
     return attrs.evolve(_loaded(job.token, _Holder(job)), tracker=tracker)
 
@@ -145,10 +188,11 @@ def _loaded(token: str, holder: _Holder) -> Work:
     if differing := [n for n, v in versions().items() if job.versions.get(n) != v]:
         there = ", ".join(f"{n} {versions()[n]} (here: {job.versions.get(n)})" for n in differing)
         raise UserError(f"a worker has {there}; results would differ, so install the same versions on every worker.")
-    installed = plugins()
+    installed = _installed(job)
+    study = _study(job, installed)
     known: dict[str, Any] = {}
     tasks = []
-    for point in points(job.study):
+    for point in points(study):
         key = repr(point.study.task)
         if key not in known:
             known[key] = build_task(point.study, installed)
@@ -156,13 +200,15 @@ def _loaded(token: str, holder: _Holder) -> Work:
     cube = open_for_writing(job.path)
     if cube.attrs["data"] != {str(i): data_fingerprint(task) for i, task in enumerate(known.values())}:
         raise UserError("a worker found other data than this machine; give every worker the same files.")
-    device = torch.device(job.study.run.device)
+    if file := same_on_worker(cube, sources(study, installed)):
+        raise UserError(f"a worker found another {file} than this machine; give every worker the same files.")
+    device = torch.device(job.device)
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"a worker cannot use device {str(device)!r}: {str(error).splitlines()[0]}.") from error
     return Work(
-        prepare(job.study, installed, tasks),
+        prepare(study, installed, tasks),
         cube,
         installed,
         tracker=Tracker(),

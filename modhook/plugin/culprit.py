@@ -58,6 +58,13 @@ class Frame:
         return "python" if self.path.startswith("<") or path.startswith(_STANDARD) else ""
 
 
+def belongs_to_a_library(path: str) -> bool:
+    """Return whether a file is Python's, an installed package's or modhook's, and so told by a version."""
+    real = os.path.realpath(path)
+    installed = any(part in _PACKAGES for part in Path(real).parts)
+    return installed or real.startswith(_STANDARD) or Frame(path, 0).ours
+
+
 def culprit(error: BaseException) -> Frame | None:
     """Return the innermost frame outside modhook's core and the libraries below it; else the innermost of all."""
     return _authors(error) or innermost(error)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ import pluggy
 
 from modhook.errors import ModhookError, PluginError, listing, near_miss
 from modhook.plugin import hookspecs, interfaces
+from modhook.plugin.code import Found, Place, find, is_code
 from modhook.plugin.culprit import told
 from modhook.plugin.hookspecs import PROJECT, Spec
 from modhook.plugin.offered import Offer, offered
@@ -81,10 +83,12 @@ class Broken:
 
 
 class Plugins:
-    """Everything the installed plugins bring, by kind and name."""
+    """Everything the installed plugins bring, by kind and name; and code that a study names itself, where `beside` allows it."""
 
     def __init__(self, entries: Iterable[Entry | Offer], broken: Iterable[Broken]) -> None:
         self.broken = tuple(broken)
+        self._place: Place | None = None
+        self._found: dict[str, Found] = {}
         self._entries: dict[str, dict[str, Entry | Offer]] = {kind: {} for kind in KINDS}
         for entry in entries:
             known = self._entries[entry.kind].setdefault(entry.spec.name, entry)
@@ -108,6 +112,8 @@ class Plugins:
             return self._entries[kind][name]
         except KeyError:
             valid = self.names(kind)
+        if name.endswith(".py"):
+            raise PluginError(f"{name!r} is a file; name what is in it, such as '{name}:My{KINDS[kind].__name__}'.")
         text = f"unknown {SINGULAR[kind]} {name!r}{near_miss(name, valid)}; valid {kind}: {listing(valid)}"
         if kind in ("tasks", "models") and name == "ask":
             text += (
@@ -123,7 +129,40 @@ class Plugins:
 
     def load(self, kind: str, name: str) -> Any:
         """Import the class called `name`. Raises `PluginError`."""
-        return self.find(kind, name).load()
+        if not self.is_code(kind, name):
+            return self.find(kind, name).load()
+        thing, wanted = self.code(name).thing, KINDS[kind]
+        if not (isinstance(thing, type) and issubclass(thing, wanted)):
+            shown = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
+            raise PluginError(f"{SINGULAR[kind]} {name!r} must be a subclass of modhook.{wanted.__name__}, but it is {shown}.")
+        if lacking := sorted(getattr(thing, "__abstractmethods__", ())):
+            raise PluginError(f"{SINGULAR[kind]} {name!r} does not define {listing(lacking)}, which a {wanted.__name__} needs.")
+        return thing
+
+    def beside(self, folder: Path, whose: str = "the study file", only: Collection[str] | None = None) -> Plugins:
+        """Return the same plugins, which also import code by its name (`my_task.py:MyTask`), files relative to a folder.
+
+        For names that the user gave: what a cube names is code of whoever wrote it. `only` limits them.
+        """
+        made = Plugins([entry for kind in KINDS for entry in self._entries[kind].values()], self.broken)
+        made._place = Place(folder, whose, only)
+        return made
+
+    def is_code(self, kind: str, name: object) -> bool:
+        """Return whether a name leads to code that no installed plugin brings."""
+        return is_code(name) and name not in self._entries[kind]
+
+    def imports(self, name: str) -> bool:
+        """Return whether code of this name may be imported."""
+        return self._place is not None and (self._place.only is None or name in self._place.only)
+
+    def code(self, name: str, what: str = "Class") -> Found:
+        """Return what a name of code leads to, the same at every call. Raises `PluginError`."""
+        if self._place is None or not self.imports(name):
+            raise PluginError(f"{name!r} is code that no installed plugin brings, and what a cube names is not imported.")
+        if name not in self._found:
+            self._found[name] = find(name, self._place, what)
+        return self._found[name]
 
 
 def _reason(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import xarray as xr
 
 from modhook import __version__
 from modhook.errors import ModhookError
+from modhook.plugin.code import is_code
+from modhook.plugin.interfaces import Figure
 from modhook.plugin.manager import Plugins
 from modhook.report.cautions import Caution, cautions
 from modhook.report.facts import Facts, Place, label
@@ -23,13 +26,15 @@ from modhook.study.toml import as_toml
 from modhook.tables import tables
 
 
-def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]:
-    """Return everything that the template names."""
+def collect(
+    cube: xr.DataTree, source: Path, plugins: Plugins, further: Mapping[str, type[Figure]] | None = None
+) -> dict[str, Any]:
+    """Return everything that the template names. `further` figures are drawn beside those that are installed."""
     facts = Facts(cube, source)
     study = facts.table.get("study", {})
     done = int((facts.status == 1).sum())
     # Before anything is done, figures and tables would be empty frames.
-    drawn, failed = pictures(cube, plugins) if done else ([], [])
+    drawn, failed = pictures(cube, plugins, further or {}) if done else ([], [])
     warned = cautions(facts)
     if failed:
         warned.append(Caution("caution", "Figures could not be drawn", tuple(f"{f.name}: {f.reason}" for f in failed)))
@@ -60,6 +65,14 @@ def collect(cube: xr.DataTree, source: Path, plugins: Plugins) -> dict[str, Any]
         "again": _again(facts),
         "modhook": __version__,
     }
+
+
+def _code(facts: Facts) -> list[str]:
+    """Return the files that the study's own code comes from; of modules that have none on record, their names."""
+    found: Any = facts.cube.attrs.get("code", {})
+    files = [file for by_file in found.values() for file in by_file] if isinstance(found, Mapping) else []
+    named = [facts.table.get(section, {}).get("name") for section in ("task", "model")]
+    return list(dict.fromkeys([*files, *(str(n) for n in named if is_code(n) and not (files and n in found))]))
 
 
 def _asked(facts: Facts, plugins: Plugins) -> list[tuple[str, str, str]]:
@@ -145,4 +158,5 @@ def _again(facts: Facts) -> dict[str, str]:
         "link": f"data:application/toml;base64,{base64.b64encode(text.encode('utf-8', 'replace')).decode('ascii')}",
         "commands": f"modhook check {shlex.quote(file)}\n{run}\nmodhook report {shlex.quote(cube)}",
         "weights": str(facts.table.get("train", {}).get("weights") or ""),
+        "code": ", ".join(_code(facts)),
     }

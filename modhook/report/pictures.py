@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
@@ -12,7 +13,9 @@ import xarray as xr
 
 from modhook.errors import DamageError, UserError
 from modhook.plotting.settings import ready
+from modhook.plugin.code import short
 from modhook.plugin.culprit import told
+from modhook.plugin.interfaces import Figure
 from modhook.plugin.manager import Plugins
 from modhook.report.drawing import applies, by_rank, draw
 
@@ -43,7 +46,9 @@ class Undrawn:
     reason: str
 
 
-def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[Undrawn]]:
+def pictures(
+    cube: xr.DataTree, plugins: Plugins, further: Mapping[str, type[Figure]]
+) -> tuple[list[Picture], list[Undrawn]]:
     """Draw every figure that applies to this cube alone, the most important first; one that fails does not keep the others out."""
     try:
         ready()
@@ -57,6 +62,12 @@ def pictures(cube: xr.DataTree, plugins: Plugins) -> tuple[list[Picture], list[U
             loaded.append((entry.spec.name, entry.load()()))
         except Exception as error:  # a plugin of anybody's
             failed.append(Undrawn(entry.spec.name, _reason(error)))
+    for name, cls in further.items():
+        try:
+            loaded.append((short(name), cls()))
+            summaries[short(name)] = (cls.__doc__ or name).strip().partition("\n")[0]
+        except Exception as error:
+            failed.append(Undrawn(name, _reason(error)))
     with tempfile.TemporaryDirectory() as folder:
         for name, figure in by_rank(loaded):
             try:

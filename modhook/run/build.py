@@ -12,9 +12,9 @@ from modhook.errors import DataError, ModhookError, UserError, WeightsError, lis
 from modhook.network.files import read_file
 from modhook.network.reference import KNOWN, saved, translated
 from modhook.noise.seeding import derive
-from modhook.plugin.interfaces import Task
+from modhook.plugin.interfaces import Model, Task
 from modhook.plugin.manager import Plugins
-from modhook.study import Study, find_callable
+from modhook.study import Study
 
 
 def build_task(study: Study, plugins: Plugins) -> Task:
@@ -56,10 +56,12 @@ def model_shapes(study: Study, task: Task, plugins: Plugins) -> nn.Module:
 
 def _make(study: Study, task: Task, plugins: Plugins) -> nn.Module:
     name, options = study.model.name, study.model.options
-    if ":" not in name:
+    factory: Any = None
+    if plugins.is_code("models", name):
+        factory = plugins.code(name, "callable").thing
+    if factory is None or (isinstance(factory, type) and issubclass(factory, Model)):
         model = plugins.load("models", name)(options).build(task.shape())
     else:
-        factory: Any = find_callable(name)
         try:
             model = factory(**options)
         except TypeError as error:

@@ -20,7 +20,8 @@ from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients, RunContext, Scores, StageRecord
 from modhook.plugin.interfaces import Batch, Ranking, Sampler, Task, Tracker
-from modhook.plugin.manager import plugins
+from modhook.plugin.manager import Plugins
+from modhook.plugin.manager import plugins as installed
 from modhook.run.build import build_model, load_weights
 from modhook.run.carried import CarriedFile, level
 from modhook.run.checkpoints import Checkpoints
@@ -54,6 +55,7 @@ class Context(RunContext):
     layout: str
     tracker: Tracker
     device: torch.device
+    plugins: Plugins = attrs.field(factory=installed)
     later: frozenset[str] = frozenset()
     """Stages that are not asked for now: the first of them ends the run."""
     _carried: dict[str, CarriedGradients] = attrs.field(factory=dict, init=False)
@@ -86,11 +88,11 @@ class Context(RunContext):
 
     def new_model(self, label: str) -> nn.Module:
         """Return another network like this one, newly initialised from (seed, label)."""
-        return build_model(self.study, self.task, plugins(), derive(self.seed, label)).to(self.device)
+        return build_model(self.study, self.task, self.plugins, derive(self.seed, label)).to(self.device)
 
     def sampler(self) -> Sampler:
         """Return the sampler of the mask stages, with its options."""
-        made: Sampler = plugins().load("samplers", self.study.masks.sampler)(self.study.sampler)
+        made: Sampler = self.plugins.load("samplers", self.study.masks.sampler)(self.study.sampler)
         return made
 
     def validator(

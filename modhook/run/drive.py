@@ -24,6 +24,7 @@ from modhook.cube import (
     writer_lock,
 )
 from modhook.errors import CubeError, UserError, listing, near_miss
+from modhook.plugin.code import short
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
@@ -35,6 +36,7 @@ from modhook.run.off import check_off
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
+from modhook.run.sources import Sources, recorded, same_sources, sources
 from modhook.run.trial import try_tasks
 from modhook.steps.ranks import rank, together
 from modhook.steps.ranks import spread as ranks_share
@@ -95,6 +97,7 @@ def run_study(
         UserError: a mistake in the study, another study in the way, data or weights missing; nothing was written.
         StorageError: the cube's place fails midway; finished stages are safe, and the same call continues.
     """
+    plugins = plugins if study.path is None else plugins.beside(study.path.parent)
     threads = study.run.threads
     before = torch.get_num_threads()
     if threads:
@@ -123,7 +126,9 @@ def _run(
     with together():
         device = usable_device(study.run.device)
         if place_of(path).exists() and not fresh:
-            _same_study(path, open_for_writing(path), study)  # before any data are read
+            there = open_for_writing(path)
+            _same_study(path, there, study)  # before any data are read
+            same_sources(there, sources(study, plugins))
         prepared = prepare(study, plugins, load_tasks(study, plugins))
         for task in prepared.tasks if only_control else ():
             after_control(prepared, task)
@@ -131,7 +136,8 @@ def _run(
         runs = list(_runs(prepared, only))
         _check_weights(prepared, plugins, runs)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
-    with _laid_out(out, path, prepared, runs, fresh, LAYOUT_PATIENCE if only else 0.0, tracker) as cube:
+    code, patience = sources(study, plugins), LAYOUT_PATIENCE if only else 0.0
+    with _laid_out(out, path, prepared, code, runs, fresh, patience, tracker) as cube:
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
@@ -149,7 +155,14 @@ def _run(
 
 @contextlib.contextmanager
 def _laid_out(
-    out: Where, path: Where, prepared: Prepared, runs: Sequence[Run], fresh: bool, patience: float, tracker: Tracker
+    out: Where,
+    path: Where,
+    prepared: Prepared,
+    code: Sources,
+    runs: Sequence[Run],
+    fresh: bool,
+    patience: float,
+    tracker: Tracker,
 ) -> Iterator[Cube]:
     """Lay out, grow or delete and open the cube, and hold the claim on runs. Under torchrun the first rank does it for all."""
     with contextlib.ExitStack() as held:
@@ -161,7 +174,7 @@ def _laid_out(
                     if fresh:
                         with computing(path, None, PATIENCE):
                             pass
-                    cube = _open(path, prepared, fresh, tracker)
+                    cube = _open(path, prepared, code, fresh, tracker)
         yield RankedCube(path) if ranks_share() else cube
         if rank() == 0:
             _tidy(path)
@@ -186,7 +199,7 @@ def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) ->
             check_off(study, build_model(study, prepared.tasks[run.index], plugins, 0), run.labels["seed"])
 
 
-def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cube:
+def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, tracker: Tracker) -> Cube:
     study = prepared.study
     place = place_of(path)
     if fresh:
@@ -196,9 +209,10 @@ def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cub
             old.remove()
     data = fingerprints(prepared.tasks)
     if not place.exists():
-        return create(path, plan(prepared, range(1, study.study.seeds + 1), data))
+        return create(path, plan(prepared, range(1, study.study.seeds + 1), data, code))
     cube = open_for_writing(path)
     _same_study(path, cube, study)
+    known_code, code = recorded(cube), same_sources(cube, code)
     _tidy(path)
     if cube.attrs.get("data") != data:
         raise CubeError(
@@ -209,8 +223,10 @@ def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cub
         tracker.message(f"the cube grows to {study.study.seeds} seeds")
     for name, analysis in prepared.analyses.items():
         declared, labels = analysis_plan(prepared, name, analysis)
-        if f"runs/{name}_reason" not in cube.variables:
+        there = f"runs/{name}_reason" in cube.variables
+        if not there or any(short(n) == name and known_code.get(n) != files for n, files in code.items()):
             cube.add_variables(declared, labels)
+        if not there:
             tracker.message(f"the cube gets the analysis {name}")
     # What `modhook analyse` added stays on record: its options say how the variables in the cube were computed.
     known = cube.attrs["study"].get("analyses", {})
@@ -218,6 +234,8 @@ def _open(path: Where, prepared: Prepared, fresh: bool, tracker: Tracker) -> Cub
     record["analyses"] = dict(sorted({**known, **record["analyses"]}.items()))
     if cube.attrs["study"] != record:
         cube.set_attrs(study=record)
+    if known_code != code:
+        cube.set_attrs(code=code)
     return cube
 
 

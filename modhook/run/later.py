@@ -7,6 +7,7 @@ the analysis has been computed for a first run: a mistake in its options leaves 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -16,6 +17,7 @@ import torch
 from modhook.cube import Cube, Where, claim, open_cube, open_for_writing
 from modhook.cube.tensors import table
 from modhook.errors import CubeError, UserError, listing
+from modhook.plugin.code import short
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.failure import told_what_is_safe
@@ -23,7 +25,11 @@ from modhook.run.layout import Prepared, analysis_plan, prepare
 from modhook.run.mend import check
 from modhook.run.one import Run, Work, compute_run
 from modhook.run.setting import fingerprints, load_tasks, usable_device
-from modhook.study import Study, difference, points, resolved, restore
+from modhook.run.sources import Sources, same_sources, sources
+from modhook.run.sources import recorded as recorded_code
+from modhook.study import difference, resolved, restore
+from modhook.study.tables import leaves
+from modhook.values.text import dotted
 
 
 @attrs.frozen
@@ -69,16 +75,17 @@ def analyse(
             than those of runs that have it already, no finished run, other data, a damaged cube; nothing was written.
         StorageError: the cube's place fails midway; finished runs are safe, and the same call continues.
     """
-    plugins.find("analyses", name)
+    here = plugins.beside(Path(), "the current folder", only=None if trust else (name,))
+    here.load("analyses", name)
     cube = open_for_writing(path)
-    prepared, record = _prepare(cube, name, settings, plugins, trust)
+    prepared, record, code = _prepare(cube, name, settings, here, trust)
     study = prepared.study
     before = torch.get_num_threads()
     torch.set_num_threads(study.run.threads or before)
     try:
         chosen = usable_device(device or study.run.device)
         with told_what_is_safe():
-            return _analyse_all(Work(prepared, cube, plugins, tracker, chosen, retry=True), name, record)
+            return _analyse_all(Work(prepared, cube, here, tracker, chosen, retry=True), short(name), record, code)
     finally:
         tracker.close()
         torch.set_num_threads(before)
@@ -86,19 +93,22 @@ def analyse(
 
 def _prepare(
     cube: Cube, name: str, settings: Sequence[str], plugins: Plugins, trust: bool
-) -> tuple[Prepared, dict[str, Any]]:
-    """Return the study with this analysis alone, and the study's table as the cube is to record it."""
+) -> tuple[Prepared, dict[str, Any], Sources]:
+    """Return the study with this analysis alone, and the study's table and the digests of code as the cube is to record them."""
     recorded = cube.attrs.get("study")
     if not isinstance(recorded, dict) or not isinstance(recorded.get("analyses", {}), dict):
         raise CubeError(f"{cube.path} is damaged: its attribute 'study' is missing; restore its zarr.json from a copy.")
     analyses = recorded.get("analyses", {})
     # Options that the cube has are the defaults of a later call; the other analyses play no part, nor do their plugins.
     wanted = {**recorded, "analyses": {name: {} if settings else analyses.get(name, {})}}
-    study = restore(wanted, [f"analyses.{name}.{s}" for s in settings], plugins=plugins)
     if not trust:
-        _runs_no_code(cube, study, plugins)
+        _runs_no_code(cube, recorded, plugins)
+    study = restore(wanted, [f"{dotted(('analyses', name))}.{s}" for s in settings], plugins=plugins)
+    if taken := [n for n in analyses if n != name and short(n) == short(name)]:
+        raise UserError(f"{cube.path} has another analysis of that name, {taken[0]!r}; rename the class of {name!r}.")
+    code = same_sources(cube, sources(study, plugins))
     record = {**recorded, "analyses": dict(sorted({**analyses, **resolved(study)["analyses"]}.items()))}
-    if name in analyses and (changes := difference(recorded, record)) and _anywhere(cube, name):
+    if name in analyses and (changes := difference(recorded, record)) and _anywhere(cube, short(name)):
         raise CubeError(
             f"{cube.path} has the analysis {name!r} with other options: {'; '.join(changes)}; leave --set away to continue it."
         )
@@ -111,24 +121,33 @@ def _prepare(
     if not prepared.protocol.masked_stages(tasks[0]):
         raise UserError(f"{cube.path} has no masks to analyse: its protocol {study.study.protocol!r} learns none.")
     _same_networks(cube, prepared)
-    return prepared, record
+    return prepared, record, code
 
 
-def _runs_no_code(cube: Cube, study: Study, plugins: Plugins) -> None:
+def _runs_no_code(cube: Cube, recorded: Mapping[str, Any], plugins: Plugins) -> None:
     """Raise `UserError` if the study names code that no installed plugin brings: whoever wrote the cube chose it."""
-    for point in points(study):
-        for what, kind, name in (
-            ("network", "models", point.study.model.name),
-            ("task", "tasks", point.study.task.name),
-        ):
-            if name in plugins.names(kind):
-                continue
-            module, _, attribute = name.partition(":")
+    for what, kind, name in _named(recorded):
+        if plugins.is_code(kind, name):
+            where, _, attribute = name.rpartition(":")
             raise UserError(
                 f"{cube.path} names the {what} {name!r}, which no installed plugin brings: to analyse it, modhook would import "
-                f"{module!r} and call {attribute!r}, and that is code which whoever wrote the cube has chosen and which runs with "
+                f"{where!r} and call {attribute!r}, and that is code which whoever wrote the cube has chosen and which runs with "
                 "your rights; read it first, and give --trust if you trust it."
             )
+
+
+def _named(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield what a cube's study names, analyses aside, of which only the one that is asked for plays a part."""
+    known = {
+        "model.name": ("network", "models"),
+        "task.name": ("task", "tasks"),
+        "study.protocol": ("protocol", "protocols"),
+        "masks.sampler": ("sampler", "samplers"),
+        "run.trackers": ("tracker", "trackers"),
+    }
+    for keys, value in (*leaves(recorded), *((keys[1:], value) for keys, value in leaves(recorded) if keys[0] == "sweep")):
+        if (found := known.get(".".join(keys))) is not None:
+            yield from ((*found, name) for name in (value if isinstance(value, list) else [value]))
 
 
 def _anywhere(cube: Cube, name: str) -> bool:
@@ -151,7 +170,7 @@ def _same_networks(cube: Cube, prepared: Prepared) -> None:
             )
 
 
-def _analyse_all(work: Work, name: str, record: Mapping[str, Any]) -> Analysed:
+def _analyse_all(work: Work, name: str, record: Mapping[str, Any], code: Sources) -> Analysed:
     cube, prepared = work.cube, work.prepared
     declared, labels = analysis_plan(prepared, name, prepared.analyses[name])
     missing = [(run, _missing(work, run)) for run in _runs(prepared, cube)]
@@ -159,7 +178,8 @@ def _analyse_all(work: Work, name: str, record: Mapping[str, Any]) -> Analysed:
     if not ready:
         run, stages = missing[0]
         raise CubeError(f"no run of {cube.path} is finished ({run.text}: {listing(stages)}); run the study first.")
-    laid_out = cube.attrs["study"] == record and f"runs/{name}_reason" in cube.variables
+    same = cube.attrs["study"] == record and code == recorded_code(cube)
+    laid_out = same and f"runs/{name}_reason" in cube.variables
     wanted = [run for run in ready if not laid_out or int(cube.read(f"runs/{name}", run.labels)) != 1]
     work.tracker.study_started(prepared.study.study.name, len(wanted))
     failed: list[str] = []
@@ -172,7 +192,7 @@ def _analyse_all(work: Work, name: str, record: Mapping[str, Any]) -> Analysed:
                 raise UserError(done.mistake)
             if ahead is not None:
                 cube.add_variables(declared, labels)
-                cube.set_attrs(study=dict(record))
+                cube.set_attrs(study=dict(record), **({"code": code} if code else {}))
                 ahead.write_all()
                 laid_out = True
             failed += done.failed

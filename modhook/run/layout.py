@@ -11,6 +11,7 @@ import attrs
 import modhook
 from modhook.cube import Plan, layout_variables
 from modhook.masks.select import select
+from modhook.plugin.code import short
 from modhook.plugin.interfaces import Analysis, Protocol, Task
 from modhook.plugin.manager import Plugins
 from modhook.plugin.variables import Variable
@@ -44,6 +45,7 @@ class Prepared:
     """One per point, the same object for equal tasks."""
     protocol: Protocol
     analyses: dict[str, Analysis]
+    """By the names that the cube has for them: one that the study names by its code has that of its class."""
 
     def distinct(self) -> dict[str, Layout]:
         """Return the different layouts by name."""
@@ -68,8 +70,8 @@ def valid_steps(steps: int, every: int) -> list[int]:
     return list(range(every, steps, every)) if every else []
 
 
-def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> Plan:
-    """Return the cube's plan. `data` is the fingerprint of the data."""
+def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any], code: Mapping[str, Any]) -> Plan:
+    """Return the cube's plan. `data` is the fingerprint of the data, `code` the digests of the files that the study names."""
     study, task = prepared.study, prepared.tasks[0]
     stages, masked = prepared.protocol.stages(task), prepared.protocol.masked_stages(task)
     variables: list[Variable] = []
@@ -121,6 +123,7 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any]) -> P
         "data": dict(data),
         "versions": versions(),
         "layouts": [layout.name for layout in prepared.layouts],
+        **({"code": dict(code)} if code else {}),
     }
     for part in parts:
         variables += part.variables
@@ -313,5 +316,5 @@ def prepare(study: Study, plugins: Plugins, tasks: Sequence[Task]) -> Prepared:
     """Return everything about a study that is known before the first run. Raises `UserError`."""
     found = points(study)
     protocol: Protocol = plugins.load("protocols", study.study.protocol)(study.protocol)
-    analyses = {name: plugins.load("analyses", name)(options) for name, options in study.analyses.items()}
+    analyses = {short(name): plugins.load("analyses", name)(options) for name, options in study.analyses.items()}
     return Prepared(study, found, layouts(found, tasks, plugins), list(tasks), protocol, analyses)

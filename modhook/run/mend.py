@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from modhook.cube import Cube, computing
 from modhook.errors import CubeError, DamageError
+from modhook.plugin.code import short
 from modhook.plugin.interfaces import Tracker
 from modhook.run.layout import Prepared
 from modhook.run.one import PATIENCE, Run
@@ -63,7 +64,7 @@ def _tables(cube: Cube) -> None:
 def _analyses(cube: Cube, prepared: Prepared) -> list[str]:
     """Return every analysis that the cube has room for, those of `modhook analyse` too."""
     recorded: Mapping[str, object] = cube.attrs.get("study", {}).get("analyses", {})
-    return [n for n in dict.fromkeys([*prepared.analyses, *recorded]) if f"runs/{n}" in cube.variables]
+    return [n for n in dict.fromkeys([*prepared.analyses, *map(short, recorded)]) if f"runs/{n}" in cube.variables]
 
 
 def survey(cube: Cube) -> int:

@@ -191,7 +191,7 @@ def _compute(work: Work, run: Run) -> None:
     task = prepared.tasks[run.index].for_seed(labels["seed"])
     model = build_model(study, task, work.plugins, labels["seed"]).to(work.device)
     later = after_control(prepared, task) if work.only_control else frozenset()
-    context = Context(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device, later)
+    context = Context(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device, work.plugins, later)
     stages, analyses = _states(work, run)
     if set(stages.values()) != {"done"}:
         with contextlib.suppress(Enough):

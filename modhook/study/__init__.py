@@ -5,6 +5,7 @@ from __future__ import annotations
 from modhook.study.grid import points
 from modhook.study.loading import Checked, check, load, restore
 from modhook.study.named import find_callable
+from modhook.study.own import own_code
 from modhook.study.resolve import difference, plain_table, resolved
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.structure import structure
@@ -28,6 +29,7 @@ __all__ = [
     "find_callable",
     "load",
     "off_file",
+    "own_code",
     "plain_table",
     "points",
     "resolved",

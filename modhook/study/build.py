@@ -9,16 +9,18 @@ from typing import Any, TypeVar
 import attrs
 
 from modhook.errors import listing, near_miss
+from modhook.plugin.code import short
 from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Ranking, Stage
 from modhook.plugin.manager import Plugins
 from modhook.study.named import make, named, plugin_class
 from modhook.study.problems import Problems
 from modhook.study.sections import Cut, MasksSection, RunSection, StudySection, TrainSection
-from modhook.study.structure import keys, structured
+from modhook.study.strict import plain
+from modhook.study.structure import keys, structured, structured_by
 from modhook.study.study import Study
 from modhook.study.weights import KINDS, check_weights
-from modhook.values.text import written
+from modhook.values.text import dotted, written
 
 SECTIONS: dict[str, type | None] = {
     "study": StudySection,
@@ -60,12 +62,12 @@ def build(
 ) -> Built | None:
     """Return the study of one table, or None after noting everything that is wrong with it.
 
-    `file` is where the study stands; without it (a study restored from a cube) no file that it names is looked for, and
-    no module that it names is imported: a cube may come from anybody.
+    `file` is where the study stands; without it (a study restored from a cube) no file of weights that it names is looked for.
+    Code that it names is imported where `plugins` allow it: a cube may come from anybody.
     """
     study = _section(StudySection, "study", table, problems)
     task = named("tasks", table.get("task", {}), ("task",), plugins, problems)
-    model = named("models", table.get("model", {}), ("model",), plugins, problems, imports=file is not None)
+    model = named("models", table.get("model", {}), ("model",), plugins, problems)
     train = _section(TrainSection, "train", table, problems)
     protocol = _plugin_of("protocols", StudySection, "study", "protocol", table, plugins, problems)
     if task and not _labelled(task[1], task[0].name, problems):
@@ -134,13 +136,21 @@ def _analyses(table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any
         problems.add(("analyses",), f"{written(table)} is not a table; write [analyses]")
         return None
     made = {}
+    called: dict[str, str] = {}
     for name, options in table.items():
         path = ("analyses", name)
-        cls = plugin_class("analyses", name, path, plugins, problems)
-        if cls is None:
+        strange = plugins.is_code("analyses", name)
+        # What a cube names is taken as it is named: it plays no part where the cube is read.
+        known = strange and not plugins.imports(name)
+        cls = None if known else plugin_class("analyses", name, path, plugins, problems)
+        if cls is None and not known:
             continue
-        if not isinstance(options, Mapping):
-            problems.add(path, f"{written(options)} is not a table of options; write {name} = {{}} for the defaults")
+        if (other := called.setdefault(short(name), name)) != name or (strange and short(name) in plugins.names("analyses")):
+            problems.add(path, f"the analysis {(other if other != name else short(name))!r} has that name already; rename the class")
+        elif not isinstance(options, Mapping):
+            problems.add(path, f"{written(options)} is not a table of options; write {dotted((name,))} = {{}} for the defaults")
+        elif known:
+            made[name] = structured_by(plain, options, path, problems)
         elif pair := make(cls, options, path, problems):
             made[name] = pair[0]
     return made
@@ -163,7 +173,8 @@ def _check_training(train: TrainSection, protocol: Any, table: Mapping[str, Any]
 def _check_trackers(run: RunSection | None, plugins: Plugins, problems: Problems) -> None:
     for n, name in enumerate(run.trackers if run else ()):
         path = ("run", "trackers", n)
-        plugin_class("trackers", name, path, plugins, problems)
+        if plugins.imports(name) or not plugins.is_code("trackers", name):  # what a cube names tracks nothing
+            plugin_class("trackers", name, path, plugins, problems)
         if run and name in run.trackers[:n]:
             problems.add(path, f"{written(name)} is there already")
 

@@ -85,8 +85,8 @@ def check(
 def restore(table: Mapping[str, Any], overrides: Sequence[str] = (), *, plugins: Plugins | None = None) -> Study:
     """Return the study of a plain table made by `resolved`, as it stands in a cube.
 
-    Files that it names need not exist, and no module that it names is imported, installed plugins aside: a cube may come
-    from anybody, and whoever builds the network asks first.
+    Files that it names need not exist, and no code that it names is imported, installed plugins aside, unless `plugins` may
+    (`Plugins.beside`): a cube may come from anybody. Networks and analyses of that kind are taken as they are named.
 
     `overrides` are texts `key=value` as in `load`.
 
@@ -122,6 +122,9 @@ def _assemble(
     check_sections(made.table, problems)
     _check_variants(raw.get("variants", {}), problems)
     sweep = check_sweep(made.sweep, problems)
+
+    # Code that the user's own file names is theirs to run; what a cube names is not.
+    plugins = plugins if file is None else plugins.beside(file.parent)
 
     def builder(table: Mapping[str, Any], found: Problems) -> Built | None:
         return build(table, plugins, found, file, variant)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 from modhook.errors import PluginError, UserError
+from modhook.plugin.code import Place, find
 from modhook.plugin.culprit import told
-from modhook.plugin.manager import Plugins
+from modhook.plugin.interfaces import Model
+from modhook.plugin.manager import KINDS, Plugins
 from modhook.study.problems import Problems
 from modhook.study.strict import plain
 from modhook.study.structure import structured, structured_by, unknown_key
@@ -33,12 +34,9 @@ def plugin_class(kind: str, name: Any, path: Path, plugins: Plugins, problems: P
 
 
 def named(
-    kind: str, table: Any, path: Path, plugins: Plugins, problems: Problems, imports: bool = True
+    kind: str, table: Any, path: Path, plugins: Plugins, problems: Problems
 ) -> tuple[Named, Any] | None:
-    """Return a task's or a model's name and options, and the object made from them (None for a callable).
-
-    Without `imports` a callable is taken as it is named: looking at it would run its module's code.
-    """
+    """Return a task's or a model's name and options, and the object made from them (None for a callable)."""
     if not isinstance(table, Mapping):
         problems.add(path, f"{written(table)} is not a table; write [{path[0]}]")
         return None
@@ -47,9 +45,9 @@ def named(
         problems.add((*path, "name"), f"missing; valid {kind}: {', '.join(plugins.names(kind)) or 'none'}")
         return None
     name = table["name"]
-    if kind == "models" and isinstance(name, str) and ":" in name:
+    if kind == "models" and plugins.is_code(kind, name) and not _is_model(name, plugins):
         options = structured_by(plain, rest, path, problems)
-        good = not imports or _callable(name, rest, path, problems)
+        good = not plugins.imports(name) or _callable(name, rest, path, plugins, problems)
         return (Named(name, options), None) if good and options is not None else None
     cls = plugin_class(kind, name, (*path, "name"), plugins, problems)
     made = None if cls is None else make(cls, rest, path, problems)
@@ -75,43 +73,43 @@ def make(cls: Any, table: Any, path: Path, problems: Problems) -> tuple[Any, Any
 
 
 def find_callable(target: str) -> Callable[..., Any]:
-    """Import `package.module:callable`, a network that is no plugin.
+    """Import `package.module:callable` or `file.py:callable`, a network that is no plugin; files relative to the current folder.
 
     The current directory can be imported from, as with `python -m`, but comes last, so that no file there hides an
-    installed package. The study file's own folder cannot.
+    installed package. A study file's own folder cannot.
 
     Raises:
         UserError: the module cannot be imported, has no such attribute, or the attribute cannot be called.
     """
-    module, _, attribute = target.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
-        raise UserError(f"{target!r} must be 'package.module:callable'")
-    here = os.getcwd()
-    if not {"", here} & set(sys.path):
-        sys.path.append(here)
-    try:
-        found: Any = importlib.import_module(module)
-    except (Exception, SystemExit) as error:
-        looked = (
-            "; it is looked for among installed packages and in the current directory"
-            if isinstance(error, ImportError)
-            else ""
-        )
-        raise UserError(f"module {module!r} cannot be imported: {told(error)}{looked}") from error
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise UserError(f"module {module!r} has no {attribute!r}") from error
+    return _called(target, find(target, Place(FilePath(), "the current folder"), "callable").thing)
+
+
+def _called(target: str, found: Any) -> Callable[..., Any]:
+    """Return what can be called to make a network. Raises `UserError`."""
+    if "torch" in sys.modules and isinstance(found, sys.modules["torch"].nn.Module):
+        raise UserError(f"{target!r} is a network itself; name a class, or a function that returns a new one")
+    if isinstance(found, type) and (kind := next((k for k in KINDS.values() if issubclass(found, k)), None)):
+        raise UserError(f"{target!r} is a modhook.{kind.__name__}, which makes no network")
     if not callable(found):
         raise UserError(f"{target!r} is {type(found).__name__} and cannot be called")
     return found  # type: ignore[no-any-return]
 
 
-def _callable(target: str, keywords: Mapping[str, Any], path: Path, problems: Problems) -> bool:
+def _is_model(name: str, plugins: Plugins) -> bool:
+    """Return whether code that may be looked at is a `modhook.Model`, and no callable."""
+    if not plugins.imports(name):
+        return False
+    try:
+        thing = plugins.code(name, "callable").thing
+    except PluginError:
+        return False  # said where it is looked at as a callable
+    return isinstance(thing, type) and issubclass(thing, Model)
+
+
+def _callable(target: str, keywords: Mapping[str, Any], path: Path, plugins: Plugins, problems: Problems) -> bool:
     """Check that the callable exists and takes these keywords."""
     try:
-        signature = inspect.signature(find_callable(target))
+        signature = inspect.signature(_called(target, plugins.code(target, "callable").thing))
     except UserError as error:
         problems.add((*path, "name"), str(error))
         problems.cause = error.__cause__

@@ -17,8 +17,8 @@ Label = str | int | float
 class Named:
     """A plugin's name and its options.
 
-    `options` is an instance of the plugin class's `Options`; for a model given as `package.module:callable` it is a
-    dictionary of keyword arguments.
+    `options` is an instance of the plugin class's `Options`; for a network given as a callable (`package.module:callable` or
+    `file.py:callable`) it is a dictionary of keyword arguments.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Named:
 
     @property
     def is_callable(self) -> bool:
-        """Whether the name is `package.module:callable` and not a plugin's."""
+        """Whether the name is that of code, such as `package.module:callable`, and not a plugin's."""
         return ":" in self.name
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from modhook.errors import near_miss
+from modhook.plugin.code import is_code
 from modhook.values.text import Path, dotted, written
 
 Keys = tuple[str, ...]
@@ -51,9 +52,12 @@ def draft(raw: Mapping[str, Any]) -> Draft:
 
 
 def leaves(table: Mapping[str, Any], before: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """Yield every value of nested tables with its keys; an empty table is a value. Dots in keys separate keys."""
+    """Yield every value of nested tables with its keys; an empty table is a value.
+
+    Dots in keys separate keys, but in names of code, such as `my_task.py:MyAnalysis`.
+    """
     for key, value in table.items():
-        keys = (*before, *key.split("."))
+        keys = (*before, *_split(key))
         if isinstance(value, Mapping) and value:
             yield from leaves(value, keys)
         else:
@@ -86,7 +90,8 @@ def apply_override(made: Draft, text: str) -> None:
     if not equals or keys is None:
         made.mistakes.append(((), f"--set {text}: write --set key=value, such as --set masks.steps=100"))
         return
-    for leaf, inner in leaves({".".join(keys): _value(value.strip())}):
+    flat, read = tuple(part for key in keys for part in _split(key)), _value(value.strip())
+    for leaf, inner in leaves(read, flat) if isinstance(read, Mapping) and read else [(flat, read)]:
         swept = [s for s in made.sweep if leaf[0] != "sweep" and _overlap(leaf, tuple(s.split(".")))]
         for name in swept:
             example = f"""--set 'sweep."{name}"=[{written(inner)}]'"""
@@ -139,6 +144,10 @@ def _remove(made: Draft, keys: Keys, origin: str) -> None:
         table = table.get(key) if isinstance(table, dict) else None
     if isinstance(table, dict):
         table.pop(keys[-1], None)
+
+
+def _split(key: str) -> list[str]:
+    return [key] if is_code(key) else key.split(".")
 
 
 def _overlap(one: Keys, other: Keys) -> bool:
