@@ -24,6 +24,7 @@ from modhook.cli.explain import GONE, explained, folder_is_gone
 from modhook.cli.inspect import inspect_command
 from modhook.cli.list import list_command
 from modhook.cli.new_plugin import new_plugin_command
+from modhook.cli.new_study import new_study_command
 from modhook.cli.output import tolerant
 from modhook.cli.plot import plot_command
 from modhook.cli.report import report_command
@@ -65,6 +66,7 @@ for _command in (
     analyse_command,
     plot_command,
     report_command,
+    new_study_command,
     new_plugin_command,
 ):
     commands.add_command(_command)

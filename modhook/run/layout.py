@@ -70,7 +70,7 @@ def valid_steps(steps: int, every: int) -> list[int]:
     return list(range(every, steps, every)) if every else []
 
 
-def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any], code: Mapping[str, Any]) -> Plan:
+def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any], code: Mapping[str, Any] | None = None) -> Plan:
     """Return the cube's plan. `data` is the fingerprint of the data, `code` the digests of the files that the study names."""
     study, task = prepared.study, prepared.tasks[0]
     stages, masked = prepared.protocol.stages(task), prepared.protocol.masked_stages(task)

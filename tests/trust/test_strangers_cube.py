@@ -97,6 +97,8 @@ NAMED = {
     "swept models": (("study", "sweep"), {"model.name": ["fnn", "evil_module:make"]}),
     "task": (("study", "task", "name"), "evil_module:Thing"),
     "task file": (("study", "task", "name"), "evil_module.py:Thing"),
+    "network file": (("study", "model", "name"), "evil_module.py:make"),
+    "analysis file": (("study", "analyses"), {"evil_module.py:Thing": {}, "sharing": {}}),
     "protocol": (("study", "study", "protocol"), "evil_module:Thing"),
     "sampler": (("study", "masks", "sampler"), "evil_module:Thing"),
     "analysis": (("study", "analyses"), {"evil_module:Thing": {}, "sharing": {}}),
@@ -147,7 +149,7 @@ def test_nothing_that_a_cube_names_is_imported(
         assert masks_from(where, 1, "add").size
         if what != "swept models":
             write_report(where, tmp_path / "r.html", installed)
-    if what == "analysis":  # others than the one that is asked for play no part
+    if what in ("analysis", "analysis file"):  # others than the one that is asked for play no part
         assert analyse(cube, "inverse", (), installed, Tracker()).computed == 1
     else:
         with pytest.raises(ValueError, match="evil_module"):
