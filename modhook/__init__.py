@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from modhook.asking import ask as ask
     from modhook.cube import masks_from as masks_from
     from modhook.cube import open_cube as open_cube
+    from modhook.cube.tidy import tidy as tidy
     from modhook.errors import ModhookError as ModhookError
     from modhook.errors import ModhookWarning as ModhookWarning
     from modhook.errors import RunError as RunError
@@ -65,6 +66,7 @@ _HOME = {
     "ask": "asking",
     "masks_from": "cube",
     "open_cube": "cube",
+    "tidy": "cube.tidy",
     "ModhookError": "errors",
     "ModhookWarning": "errors",
     "RunError": "errors",

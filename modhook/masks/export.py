@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from modhook.errors import MaskError, UserError, listing, near_miss
 from modhook.masks.masks import Masks
+from modhook.masks.off import Off
 from modhook.network.files import write_whole
 from modhook.network.threads import using
 from modhook.values.arguments import checked, instance, shown
@@ -27,12 +28,17 @@ _M = TypeVar("_M", bound=nn.Module)
 _ORIGINAL, _MASK = "_orig", "_mask"  # the names that torch.nn.utils.prune gives
 
 
-def checkpoint(masks: Masks, model: nn.Module, path: str | Path) -> Path:
+def checkpoint(masks: Masks, model: nn.Module, path: str | Path, off: Off = None, *, seed: int = 0) -> Path:
     """Write the network with only the weights that the masks keep, as a checkpoint that knows nothing of masks.
 
     A network with `save_pretrained` (transformers, diffusers, sentence-transformers) is saved by it, to the folder `path`. Of any
     other, its state dict becomes the safetensors file `path`, for `model.load_state_dict(safetensors.torch.load_file(path))`; tied
     weights stand in it under each of their names.
+
+    Args:
+        masks, model: the masks and their network.
+        path: the file, or the folder.
+        off, seed: what the other weights become, as in `Masks.applied_to`: zero by default.
 
     Returns:
         The path.
@@ -42,7 +48,7 @@ def checkpoint(masks: Masks, model: nn.Module, path: str | Path) -> Path:
     """
     _masks(masks)
     instance("path", path, (str, Path), "a path")
-    path, plain = Path(path), masks.materialize(model)
+    path, plain = Path(path), masks.materialize(model, off, seed=seed)
     if callable(save := getattr(plain, "save_pretrained", None)):
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, but {type(model).__name__} is saved to a folder; give another path.")

@@ -56,6 +56,10 @@ def test_a_checkpoint_is_a_plain_file(net: nn.Module, tmp_path: Path, digest: Ca
     with masks.applied_to(net):
         assert torch.equal(fresh(x), net(x))
     assert digest(net) == before
+    export.checkpoint(masks, net, tmp_path / "off.safetensors", "redrawn", seed=3)
+    assert torch.equal(
+        load_file(tmp_path / "off.safetensors")["3.weight"], masks.materialize(net, "redrawn", seed=3)[3].weight
+    )
     model = Tied()
     export.checkpoint(some_masks(model), model, str(tmp_path / "tied.safetensors"))
     state = load_file(tmp_path / "tied.safetensors")
