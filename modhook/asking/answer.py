@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from modhook.asking import shown
 from modhook.asking.names import normal
 from modhook.asking.place import Home
 from modhook.asking.task import Question
 from modhook.cube import Where, done, masks_from, open_cube
 from modhook.errors import UserError, listing, near_miss
+from modhook.findings import VERDICTS, Finding, judge, measured, thresholds_of, verdict
 from modhook.plugin.manager import plugins
 from modhook.plugin.offered import offering
-from modhook.values.arguments import shown
+from modhook.values import arguments
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from modhook.masks import Masks
 
 
@@ -39,7 +43,7 @@ class Answer:
         self.path: Where = home.path
         self.functions = tuple(question.batches)
         self.failed = failed
-        self._question, self._thresholds = question, thresholds
+        self._question, self._thresholds = question, thresholds_of(thresholds)
         if home.temporary:
             weakref.finalize(self, home.discard)
 
@@ -70,6 +74,26 @@ class Answer:
         found = xr.concat([group[m].drop_attrs() for m in metrics], names)
         return found.transpose("seed", "stage", "split", "metric").rename("value").load()
 
+    @cached_property
+    def _judged(self) -> dict[str, list[Finding]]:
+        return {one.function: judge(one, self._thresholds) for one in measured(self.cube, self._question.metrics[0])}
+
+    @property
+    def verdicts(self) -> dict[str, dict[str, str]]:
+        """What can be said of each function: {function: {"sufficient": "yes", "no" or "cannot tell", "necessary": ..., "specific": ...,
+        "real": ..., "stable": ..., "settled": ...}}. `findings` has the numbers; docs/ask.md says how they are judged."""
+        return {name: {v: verdict(found, v) for v in VERDICTS} for name, found in self._judged.items()}
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        """The numbers behind the verdicts, one row per comparison: function, verdict, measure, answer, value, reference, low, high (the
+        interval over seeds), n (seeds), p (exact, one-sided; NaN where there is none), threshold, words."""
+        import attrs
+        import pandas as pd
+
+        rows = [attrs.asdict(finding) for found in self._judged.values() for finding in found]
+        return pd.DataFrame(rows, columns=[f.name for f in attrs.fields(Finding)])
+
     def report(self, out: str | Path | None = None) -> Path:
         """Write the HTML report, by default beside the cube, and return its path. Raises `UserError` if it cannot be written."""
         from modhook.report import write_report
@@ -78,7 +102,11 @@ class Answer:
             return write_report(self.path, None if out is None else Path(out), plugins())
 
     def __repr__(self) -> str:
-        return f"Answer({', '.join(self.functions)}; {self.path})"
+        return shown.lines(self, self._judged)
+
+    def _repr_html_(self) -> str:
+        with offering(self._question.offers()):
+            return shown.page(self, self._judged, plugins())
 
 
 class MaskTable(Mapping[tuple[str, int], "Masks"]):
@@ -97,7 +125,7 @@ class MaskTable(Mapping[tuple[str, int], "Masks"]):
     def __getitem__(self, key: Any) -> Masks:
         if not isinstance(key, tuple) or len(key) != 2:
             raise UserError(
-                f"masks are found by function and seed, answer.masks[{self._answer.functions[0]!r}, 1], not by {shown(key)}."
+                f"masks are found by function and seed, answer.masks[{self._answer.functions[0]!r}, 1], not by {arguments.shown(key)}."
             )
         name, seed = normal(key[0]), key[1]
         if name not in self._answer.functions:

@@ -15,6 +15,7 @@ from modhook.asking.study import study_of
 from modhook.asking.workers import spread_over
 from modhook.cube import Where
 from modhook.errors import ModhookWarning, UserError, listing
+from modhook.findings import thresholds_of
 from modhook.masks.select import DEFAULT_EXCLUDE
 from modhook.plugin.interfaces import Sampler, Tracker
 from modhook.plugin.manager import plugins
@@ -93,6 +94,7 @@ def ask(
         UserError: a wrong argument, or an `out` that holds another question (says what differs); nothing was written.
     """
     seeds, workers = checked("seeds", seeds, Count), optional("workers", workers, Count)
+    thresholds_of(thresholds)
     question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples)
     home = home_of(out)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,17 @@ import torch
 
 from modhook.asking.batches import Whole
 from modhook.asking.task import NAME, AskOptions, Question
-from modhook.errors import StudyError, UserError
+from modhook.errors import ModhookWarning, StudyError, UserError, listing
 from modhook.masks.select import DEFAULT_EXCLUDE
 from modhook.plugin.interfaces import Sampler
 from modhook.plugin.manager import Plugins
 from modhook.study import Study, plain_table, restore
 from modhook.values.arguments import shown
+
+EVERY = ("random", "magnitude", "inverse", "own_removed", "shuffled", "untrained", "nonsense")
+"""What `controls=True` asks for. Masks of several seeds on one network are there without `seed_ceiling`."""
+WITHIN = 0.05
+"""The share of the score that masks may lose where there are controls and no size is given: sizes are compared with theirs."""
 
 
 def study_of(
@@ -36,9 +42,12 @@ def study_of(
 ) -> Study:
     """Return the checked study of a question. Raises `UserError`: one sentence for everything that is wrong."""
     named, settings = _sampler(sampler, plugins)
+    asked_for, unusable = _controls(controls, options, question)
     within, density = masks["within"], masks["density"]
     if within is not None and density is not None:
         raise UserError("density and within both say how large the masks are; give one of them.")
+    if asked_for and within is None and density is None:
+        within = WITHIN
     learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
     learned |= {"sampler": named, "batch": batch}
     if within is not None:
@@ -58,6 +67,7 @@ def study_of(
         "train": {"batch": batch, "eval_batch": _measured(question)},
         "masks": learned,
         "analyses": _analyses(analyses),
+        **({"controls": asked_for} if asked_for else {}),
         "sampler": settings,
         "run": {
             "device": device or _device(question),
@@ -66,9 +76,30 @@ def study_of(
         },
     }
     try:
-        return restore(table, plugins=plugins)
+        study = restore(table, plugins=plugins)
     except StudyError as error:
         raise UserError("; ".join(error.problems) + ".") from error.__cause__
+    if unusable:
+        warnings.warn(ModhookWarning(unusable), stacklevel=4)
+    return study
+
+
+def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict[str, Any], str]:
+    """Return the table `[controls]`, and what is to be said of controls that cannot be had here."""
+    if not isinstance(given, bool | Mapping):
+        raise UserError(f"controls must be True, False or {{name: options}}, not {shown(given)}.")
+    table: dict[str, Any] = dict.fromkeys(EVERY, True) if given is True else dict(given or {})
+    bare = [name for name in options.functions if name not in question.classes]
+    if not table.get("nonsense") or question.nonsense is not None or not bare:
+        return table, ""
+    why = (
+        f"the batches of {listing(map(repr, bare))} are no pairs (inputs, integer labels) of two classes or more, so that no labels can "
+        "be permuted; give nonsense=, a function nonsense(batch, seed) that returns the batch with other answers"
+    )
+    if given is not True:
+        raise UserError(f"controls['nonsense']: {why}.")
+    del table["nonsense"]
+    return table, f"there is no control 'nonsense': {why}."
 
 
 def _measured(question: Question) -> int:

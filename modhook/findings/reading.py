@@ -1,0 +1,172 @@
+"""Reads out of a cube what verdicts are made of; a cube that lacks a control leaves its numbers out."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import xarray as xr
+
+from modhook.cube import done, masks_from, weights_from
+from modhook.errors import CubeError, UserError, listing
+from modhook.findings.judge import REAL, Compared, Measured, Values
+from modhook.masks import Masks, chance, iou
+
+_LAST = 0.1
+"""The share of the steps at the end over which a mask must have settled."""
+
+
+def measured(cube: xr.DataTree, metric: str | None = None) -> list[Measured]:
+    """Return what a cube says of each function: every stage that leaves a mask, the control aside.
+
+    Args:
+        cube: from `open_cube`; of a study without a sweep, or with one point selected.
+        metric: by default the cube's first. A function is measured on the split of its name, or else on the first.
+
+    Raises:
+        UserError: a sweep, or a metric that is not there.
+    """
+    finished = done(cube).load()
+    if sweep := [str(d) for d in finished.dims if d not in ("seed", "stage")]:
+        raise UserError(
+            f"the cube has a sweep over {listing(sweep)}: its findings would mix several studies; select one point."
+        )
+    metrics = [str(name) for name in cube["scores"].data_vars]
+    if metric is None:
+        metric = metrics[0]
+    if metric not in metrics:
+        raise UserError(f"the cube has no metric {metric!r}; it has {listing(metrics)}.")
+    read = _Reader(cube, finished, metric)
+    return [read.function(name) for name in read.functions]
+
+
+class _Reader:
+    def __init__(self, cube: xr.DataTree, finished: xr.DataArray, metric: str) -> None:
+        self.cube, self.finished, self.metric = cube, finished, metric
+        self.seeds = [int(s) for s in finished["seed"].values]
+        self.stages = [str(s) for s in finished["stage"].values]
+        self.scores = self._array(f"scores/{metric}")
+        assert self.scores is not None
+        self.splits = [str(s) for s in self.scores["split"].values]
+        kept = self._masked()
+        self.functions = [str(s) for s in self.scores["stage"].values if s not in ("unmasked", "control") and s in kept]
+        self._agreements: dict[str, tuple[Values, Values] | None] = {}
+
+    def function(self, name: str) -> Measured:
+        """Return what is known of one function."""
+        own = self._split(name)
+        unmasked, masked = self._score("unmasked", own), self._score(name, own)
+        others = {
+            other: (self._score(name, other), self._score("unmasked", other))
+            for other in self.functions
+            if other != name and other in self.splits and own != other
+        }
+        removed, random = self._array(f"own_removed/{self.metric}"), self._array(f"own_removed/random/{self.metric}")
+        agreement = self._agreement(name)
+        return Measured(
+            function=name,
+            unmasked=unmasked,
+            masked=masked,
+            others=others,
+            removed=None if removed is None else self._at(removed, name, own),
+            random=None if random is None else self._at(random, name, own),
+            controls=self._controls(name, own),
+            agreement=None if agreement is None else agreement[0],
+            chance=None if agreement is None else agreement[1],
+            moved=self._moved(name),
+        )
+
+    def _split(self, name: str) -> str:
+        return name if name in self.splits else self.splits[0]
+
+    def _array(self, path: str) -> xr.DataArray | None:
+        try:
+            found = self.cube[path]
+        except KeyError:
+            return None
+        return found.load() if isinstance(found, xr.DataArray) else None
+
+    def _at(self, values: xr.DataArray, stage: str, split: str | None = None) -> Values:
+        at = values.sel(stage=stage) if split is None else values.sel(stage=stage, split=split)
+        return np.asarray(at.sel(seed=self.seeds).values, dtype=np.float64)
+
+    def _score(self, stage: str, split: str) -> Values:
+        assert self.scores is not None
+        if stage not in self.stages:
+            return np.full(len(self.seeds), np.nan)
+        return self._at(self.scores, stage, split)
+
+    def _masked(self) -> set[str]:
+        layouts = self.cube["masks"].children.values() if "masks" in self.cube.children else ()
+        return {str(stage) for layout in layouts for stage in np.asarray(layout["bits"].coords["stage"])}
+
+    def _controls(self, name: str, own: str) -> dict[str, Compared]:
+        kinds, of = self._array("controls/kind"), self._array("controls/of")
+        if kinds is None or of is None:
+            return {}
+        labels = {
+            str(kind): str(stage)
+            for stage, kind, whose in zip(kinds["stage"].values, kinds.values, of.values, strict=True)
+            if str(whose) == name and str(kind) in REAL
+        }
+        found = {}
+        for kind, label in labels.items():
+            unmasked = self._array(f"controls/unmasked/{self.metric}")
+            equal = self._array(f"controls/equal_size/{self.metric}")
+            needed, size = self._array("controls/equal_score"), self._array("controls/of_density")
+            if unmasked is None or equal is None or needed is None or size is None:
+                continue
+            here, there = self._at(size, label), self._at(needed, label)
+            complete = np.isfinite(here)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                times = np.where(complete & (here > 0), np.where(np.isfinite(there), there, 1.0) / here, np.nan)
+            found[kind] = Compared(self._at(unmasked, label, own), self._at(equal, label, own), times)
+        return found
+
+    def _agreement(self, name: str) -> tuple[Values, Values] | None:
+        """Return, per seed, the mean IoU with this function's other masks on the same network, and chance; None without such masks."""
+        measured, expected = self._array("seed_ceiling/iou"), self._array("seed_ceiling/chance")
+        if measured is not None and expected is not None and name in measured["stage"].values:
+            return tuple(self._at(x.sel(other=name), name) for x in (measured, expected))  # type: ignore[return-value]
+        seeds = [seed for seed in self.seeds if bool(self.finished.sel(seed=seed, stage=name))]
+        if len(seeds) < 2 or not self._one_network(seeds):
+            return None
+        masks = {seed: masks_from(self.cube, seed, name) for seed in seeds}
+        pairs = {frozenset(p): _alike(masks[p[0]], masks[p[1]]) for p in itertools.combinations(seeds, 2)}
+        if len(seeds) == 2:  # one pair is one number, not two
+            return tuple(np.array([x]) for x in pairs[frozenset(seeds)])  # type: ignore[return-value]
+        each = [np.mean([pairs[frozenset((s, o))] for o in seeds if o != s], axis=0) for s in seeds]  # (n, 2)
+        return np.array([x[0] for x in each]), np.array([x[1] for x in each])
+
+    def _one_network(self, seeds: list[int]) -> bool:
+        """Return whether all seeds have the same weights: then masks of two seeds are masks of one network."""
+        if not hasattr(self, "_same"):
+            try:
+                first, *rest = (weights_from(self.cube, seed) for seed in seeds)
+                self._same = all(
+                    w.keys() == first.keys() and all(bool((w[n] == t).all()) for n, t in first.items()) for w in rest
+                )
+            except CubeError:  # weights that change from stage to stage
+                self._same = False
+        return self._same
+
+    def _moved(self, name: str) -> Values | None:
+        """Return by what share of itself the density changed over the last tenth of the recorded steps."""
+        density = self._array("history/density")
+        if density is None or "step" not in density.dims or name not in density["stage"].values:
+            return None
+        steps = density["step"].values
+        before = steps[steps <= (1 - _LAST) * steps[-1]]
+        if not len(before):
+            return None
+        end = self._at(density.sel(step=steps[-1]), name)
+        start = self._at(density.sel(step=before[-1]), name)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(end > 0, np.abs(end - start) / end, np.nan)
+
+
+def _alike(a: Masks, b: Masks) -> tuple[float, float]:
+    """Return the IoU of two masks, and what random masks of their sizes per tensor would have."""
+    kept = [(m.numel(), int(m.sum()), int(b[n].sum())) for n, m in a.items()]
+    expected = chance.total([chance.shared(*sizes) for sizes in kept])
+    return float(iou(a, b)), expected.iou(sum(k[1] for k in kept), sum(k[2] for k in kept))

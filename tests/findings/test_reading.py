@@ -1,0 +1,108 @@
+"""What verdicts are made of, read from a real cube and computed anew beside it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import modhook
+from modhook.findings import measured
+
+
+def loss(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy."""
+    return nn.functional.cross_entropy(net(batch[0]), batch[1])
+
+
+def score(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Whether the largest output is the right class."""
+    return (net(batch[0]).argmax(-1) == batch[1]).double()
+
+
+def batches(part: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return one batch of a function."""
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(part))
+    return [(x, (x[:, part] > 0).long())]
+
+
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> modhook.Answer:
+    """Two functions of an untrained network, three seeds."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 2))
+    given = {"a": batches(0), "b": batches(1)}
+    path: Path = tmp_path_factory.mktemp("findings") / "f.zarr"
+    return modhook.ask(
+        model, given, loss=loss, score=score, tests=given, seeds=3, steps=20, lr=0.3, out=path, analyses=["own_removed"],
+        controls={}, progress=False, threads=1,
+    )  # fmt: skip
+
+
+def test_scores_removal_and_movement_are_the_cubes(answer: modhook.Answer) -> None:
+    """Score by score from `scores` and `own_removed`; the density's change from the history's rows."""
+    a, b = measured(answer.cube)
+    scores, removed = answer.cube["scores/accuracy"], answer.cube["own_removed"]
+    np.testing.assert_array_equal(a.unmasked, scores.sel(stage="unmasked", split="a"))
+    np.testing.assert_array_equal(b.masked, scores.sel(stage="b", split="b"))
+    np.testing.assert_array_equal(a.others["b"][0], scores.sel(stage="a", split="b"))
+    np.testing.assert_array_equal(a.others["b"][1], scores.sel(stage="unmasked", split="b"))
+    np.testing.assert_array_equal(a.removed, removed["accuracy"].sel(stage="a", split="a"))
+    np.testing.assert_allclose(a.random, removed["draws/accuracy"].sel(stage="a", split="a").mean("draw"))
+    density = answer.cube["history/density"].sel(stage="a")
+    steps = density["step"].values
+    before = max(s for s in steps if s <= 0.9 * steps[-1])
+    np.testing.assert_allclose(a.moved, np.abs(1 - density.sel(step=before) / density.sel(step=steps[-1])))
+
+
+def test_agreement_is_counted_over_pairs_of_seeds(answer: modhook.Answer) -> None:
+    """Per seed the mean IoU with the two others, by counting; chance by drawing many random masks of the same sizes."""
+    a, _ = measured(answer.cube)
+    flat = {s: torch.cat([m.flatten() for m in answer.masks["a", s].values()]).numpy() for s in (1, 2, 3)}
+    pairs = {
+        p: (flat[p[0]] & flat[p[1]]).sum() / (flat[p[0]] | flat[p[1]]).sum() for p in itertools.combinations(flat, 2)
+    }
+    expected = [np.mean([v for p, v in pairs.items() if s in p]) for s in flat]
+    np.testing.assert_allclose(a.agreement, expected)
+    rng = np.random.default_rng(0)
+    tensors = {s: [m.flatten().numpy() for m in answer.masks["a", s].values()] for s in (1, 2, 3)}
+    drawn = []
+    for _ in range(2000):
+        one, two = (np.concatenate([rng.permutation(t) for t in tensors[s]]) for s in (1, 2))
+        drawn.append((one & two).sum() / (one | two).sum())
+    both = (a.chance[0] + a.chance[1] - a.chance[2]) if len(a.chance) == 3 else np.nan
+    assert np.mean(drawn) == pytest.approx(both, abs=4 * np.std(drawn) / np.sqrt(2000) + 1e-9)
+
+
+def test_answer_tells_verdicts_with_numbers(answer: modhook.Answer) -> None:
+    """Every verdict stands in text, page and table, with its words; without controls `real` cannot be told."""
+    assert {v["real"] for v in answer.verdicts.values()} == {"cannot tell"}
+    table = answer.findings
+    assert {"function", "verdict", "value", "reference", "low", "high", "n", "p", "threshold", "words"} <= set(
+        table.columns
+    )
+    assert set(table["verdict"]) == {"sufficient", "necessary", "specific", "real", "stable", "settled"}
+    text, page = repr(answer), answer._repr_html_()
+    assert "\x1b" not in text
+    for row in table.itertuples():
+        assert row.words in text
+    assert page.count("<table") == 3
+    assert "<img" in page
+    assert "<script" not in page
+
+
+def test_a_sweep_is_refused() -> None:
+    """Several studies in one cube have no one verdict."""
+    import xarray as xr
+
+    status = xr.DataArray(
+        np.ones((1, 2, 1)), {"seed": [1], "masks.beta": [1.0, 2.0], "stage": ["a"]}, ("seed", "masks.beta", "stage")
+    )
+    cube = xr.DataTree.from_dict({"runs": xr.Dataset({"status": status})})
+    with pytest.raises(modhook.UserError, match=r"a sweep over masks\.beta"):
+        measured(cube)

@@ -1,0 +1,163 @@
+"""Verdicts from numbers alone: intervals and exact tests against tables and counts, and what each threshold decides."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import attrs
+import numpy as np
+import pytest
+
+from modhook import UserError
+from modhook.findings import THRESHOLDS, VERDICTS, Compared, Measured, judge, thresholds_of, verdict
+from modhook.findings.statistics import interval, sign_flip_p, t_quantile
+
+# Two-sided critical values as every table of Student's t prints them.
+TABLE = [(0.95, 1, 12.706), (0.95, 2, 4.303), (0.95, 4, 2.776), (0.99, 9, 3.250), (0.9, 30, 1.697), (0.95, 120, 1.980)]
+
+
+@pytest.mark.parametrize(("confidence", "freedom", "expected"), TABLE)
+def test_t_is_that_of_the_tables(confidence: float, freedom: int, expected: float) -> None:
+    """Odd and even degrees of freedom, few and many."""
+    assert t_quantile(confidence, freedom) == pytest.approx(expected, abs=5e-4)
+
+
+def test_interval_of_a_worked_example() -> None:
+    """Mean 3, standard deviation sqrt(2.5), n = 5: 3 +- 2.776 * 0.7071; one value has no interval, none no mean."""
+    assert interval([1, 2, 3, 4, 5], 0.95) == pytest.approx((3, 3 - 1.9633, 3 + 1.9633), abs=1e-3)
+    assert interval([2.0], 0.95)[0] == 2
+    assert all(math.isnan(x) for x in (*interval([2.0], 0.95)[1:], *interval([], 0.95)))
+
+
+def test_p_counts_every_assignment_of_signs() -> None:
+    """Against a loop over all signs; all alike gives 2^-n, nothing but zeros 1."""
+    values = [0.3, -0.1, 0.7, 0.2]
+    sums = [sum(s * v for s, v in zip(signs, values, strict=True)) for signs in itertools.product((1, -1), repeat=4)]
+    assert sign_flip_p(values) == sum(x >= sum(values) - 1e-12 for x in sums) / 16
+    assert sign_flip_p([0.1] * 5) == 1 / 32
+    assert sign_flip_p([0.0] * 3) == 1
+    assert math.isnan(sign_flip_p([1.0] * 40))
+
+
+def of(*values: float) -> np.ndarray:
+    """Return values as an array."""
+    return np.array(values)
+
+
+def control(unmasked: float = 0.5, equal: float = 0.6, size: float = 4.0) -> Compared:
+    """Return a control that is the same for three seeds, almost."""
+    noise = of(-0.01, 0.0, 0.01)
+    return Compared(unmasked + noise, equal + noise, size + noise)
+
+
+REAL = Measured(
+    function="f",
+    unmasked=of(1.0, 0.99, 1.0),
+    masked=of(0.97, 0.96, 0.98),
+    others={"g": (of(0.5, 0.48, 0.51), of(1.0, 1.0, 1.0)), "h": (of(0.6, 0.55, 0.58), of(0.9, 0.9, 0.9))},
+    removed=of(0.5, 0.52, 0.48),
+    random=of(0.97, 0.98, 0.96),
+    controls={kind: control() for kind in ("shuffled", "untrained", "nonsense")},
+    agreement=of(0.6, 0.62, 0.61),
+    chance=of(0.05, 0.05, 0.05),
+    moved=of(0.01, 0.02, 0.01),
+)
+
+
+def verdicts(measured: Measured) -> dict[str, str]:
+    """Return every verdict."""
+    found = judge(measured)
+    return {name: verdict(found, name) for name in VERDICTS}
+
+
+def test_a_function_that_is_there() -> None:
+    """Everything is said yes to; each finding has the numbers that its words name."""
+    assert verdicts(REAL) == dict.fromkeys(VERDICTS, "yes")
+    first = judge(REAL)[0]
+    shares = [0.97, 0.96 / 0.99, 0.98]
+    assert first.value == pytest.approx(np.mean(shares))
+    half = 4.3027 * np.std(shares, ddof=1) / math.sqrt(3)
+    assert (first.low, first.high) == pytest.approx((first.value - half, first.value + half), rel=1e-4)
+    assert (first.n, first.threshold) == (3, 0.9)
+    assert f"{100 * first.value:.1f} %" in first.words
+    assert "n = 3" in first.words
+    lost = next(f for f in judge(REAL) if f.verdict == "necessary")
+    assert lost.value == pytest.approx(np.mean([0.47, 0.46 / 0.99, 0.48]))
+    assert lost.p == 1 / 8
+
+
+def same(kind: str) -> dict[str, Compared]:
+    """Return the controls, one of which does as well as the function's mask, with as few weights."""
+    return {**REAL.controls, kind: control(equal=0.97, size=1.05)}
+
+
+CHANGED = [
+    ("sufficient", {"masked": of(0.6, 0.61, 0.62)}, "no"),
+    ("sufficient", {"masked": of(0.99, 0.7, 0.95)}, "cannot tell"),
+    ("necessary", {"removed": of(0.97, 0.98, 0.96)}, "no"),
+    ("necessary", {"removed": None}, "cannot tell"),
+    ("specific", {"others": {"g": (of(0.97, 0.96, 0.98), of(1.0, 1.0, 1.0))}}, "no"),
+    ("specific", {"others": {}}, "cannot tell"),
+    ("real", {"controls": same("nonsense")}, "no"),
+    ("real", {"controls": {**REAL.controls, "shuffled": control(equal=0.97, size=3.0)}}, "yes"),
+    ("real", {"controls": {**REAL.controls, "shuffled": control(equal=0.6, size=1.0)}}, "yes"),
+    ("real", {"controls": {**REAL.controls, "untrained": control(unmasked=0.99)}}, "no"),
+    ("real", {"controls": {"shuffled": control(), "untrained": control()}}, "cannot tell"),
+    ("real", {"controls": {}}, "cannot tell"),
+    ("stable", {"agreement": of(0.06, 0.05, 0.05)}, "no"),
+    ("stable", {"agreement": None}, "cannot tell"),
+    ("settled", {"moved": of(0.3, 0.31, 0.3)}, "no"),
+    ("settled", {"moved": None}, "cannot tell"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "expected"), CHANGED)
+def test_each_verdict_follows_its_own_numbers(name: str, changes: dict[str, object], expected: str) -> None:
+    """One change of the numbers changes one verdict, and no other."""
+    found = verdicts(attrs.evolve(REAL, **changes))
+    assert found.pop(name) == expected
+    if name == "sufficient":  # what it scores is compared elsewhere, too
+        return
+    assert set(found.values()) == {"yes"}
+
+
+def test_one_seed_cannot_tell() -> None:
+    """With one run nothing is known about another one; the numbers are there all the same."""
+
+    def first(x: object) -> object:
+        if isinstance(x, np.ndarray):
+            return x[:1]
+        if isinstance(x, Compared):
+            return Compared(x.unmasked[:1], x.equal_size[:1], x.size[:1])
+        return (
+            {k: first(v) for k, v in x.items()}
+            if isinstance(x, dict)
+            else tuple(map(first, x))
+            if isinstance(x, tuple)
+            else x
+        )
+
+    one = Measured(**{f.name: first(getattr(REAL, f.name)) for f in attrs.fields(Measured)})
+    assert set(verdicts(one).values()) == {"cannot tell"}
+    assert judge(one)[0].value == pytest.approx(0.97)
+    assert "n = 1" in judge(one)[0].words
+
+
+def test_scores_that_are_no_shares_and_runs_that_failed_are_left_out() -> None:
+    """A share of a score that is not positive means nothing; a seed that is not done does not count."""
+    assert verdicts(attrs.evolve(REAL, unmasked=of(-1.0, -1.0, -1.0)))["sufficient"] == "cannot tell"
+    found = judge(attrs.evolve(REAL, masked=of(0.97, np.nan, 0.97)))[0]
+    assert (found.n, found.value) == (2, pytest.approx(0.97))
+
+
+def test_thresholds_can_be_changed() -> None:
+    """A stricter limit turns a verdict; an unknown one is refused with the nearest."""
+    strict = judge(REAL, thresholds_of({"sufficient": 0.99}))
+    assert verdict(strict, "sufficient") == "no"
+    assert thresholds_of(None) == THRESHOLDS
+    with pytest.raises(UserError, match=r"there is no threshold 'suficient' .did you mean 'sufficient'"):
+        thresholds_of({"suficient": 0.9})
+    for wrong in ({"confidence": 1.0}, {"real_size": 0.0}, {"stable": "x"}):
+        with pytest.raises(UserError):
+            thresholds_of(wrong)
