@@ -253,7 +253,8 @@ def test_branches_on_requires_grad_are_caught():
 def test_models_whose_weights_are_out_of_reach_are_refused():
     """Scripted, quantised and uninitialised modules are refused by name, with what to do."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, in newer versions of torch
+        for category in (DeprecationWarning, FutureWarning):  # of torch.jit, in newer versions of torch
+            warnings.simplefilter("ignore", category)
         scripted = torch.jit.script(nn.Linear(3, 3))
     with pytest.raises(StackError, match="submodule '1' is a ScriptModule"):
         stack(nn.Sequential(nn.ReLU(), scripted))

@@ -49,12 +49,10 @@ def stock_switches() -> Iterator[None]:
 def _switched() -> Callable[[], None]:
     """Set the switches, and return how to set them back."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    names = ("CheckpointFunction", "_checkpoint_without_reentrant_generator")
-    kept = {name: getattr(checkpointing, name) for name in names if hasattr(checkpointing, name)}
+    kept = {name: getattr(checkpointing, name) for name in _CHECKPOINTS if hasattr(checkpointing, name)}
     torch.backends.mha.set_fastpath_enabled(False)
-    for name, direct in zip(names, (_Direct, _direct_generator), strict=True):
-        if name in kept:
-            setattr(checkpointing, name, direct)
+    for name in kept:
+        setattr(checkpointing, name, _CHECKPOINTS[name])
 
     def back() -> None:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -64,6 +62,11 @@ def _switched() -> Callable[[], None]:
     return back
 
 
+_CHECKPOINTS = {
+    "CheckpointFunction": _Direct,
+    "_checkpoint_without_reentrant_generator": _direct_generator,
+    "_checkpoint_without_reentrant_generator_impl": _direct_generator,  # torch >= 2.14 calls this one
+}
 _switching = threading.Lock()
 _inside = 0
 _back: Callable[[], None] = lambda: None  # noqa: E731
