@@ -181,7 +181,7 @@ def fit_masks(
                 "leave train_weights out, or take a sampler that learns."
             )
         return ranked(model, batches, loss, names, drawn, size, steps, fixed, others)
-    target = size.tell(drawn)
+    target, samplers = size.tell(drawn)
     generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))
     with using(model), torch.inference_mode(False):  # tensors made in inference mode cannot learn
         trainer = MaskTrainer(
@@ -210,6 +210,7 @@ def fit_masks(
             target=target,
             off=others,
             held=size.held,
+            samplers=samplers,
         )
     shown = not isinstance(progress, Tracker)
     tracker = tracker_of(progress)
@@ -232,7 +233,7 @@ def fit_masks(
     finally:
         if shown:
             tracker.close()
-    drawn.advance(steps, steps)
+    trainer.advance(steps)
     own = Masks({**trainer.masks(), **(fixed or {})}, model)
     logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
     return Fit(

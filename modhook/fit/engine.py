@@ -41,7 +41,8 @@ class MaskTrainer:
     """Logits, optimiser, noise generators and step function of one stage.
 
     The frozen weights get no gradient, unless `clip_over="all"` counts it. `fixed` masks are applied and not learned.
-    `train_weights` marks weights that learn together with the logits (the transfer protocol).
+    `train_weights` marks weights that learn together with the logits (the transfer protocol). `samplers` has those of parameters
+    that have one of their own.
     """
 
     def __init__(
@@ -72,9 +73,12 @@ class MaskTrainer:
         target: DensityTarget | None = None,
         off: Mapping[str, Tensor] | None = None,
         held: Any = None,
+        samplers: Mapping[str, Sampler] | None = None,
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.model, self.sampler, self.samples = model, sampler, samples
+        self.samplers = {n: (samplers or {}).get(n, sampler) for n in logits}
+        """The sampler of each parameter: the same for all, unless they are to have different densities."""
         self.logits = {n: logit.clone().requires_grad_() for n, logit in logits.items()}
         self.trained = {n: m.to(parameters[n].device) for n, m in (train_weights or {}).items()}
         first = {id(p): n for n, p in reversed(list(parameters.items()))}
@@ -151,8 +155,8 @@ class MaskTrainer:
         groups = cut(batch, self.samples)
         if self.warmup and number <= self.warmup:  # later, the rates are the optimiser's, or its scheduler's
             self._rates.set(lambda lr: learning_rate(number, lr, warmup=self.warmup))
-        self.sampler.advance(number, self.steps)
-        self.watch.begin(self.logits, self.sampler)
+        self.advance(number)
+        self.watch.begin(self.logits, self.samplers)
         self.optimizer.zero_grad()
         self.clipping.begin()
         loss, error = 0.0, None
@@ -181,7 +185,7 @@ class MaskTrainer:
 
     def measure(self) -> Measured:
         """Return the density of the deterministic mask, and what is measured per parameter."""
-        found = self.watch.measure(self.logits, self.sampler)
+        found = self.watch.measure(self.logits, self.samplers)
         if not self.recording:  # an early end: the last step was not known to be one
             found["parameter_gradient_norm"] = dict.fromkeys(self.logits, math.nan)
             self._whole = {}
@@ -197,7 +201,12 @@ class MaskTrainer:
 
     def masks(self) -> dict[str, Tensor]:
         """Return the deterministic masks of the learned logits."""
-        return {n: self.sampler.deterministic(logit.detach()).cpu() for n, logit in self.logits.items()}
+        return {n: self.samplers[n].deterministic(logit.detach()).cpu() for n, logit in self.logits.items()}
+
+    def advance(self, number: int) -> None:
+        """Tell every sampler how far the stage is: `number` steps are done."""
+        for sampler in {id(s): s for s in self.samplers.values()}.values():
+            sampler.advance(number, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return logits, trained weights, optimiser, all that scaling and clipping remember, routes, all random states."""
@@ -286,9 +295,9 @@ class MaskTrainer:
         """Return one parameter under a sampled mask per generator: (k, *shape)."""
         logit = self.logits[name]
         if self.off is None:
-            return self.sampler.apply(self.weights[name], logit, drawn)
+            return self.samplers[name].apply(self.weights[name], logit, drawn)
         change = self.changes[name] if name in self.changes else self._change(name)
-        return plus(self.sampler.apply(change, logit, drawn), self.off[name])
+        return plus(self.samplers[name].apply(change, logit, drawn), self.off[name])
 
     def _change(self, name: str) -> Tensor:
         """Return w - off."""
@@ -303,7 +312,7 @@ class MaskTrainer:
 
     def _deterministic(self, groups: Any) -> dict[str, float]:
         """Return the mean loss of the groups, or of the held-out ones, under the deterministic mask, and without any mask."""
-        gone = {n: ~self.sampler.deterministic(logit.detach()) for n, logit in self.logits.items()}
+        gone = {n: ~self.samplers[n].deterministic(logit.detach()) for n, logit in self.logits.items()}
         masked = {n: self._masked(n, mask).detach() for n, mask in gone.items()}
         masked |= {n: c.detach() for n, c in self._constants().items()}
         chosen = groups if self.held is None else self.held
@@ -341,7 +350,7 @@ class MaskTrainer:
         factors = self.scale.factors(gradients) if self.scale is not None else dict.fromkeys(gradients, 1.0)
         for name, gradient in gradients.items():
             if pull:
-                slope = self.sampler.penalty_slope(self.logits[name].detach())
+                slope = self.samplers[name].penalty_slope(self.logits[name].detach())
                 gradient.add_(slope, alpha=pull * factors[name]) if isinstance(slope, Tensor) else gradient.add_(
                     pull * factors[name] * slope
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -39,13 +40,20 @@ class Size:
     valid: Iterable[Any] | None = None
     held: Any = None
 
-    def tell(self, sampler: Sampler) -> DensityTarget | None:
-        """Tell the sampler its aim, and return what holds the density on the way (None: nothing to hold)."""
+    def tell(self, sampler: Sampler) -> tuple[DensityTarget | None, dict[str, Sampler]]:
+        """Tell the sampler its aim; where groups have different ones, copies of it.
+
+        Returns:
+            What holds the density on the way (None: nothing to hold), and the sampler of each parameter that has its own.
+        """
         if not self.groups:
-            return None
-        total = sum(d for _, d in self.groups) / len(self.groups)
-        sampler.aim(total)
-        return None if sampler.holds_density else DensityTarget(self.groups)
+            return None, {}
+        own: dict[str, Sampler] = {}
+        for names, density in self.groups:
+            one = sampler if len(self.groups) == 1 else copy.copy(sampler)
+            one.aim(density)
+            own |= dict.fromkeys(names, one)
+        return None if sampler.holds_density else DensityTarget(self.groups, own), own
 
     def masks(
         self,

@@ -27,10 +27,13 @@ class DensityTarget:
 
     Args:
         groups: pairs of parameter names and the density that they are to have together.
+        samplers: those of parameters that have one of their own.
     """
 
-    def __init__(self, groups: Sequence[tuple[tuple[str, ...], float]]) -> None:
-        self.groups = tuple(groups)
+    def __init__(
+        self, groups: Sequence[tuple[tuple[str, ...], float]], samplers: Mapping[str, Sampler] | None = None
+    ) -> None:
+        self.groups, self.samplers = tuple(groups), dict(samplers or {})
         self.first = [math.nan] * len(self.groups)
         """The expected density of each group before the first step."""
 
@@ -38,12 +41,13 @@ class DensityTarget:
     def hold(self, logits: Mapping[str, Tensor], sampler: Sampler, step: int, steps: int) -> None:
         """Shift the logits in place after optimiser step `step` (from 0) of `steps`."""
         for i, (names, density) in enumerate(self.groups):
+            own = self.samplers.get(names[0], sampler)
             seen = _sample([logits[n] for n in names])  # (n,)
             if math.isnan(self.first[i]):
-                self.first[i] = min(1.0, max(density, _expected(sampler, seen, 0.0)))
+                self.first[i] = min(1.0, max(density, _expected(own, seen, 0.0)))
             share = min(1.0, (step + 1) / max(1.0, RAMP * steps))
             goal = self.first[i] * (density / self.first[i]) ** share
-            shift = _shift(sampler, seen, goal)
+            shift = _shift(own, seen, goal)
             for name in names:
                 logits[name].add_(shift)
 

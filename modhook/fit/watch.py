@@ -28,10 +28,10 @@ class Watch:
         self._sizes = {n: int(m.count_nonzero()) for n, m in self._reference.items()}
         self._sides: dict[str, Tensor] = {}
 
-    def begin(self, logits: Mapping[str, Tensor], sampler: Sampler) -> None:
+    def begin(self, logits: Mapping[str, Tensor], samplers: Mapping[str, Sampler]) -> None:
         """Count changes from these logits on; later calls do nothing."""
         if not self._sides:
-            self._sides = {n: sampler.deterministic(logit.detach()) for n, logit in logits.items()}
+            self._sides = {n: samplers[n].deterministic(logit.detach()) for n, logit in logits.items()}
 
     def gradients(self, logits: Mapping[str, Tensor]) -> None:
         """Take in the gradients of the loss alone, before the regulariser and clipping."""
@@ -41,11 +41,11 @@ class Watch:
         ]
         self._norms = dict(zip(logits, [float(n) for n in norms], strict=True))
 
-    def measure(self, logits: Mapping[str, Tensor], sampler: Sampler) -> Measured:
+    def measure(self, logits: Mapping[str, Tensor], samplers: Mapping[str, Sampler]) -> Measured:
         """Return the density of the deterministic mask, and all that is measured per parameter."""
         kept, changed, density, remaining = 0, 0, {}, {}
         for name, logit in logits.items():
-            mask = sampler.deterministic(logit.detach())
+            mask = samplers[name].deterministic(logit.detach())
             own = int(mask.count_nonzero())
             if name in self._sides:
                 changed += int((mask ^ self._sides[name]).count_nonzero())

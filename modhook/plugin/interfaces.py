@@ -203,7 +203,10 @@ class Sampler(ABC):
         return torch.full(weight.shape, self.init, dtype=dtype, device=weight.device)
 
     def aim(self, density: float) -> None:  # noqa: B027 - optional for a plugin
-        """Told the share of weights to keep, above 0 to 1, by a sampler's user who gives `density`; for those that need to know."""
+        """Told the share of weights to keep, above 0 to 1, by a sampler's user who gives `density`; for those that need to know.
+
+        With a density for each of several patterns, each group of parameters has a copy (`copy.copy`) that is told the group's own.
+        """
 
 
 class Ranking(Sampler):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+import modhook
 from modhook import Sampler
 from modhook.noise.noise import generators, uniform
 from modhook_plugins.samplers.continuous_sparsification import ContinuousSparsification
@@ -142,6 +144,59 @@ def test_top_k_takes_the_density_it_is_told() -> None:
     for sampler in (told, own):
         sampler.aim(0.1)
     assert (told.density, own.density, TopK().density) == (0.1, 0.25, 0.5)
+
+
+@pytest.mark.parametrize("executor", ["vmap", "loop"])
+def test_top_k_keeps_the_share_of_each_pattern(executor: str) -> None:
+    """With {pattern: share} every step masks each tensor by its own share, found by sorting; the mean share masks none of them."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(10, 12), nn.Tanh(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    share = {"0.weight": 0.05, "2.weight": 0.4, "4.weight": 0.9}
+    data = [(torch.randn(6, 10).double(), torch.arange(6) % 3) for _ in range(3)]
+    start = {n: torch.randn(net.get_parameter(n).shape).double() for n in share}
+    loss = lambda f, b: nn.functional.cross_entropy(f(b[0]), b[1])  # noqa: E731
+    fit = modhook.fit_masks(
+        net, data, loss, sampler="top_k", density={"0.*": 0.05, "2.*": 0.4, "*": 0.9}, init=start, samples=2, steps=3,
+        optimizer=lambda tensors: torch.optim.SGD(tensors, lr=0.5), clip=None, executor=executor, progress=False,
+    )  # fmt: skip
+    logits = {n: t.numpy().copy() for n, t in start.items()}
+    best = lambda n: np.argsort(-logits[n].ravel(), kind="stable")[: round(share[n] * logits[n].size)]  # noqa: E731
+    for x, y in data:
+        twin, masks = copy.deepcopy(net), {}
+        for n in share:
+            masks[n] = np.isin(np.arange(logits[n].size), best(n)).reshape(logits[n].shape)
+            twin.get_parameter(n).data *= torch.from_numpy(masks[n])
+        (sum(loss(twin, (x.chunk(2)[k], y.chunk(2)[k])) for k in range(2)) / 2).backward()
+        for n in share:
+            logits[n] -= 0.5 * (twin.get_parameter(n).grad * net.get_parameter(n).detach()).numpy()
+    for n in share:
+        np.testing.assert_allclose(fit.logits[n].numpy(), logits[n], rtol=1e-10, atol=1e-12)
+        assert np.array_equal(fit.threshold[n].numpy().ravel().nonzero()[0], np.sort(best(n)))
+        assert fit.history["parameter_density"].sel(parameter=n).values[-1] == round(share[n] * start[n].numel()) / start[n].numel()
+    assert fit.masks == fit.threshold
+
+
+def test_every_group_of_parameters_is_aimed_at_its_own_density() -> None:
+    """A sampler whose keep-probability depends on its aim is held at each group's density by that group's own aim."""
+
+    class Told(Gumbel):
+        aimed = 0.0
+
+        def aim(self, density: float) -> None:
+            self.aimed = density
+
+        def keep_probability(self, logits: Tensor) -> Tensor:
+            assert self.aimed in (0.2, 0.6)
+            return super().keep_probability(logits)
+
+    net, given = nn.Sequential(nn.Linear(10, 12), nn.Linear(12, 3)), Told()
+    fit = modhook.fit_masks(
+        net, [torch.randn(4, 10)], lambda f, b: f(b).square().mean(), sampler=given, density={"0.*": 0.2, "1.*": 0.6},
+        samples=2, steps=20, progress=False,
+    )  # fmt: skip
+    assert given.aimed == 0, "the user's own sampler is left as it was"
+    for name, density in (("0.weight", 0.2), ("1.weight", 0.6)):
+        assert float(fit.logits[name].sigmoid().mean()) == pytest.approx(density, rel=5e-3)
 
 
 def test_threads_do_not_change_hard_concrete() -> None:
