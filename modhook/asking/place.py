@@ -93,7 +93,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
             yield f"the {what} of {listing(map(repr, changed))} is another one"
     rest = [{k: v for k, v in table.items() if k != "task"} for table in (old, new)]
     with contextlib.suppress(KeyError):
-        yield from difference(*rest)
+        yield from difference(rest[0], rest[1])
 
 
 def _of(given: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -9,10 +10,18 @@ from typing import Any
 
 import attrs
 
+from modhook.plugin.interfaces import Sampler
+from modhook.plugin.manager import Plugins
+from modhook.plugin.manager import plugins as installed
+from modhook.study.sections import MasksSection, StudySection, TrainSection
 from modhook.study.study import Named, Study
 from modhook.values.text import dotted, written
 
 _ABSENT = object()
+_SECTIONS = {"study": StudySection, "train": TrainSection, "masks": MasksSection}
+_KINDS = {"task": "tasks", "model": "models", "analyses": "analyses"}
+NEW_MEANING = "modhook_new_meaning"
+"""In the metadata of an option: its default does not do what was done before there was the option."""
 
 
 def resolved(study: Study) -> dict[str, Any]:
@@ -37,18 +46,69 @@ def resolved(study: Study) -> dict[str, Any]:
     return table
 
 
-def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], plugins: Plugins | None = None) -> list[str]:
     """Say how another study differs from the one of a cube: `masks.beta is 3e-5 there and 1e-4 here`.
 
     `old` and `new` come from `resolved`; `old` is the cube's. Left out is what may change when a cube is continued:
     `study.seeds` (more seeds grow the cube; with fewer, the others stay as they are), `study.description`, all of
-    `run`, and analyses that only one of them has. An empty list means that the cube can be continued.
+    `run`, and analyses that only one of them has. So is what says the same in another way: an option that the cube does not
+    know, as it is older, and that stands at its default here, and `masks.init` left to the sampler where the cube has that number.
+    An empty list means that the cube can be continued.
+
+    `plugins` are those that the study can name; default: everything installed.
     """
     return [
         f"{dotted(path)} is {_shown(there)} there and {_shown(here)} here"
         for path, there, here in _differing(old, new, ())
-        if not _may_change(path, there, here)
+        if not _may_change(path, there, here) and not _says_the_same(path, there, here, new, plugins)
     ]
+
+
+def _says_the_same(path: tuple[str, ...], there: Any, here: Any, new: Mapping[str, Any], plugins: Plugins | None) -> bool:
+    if path == ("masks", "init") and {type(there), type(here)} == {float, type(None)}:
+        sampler = _plugin("samplers", new.get("masks", {}).get("sampler"), plugins)
+        starts = sampler is not None and sampler.start is Sampler.start  # everywhere at its `init`
+        return starts and sampler.init in (there, here)
+    if there is not _ABSENT or here is _ABSENT:
+        return False
+    options = _options(path, new, plugins)
+    field = attrs.fields_dict(options).get(path[-1]) if attrs.has(options) else None
+    if field is None or field.metadata.get(NEW_MEANING):
+        return False
+    return any(_plain(value) == _plain(here) for value in _defaults(field))
+
+
+def _options(path: tuple[str, ...], new: Mapping[str, Any], plugins: Plugins | None) -> Any:
+    """Return the class that declares the option at a path."""
+    if len(path) == 2 and path[0] in _SECTIONS:
+        return _SECTIONS[path[0]]
+    table = new.get(path[0], {})
+    if len(path) == 3 and path[0] == "analyses":
+        name = path[1]
+    elif len(path) == 2 and path[0] in ("task", "model"):
+        name = table.get("name")
+    elif len(path) == 2 and path[0] in ("protocol", "sampler"):
+        name = new.get("study" if path[0] == "protocol" else "masks", {}).get(path[0])
+    else:
+        return None
+    return getattr(_plugin(_KINDS.get(path[0], f"{path[0]}s"), name, plugins), "Options", None)
+
+
+def _plugin(kind: str, name: Any, plugins: Plugins | None) -> Any:
+    plugins = plugins or installed()
+    return plugins.load(kind, name) if name in plugins.names(kind) else None
+
+
+def _defaults(field: attrs.Attribute[Any]) -> Iterator[Any]:
+    """Yield the default of an option, as it is declared and as it is converted."""
+    value: Any = field.default
+    convert: Any = field.converter
+    if hasattr(value, "takes_self"):  # attrs.Factory, which is a function to type checkers
+        value = attrs.NOTHING if value.takes_self else value.factory()
+    if value is not attrs.NOTHING:
+        yield value
+        with contextlib.suppress(Exception):
+            yield convert(value)
 
 
 def _may_change(path: tuple[str, ...], there: Any, here: Any) -> bool:

@@ -112,6 +112,8 @@ class Gumbel(Sampler):
 
 
 class Posthoc(Protocol):
+    cuts = True
+
     def stages(self, task: Task) -> tuple[str, ...]:
         return ("unmasked", *self.masked_stages(task))
 

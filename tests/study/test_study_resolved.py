@@ -132,3 +132,61 @@ def test_changed_options_of_an_analysis_are_a_difference(loaded: Loaded) -> None
         "analyses.sharing.pooled is true there and false here"
     ]
     assert difference(resolved(loaded(one)), resolved(loaded())) == []
+
+
+def _without(table: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Return a study's table as a modhook that did not know an option wrote it."""
+    old: dict[str, Any] = json.loads(json.dumps(table))
+    inner = old
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return old
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("masks", "clip_over"), '"all"', 'masks.clip_over is absent there and "all" here'),
+        (("masks", "density"), "0.2", "masks.density is absent there and 0.2 here"),
+        (("masks", "cut"), "{ density = 0.2 }", "masks.cut is absent there and"),
+        (("train", "decay"), "0.5", "train.decay is absent there and 0.5 here"),
+        (("task", "size"), "7", "task.size is absent there and 7 here"),
+        (("task", "noise"), "{ scale = 0.5 }", "task.noise is absent there and"),
+        (("model", "hidden"), "[1]", "model.hidden is absent there and [1] here"),
+        (("sampler", "temperature"), "0.5", "sampler.temperature is absent there and 0.5 here"),
+        (("analyses", "sharing", "pooled"), "false", "analyses.sharing.pooled is absent there and false here"),
+    ],
+)
+def test_an_option_that_the_cube_does_not_know(
+    keys: tuple[str, ...], value: str, told: str, loaded: Loaded, toys: Plugins
+) -> None:
+    """A cube of an older version can be continued with the option at its default, and with no other value."""
+    analysis = {("analyses", "sharing"): "{}"} if keys[0] == "analyses" else {}
+    changed = {("analyses", "sharing"): f"{{ {keys[2]} = {value} }}"} if analysis else {(keys[0], keys[1]): value}
+    default, other = resolved(loaded(analysis)), resolved(loaded(changed))
+    old = _without(default, *keys)
+    assert difference(old, default, toys) == []
+    (found,) = difference(old, other, toys)
+    assert found.startswith(told)
+
+
+def test_a_default_with_a_new_meaning_is_a_difference(loaded: Loaded, toys: Plugins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option says so in its metadata where its default does not do what was done before there was the option."""
+    table = resolved(loaded())
+    old = _without(table, "model", "heads")
+    assert difference(old, table, toys) == []
+    model = toys.load("models", table["model"]["name"])
+    options = attrs.make_class("Options", {"heads": attrs.field(default=2, metadata={"modhook_new_meaning": True})})
+    monkeypatch.setattr(model, "Options", options)
+    assert difference(old, table, toys) == ["model.heads is absent there and 2 here"]
+
+
+def test_where_logits_start_is_told_in_two_ways(loaded: Loaded, toys: Plugins) -> None:
+    """`masks.init` was 2 by default and is now left to the sampler, whose own start is 2: the same, unlike another number."""
+    here = resolved(loaded())
+    there = {**here, "masks": {**here["masks"], "init": 2.0}}
+    assert difference(there, here, toys) == []
+    assert difference(here, there, toys) == []
+    another = {**here, "masks": {**here["masks"], "init": 1.0}}
+    assert difference(another, here, toys) == ["masks.init is 1.0 there and nothing here"]
