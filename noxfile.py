@@ -70,6 +70,12 @@ def thirdparty(session: nox.Session) -> None:
     session.install(*CONSTRAINTS, *map(str, wheels.glob("modhook-*.whl")))
     out = Path(session.create_tmp()) / "results"
     session.run("modhook", "list", "tasks")
+    with tempfile.TemporaryDirectory() as folder, session.chdir(folder):  # the studies come with the wheel
+        session.run("modhook", "list", "studies")
+        session.run("modhook", "check", "quickstart", "scan")
+        session.run("modhook", "run", "quickstart", "--variant", "smoke", silent=True)
+        session.run("modhook", "new-study", "my_network.toml")
+        session.run("modhook", "run", "my_network.toml", "--variant", "smoke", silent=True)
     session.run("modhook", "check", str(DEMO / "minmax.toml"))
     session.run("modhook", "run", str(DEMO / "minmax.toml"), "--out", str(out), "--fresh", "--yes")
     session.run("python", str(DEMO / "verify.py"), str(out / "minmax.zarr"))

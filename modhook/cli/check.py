@@ -13,19 +13,19 @@ from modhook.errors import StudyError, listing
 @click.command("check")
 @click.argument("studies", metavar="STUDY...", nargs=-1, required=True, type=click.Path(path_type=Path))
 def check_command(studies: tuple[Path, ...]) -> int:
-    """Check study files and all of their variants, without running anything.
+    """Check study files, or studies that come with modhook by their names, with all of their variants, without running anything.
 
     Every mistake is reported at once, each with its place in the file. Exit code 2 if there is any. Code that a study names
     itself (my_task.py:MyTask) is imported, and so runs with your rights: read a stranger's file first.
     """
     from modhook.plugin.manager import plugins
-    from modhook.study import check, own_code
+    from modhook.study import check, own_code, study_file
 
     installed = plugins()
     say_skipped(installed)
     mistakes = 0
     for path in studies:
-        results = check(path, plugins=installed)
+        results = check(study_file(path), plugins=installed)
         if wrong := [r for r in results if r.problems]:
             mistakes += 1
             # A mistake of the file itself shows in every variant: it is said once.

@@ -11,10 +11,16 @@ from modhook.plugin.manager import KINDS, plugins
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice(list(KINDS)))
+@click.argument("kind", required=False, type=click.Choice([*KINDS, "studies"]))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object by kind, or one array if KIND is given.")
 def list_command(kind: str | None, as_json: bool) -> None:
-    """List what the installed plugins bring: tasks, models, analyses, figures, samplers, protocols, trackers."""
+    """List what the installed plugins bring: tasks, models, analyses, figures, samplers, protocols, trackers.
+
+    With `studies`: the studies that come with modhook, which `modhook run` and `modhook check` find by their names.
+    """
+    if kind == "studies":
+        _list_studies(as_json)
+        return
     installed = plugins()
     kinds = [kind] if kind else list(KINDS)
     rows = {
@@ -36,3 +42,22 @@ def list_command(kind: str | None, as_json: bool) -> None:
             click.echo(f"  {row['name']:<{width}}  {row['summary']}{origin}")
         if not found:
             click.echo("  none")
+
+
+def _list_studies(as_json: bool) -> None:
+    from modhook.study import shipped_studies
+
+    found = shipped_studies()
+    if as_json:
+        rows = [
+            {"name": s.name, "summary": s.description, "variants": list(s.variants), "target": str(s.path)} for s in found
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max((len(s.name) for s in found), default=0)
+    click.echo("studies:")
+    for one in found:
+        variants = f" [--variant {', '.join(one.variants)}]" if one.variants else ""
+        click.echo(f"  {one.name:<{width}}  {one.description}{variants}")
+    if not found:
+        click.echo("  none")

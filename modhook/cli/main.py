@@ -36,7 +36,7 @@ from modhook.plugin.culprit import DEBUG
 
 EPILOG = """\b
 Start here:
-  modhook run studies/quickstart.toml      a minute, ends with a table
+  modhook run quickstart                   a minute, ends with a table (studies/quickstart.toml comes with modhook)
   modhook show results/quickstart.zarr     the table again
   modhook plot results/quickstart.zarr     the figures
   modhook report results/quickstart.zarr   all of it as one HTML file

@@ -90,9 +90,10 @@ def run_command(
 ) -> int:
     """Compute a study into its cube.
 
-    STUDY is a TOML file. The cube is DIR/NAME.zarr (a variant's is DIR/NAME-VARIANT.zarr). The same command continues
-    where it was stopped, within a stage from its latest checkpoint; finished stages are never computed again. Raising
-    `seeds` or adding analyses continues the same cube too.
+    STUDY is a TOML file, or the name of a study that comes with modhook (see `modhook list studies`). The cube is
+    DIR/NAME.zarr (a variant's is DIR/NAME-VARIANT.zarr). The same command continues where it was stopped, within a stage
+    from its latest checkpoint; finished stages are never computed again. Raising `seeds` or adding analyses continues the
+    same cube too.
     """
     if workers and scheduler:
         raise UserError("give --workers N for workers of this machine, or --scheduler ADDRESS for others; not both.")
@@ -102,8 +103,9 @@ def run_command(
     from modhook.run.checkpoints import Checkpoints
     from modhook.run.drive import cube_path
     from modhook.run.trackers import also_tracked, make_trackers
-    from modhook.study import load
+    from modhook.study import load, study_file
 
+    study = study_file(study)
     installed = plugins()
     if ranks.speaks():
         say_skipped(installed)

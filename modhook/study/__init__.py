@@ -8,6 +8,7 @@ from modhook.study.named import find_callable
 from modhook.study.own import own_code
 from modhook.study.resolve import difference, plain_table, resolved
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
+from modhook.study.shipped import shipped_studies, study_file
 from modhook.study.structure import structure
 from modhook.study.study import Named, Point, Study
 from modhook.study.weights import off_file, weights_file
@@ -34,6 +35,8 @@ __all__ = [
     "points",
     "resolved",
     "restore",
+    "shipped_studies",
     "structure",
+    "study_file",
     "weights_file",
 ]

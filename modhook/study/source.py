@@ -19,7 +19,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         text = pathlib.Path(path).read_bytes().decode("utf-8-sig")  # some editors of Windows write a byte order mark
     except FileNotFoundError:
-        raise StudyError(where, [f"there is no such file{near_file(path, ('.toml',), ('', 'studies'))}"]) from None
+        near = near_file(path, (".toml",), ("", "studies"))
+        hint = near or "; modhook list studies shows those that come with modhook, which are found by their names"
+        raise StudyError(where, [f"there is no such file{hint}"]) from None
     except IsADirectoryError:
         raise StudyError(where, ["this is a folder; name the study file in it"]) from None
     except UnicodeDecodeError as error:

@@ -1,0 +1,50 @@
+"""The studies that come with modhook, found by their names: `modhook run quickstart`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from modhook.errors import StudyError
+from modhook.study.source import read
+
+
+@attrs.frozen
+class Shipped:
+    """One study, as `modhook list studies` shows it."""
+
+    name: str
+    path: Path
+    description: str
+    variants: tuple[str, ...]
+
+
+def shipped_files() -> dict[str, Path]:
+    """Return {name: file} of the studies that come with modhook: of a checkout, or those that its wheel brings."""
+    home = Path(__file__).resolve().parents[2]
+    folder = home / "studies" if (home / "pyproject.toml").is_file() else home / "modhook_studies"
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
+
+
+def shipped_studies() -> list[Shipped]:
+    """Return the studies that come with modhook, by name, with their descriptions and variants."""
+    return [_described(name, path) for name, path in shipped_files().items()]
+
+
+def study_file(given: Path) -> Path:
+    """Return the file of a study: what is given, or the study of that name that comes with modhook, where there is no such file."""
+    try:
+        there = given.is_file()
+    except (OSError, ValueError):
+        there = True  # reading it says what is wrong
+    return given if there else shipped_files().get(str(given), given)
+
+
+def _described(name: str, path: Path) -> Shipped:
+    try:
+        table: dict[str, Any] = read(path)
+    except StudyError as error:
+        return Shipped(name, path, str(error), ())
+    return Shipped(name, path, table.get("study", {}).get("description", ""), tuple(table.get("variants", {})))

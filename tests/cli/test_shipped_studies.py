@@ -1,0 +1,71 @@
+"""Studies that come with modhook are found by their names, unless a file has that name."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from modhook.cli import main
+from modhook.study import shipped_studies, study_file
+
+ROOT = Path(__file__).parents[2]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def modhook_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([*arguments])
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, *capfd.readouterr()
+
+    return run
+
+
+def test_every_study_is_listed(modhook_here: Command) -> None:
+    """The list has every file of `studies`, with its own description and variants."""
+    files = sorted((ROOT / "studies").glob("*.toml"))
+    tables = {f.stem: tomllib.loads(f.read_text(encoding="utf-8")) for f in files}
+    assert {s.name: (s.description, list(s.variants)) for s in shipped_studies()} == {
+        name: (t["study"]["description"], list(t.get("variants", {}))) for name, t in tables.items()
+    }
+    code, out, err = modhook_here("list", "studies", "--json")
+    assert (code, [row["name"] for row in json.loads(out)]) == (0, sorted(tables)), err
+    code, out, err = modhook_here("list", "studies")
+    assert code == 0, err
+    assert "  quickstart " in out
+    assert "[--variant smoke]" in out
+
+
+def test_a_name_finds_the_shipped_study(tmp_path: Path, modhook_here: Command) -> None:
+    """`check` and `run` take the name; a folder of that name is no file; what is neither says where names come from."""
+    (tmp_path / "quickstart").mkdir()
+    code, out, err = modhook_here("check", "quickstart", "scan")
+    assert (code, [line.partition(":")[0] for line in out.splitlines()]) == (0, ["quickstart", "scan"]), err
+    code, out, err = modhook_here("run", "quickstart", "--variant", "smoke", "--only", "seed=7")
+    assert (code, "the seeds of this study are 1 to 1" in err) == (2, True), err
+    for command in ("check", "run"):
+        code, out, err = modhook_here(command, "quikstart")
+        assert (code, "there is no such file; modhook list studies shows" in err) == (2, True), err
+
+
+def test_a_file_of_that_name_comes_first(tmp_path: Path, modhook_here: Command) -> None:
+    """A file called `scan` in the current folder is the study that is meant, whatever stands in it."""
+    (tmp_path / "scan").write_text("[study]\n")
+    assert study_file(Path("scan")) == Path("scan")
+    assert study_file(Path("studies/scan")) == Path("studies/scan")
+    code, _, err = modhook_here("check", "scan")
+    assert (code, "study.name: missing" in err) == (2, True), err
+
+
+def test_what_is_no_path() -> None:
+    """A name that no file can have is left to whoever reads it."""
+    assert study_file(Path("a\0b")) == Path("a\0b")
