@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from modhook.cli.say import say_skipped
 from modhook.errors import StudyError, listing
+
+if TYPE_CHECKING:
+    from modhook.study import Study
 
 
 @click.command("check")
@@ -39,4 +43,22 @@ def check_command(studies: tuple[Path, ...]) -> int:
         click.echo(f"{path}: ok ({', '.join(r.variant or 'as published' for r in results)})")
         if named := list(dict.fromkeys(name for r in results if r.study for name in own_code(r.study, installed))):
             click.echo(f"  it names code that no plugin brings, which runs with your rights, and ran for this check: {listing(named)}")
+        for result in results:
+            if more := _controls(result.study):
+                click.echo(f"  {result.variant or 'as published'}: {more}")
     return 2 if mistakes else 0
+
+
+def _controls(study: Study | None) -> str:
+    """Return what the controls of a study cost that learn masks; an empty text without them."""
+    from modhook.study import control_stages, points
+
+    further = control_stages(study.controls, study.masked_stages) if study else ()
+    if study is None or not further:
+        return ""
+    own, more = len(study.masked_stages), len(further)
+    runs = study.study.seeds * len(points(study))
+    return (
+        f"[controls] learns {more} more mask{'s' if more > 1 else ''} beside the {own} of each run: mask stages take "
+        f"{(own + more) / own:.3g} times as long ({more} x {study.masks.steps:,} steps more in each of {runs} run{'s' if runs > 1 else ''})"
+    )

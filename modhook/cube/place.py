@@ -25,7 +25,7 @@ DELETED = ".deleted"
 """Ends the name that a cube has while it is deleted."""
 _LOOK, _SAME = 0.2, 3
 """Seconds between two looks at a folder that may be losing its files, and how many equal ones say that it is not."""
-_GROUPS = {"runs", "timing", "scores", "masks", "history", "overlap", "seed"}
+_GROUPS = {"runs", "timing", "scores", "masks", "history", "overlap", "controls", "seed"}
 # The root, the metadata of a node, and chunks, also half-written ones.
 _OF_ZARR = re.compile(r"zarr\.json|(?:[^/]+/)+(?:zarr\.json|c|c/(?:\d+/)*\d+)|.*\.[0-9a-f]{32}\.partial")
 # What other programs between here and the server may take for a way up, a separator or the end of the path.

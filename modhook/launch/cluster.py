@@ -187,7 +187,7 @@ class _Session:
         ) from error
 
     def _stages(self, run: Run) -> tuple[str, ...]:
-        return self.work.prepared.protocol.stages(self.work.prepared.tasks[run.index])
+        return self.work.prepared.stages(self.work.prepared.tasks[run.index])
 
     def _lost(self) -> RunError:
         return RunError(

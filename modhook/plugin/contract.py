@@ -184,6 +184,11 @@ class FinishedRun(ABC):
     def masks(self) -> Mapping[str, Masks]:
         """Return the masks of every stage, in order."""
 
+    @property
+    def controls(self) -> Mapping[str, Mapping[str, Masks]]:
+        """Return the masks of the controls that learn them, {kind: {stage: masks}}: "shuffled", "mask seed 2"; none without them."""
+        return {}
+
     @abstractmethod
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a stage, as stored."""

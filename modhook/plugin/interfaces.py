@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from modhook.plugin.nonsense import permuted
 from modhook.plugin.variables import Variable
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Task(ABC):
     """Names of what `score` returns; each becomes a variable of `scores`."""
     control: bool = True
     """Whether the first stage is the control. Without one, `copied` copies from the first stage."""
+    label_name: ClassVar[str | None] = None
+    """Name of the tensor of every data set that holds the items' classes, whole numbers, where there is one: see `nonsense`."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -115,6 +118,17 @@ class Task(ABC):
     @abstractmethod
     def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
         """Return `{metric: (B,) tensor}`, one number per item, for every name in `metrics`."""
+
+    def nonsense(self, data: Batch, stage: str, seed: int) -> Batch:
+        """Return data of this task with answers that mean nothing, for the control `nonsense` of a stage.
+
+        `data` is what `train_set`, `test_set` or `validation_set` returned and must not be changed. The same stage and seed must
+        change training and test data alike, so that there is something to be learned. By default the classes in `label_name` that
+        the stage's training data have change places, in one cycle; all others stay.
+
+        Raises `UserError` for a task whose labels cannot be permuted.
+        """
+        return permuted(self, data, stage, seed)
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return what `prepare` and `loss` remember from batch to batch (nothing, as a rule), for checkpoints."""

@@ -43,7 +43,7 @@ def cautions(facts: Facts) -> list[Caution]:
 def _failed(facts: Facts) -> Iterator[Caution]:
     details = []
     for run in facts.runs:
-        for stage in facts.stages:
+        for stage in facts.every_stage:
             at = {**run, "stage": stage}
             if int(facts.status.sel(at)) == 2:
                 details.append(f"{label(run)}, {stage}: {facts.reason.sel(at).item() or 'no reason was stored'}")

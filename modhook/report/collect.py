@@ -56,7 +56,7 @@ def collect(
         "sweep": len(facts.points) > 1,
         "pictures": drawn,
         "tables": [t for t in tables(cube) if not t.title.startswith("scores/")] if done else [],
-        "stages": facts.stages,
+        "stages": facts.every_stage,
         "analyses": facts.analyses,
         "state": [_state(facts, point) for point in facts.points],
         "data": _data(cube.attrs.get("data", {})),
@@ -108,7 +108,7 @@ def _stage_docs(facts: Facts, plugins: Plugins) -> dict[str, str]:
 def _state(facts: Facts, point: Place) -> tuple[str, list[tuple[str, str]]]:
     """Return a sweep point's label, and for every stage and analysis how many seeds are done and the word for its look."""
     total, cells = len(facts.seeds), []
-    for stage in facts.stages:
+    for stage in facts.every_stage:
         status = facts.status.sel({**point, "stage": stage})
         cells.append(_progress(int((status == 1).sum()), int((status == 2).sum()), total))
     for name in facts.analyses:
@@ -136,7 +136,7 @@ def _routes(facts: Facts) -> list[tuple[str, str]]:
     """Return (stage, how the executor ran the network in it), every way once."""
     found: dict[tuple[str, str], None] = {}
     route = facts.read("runs", "route")
-    for stage in facts.stages:
+    for stage in facts.every_stage:
         for text in route.sel(stage=stage).values.ravel().tolist():
             if text:
                 found[stage, str(text)] = None

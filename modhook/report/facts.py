@@ -62,8 +62,19 @@ class Facts:
 
     @cached_property
     def stages(self) -> list[str]:
-        """All stages in order."""
+        """The study's stages in order, without those of controls."""
+        controls = set(self.controls)
+        return [s for s in self.every_stage if s not in controls]
+
+    @cached_property
+    def every_stage(self) -> list[str]:
+        """All stages in order, those of controls too."""
         return [str(s) for s in self.status["stage"].values]
+
+    @cached_property
+    def controls(self) -> list[str]:
+        """The stages of controls that learn masks."""
+        return [str(s) for s in self.read("controls", "stage").values] if "controls" in self.cube.children else []
 
     @cached_property
     def masked(self) -> list[str]:

@@ -71,7 +71,7 @@ class Context(RunContext):
 
     def batches(self, stage: str | None, size: int) -> Draw:
         """Return endless training batches of a stage, or of base training (None)."""
-        return Draw(self.task, stage, size, self.seed, self.device)
+        return Draw(self.task, stage, size, self._mask_seed(), self.device)
 
     def score(
         self, masks: Masks | None = None, model: nn.Module | None = None, splits: Sequence[str] | None = None
@@ -106,7 +106,7 @@ class Context(RunContext):
         """Return a callback that measures every `every` steps (0: never) into `record.validation`; the network's mode is kept."""
         wanted, measured = set(valid_steps(steps, every)), model or self.model
         subset = train_subset(self.task) if wanted else {}
-        stage = None if record.stage == "unmasked" else record.stage
+        stage = None if record.stage == "unmasked" else self._task_stage(record.stage)
 
         def sets() -> Iterator[tuple[str, Batch | None]]:
             yield from ((split, self.task.validation_set(split, stage)) for split in self.task.splits)
@@ -151,7 +151,7 @@ class Context(RunContext):
             "executor": masks.executor,
             "off": self.off(),
             "stop": masks.stop,
-            "seed": self.seed,
+            "seed": self._mask_seed(),
             "reference": self._control(),
             "progress": self.tracker,
         }
@@ -229,6 +229,20 @@ class Context(RunContext):
             self.tracker.message(f"  {name}: {ended}")
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
+    # -- inside: what a control does otherwise
+
+    def _task_stage(self, stage: str) -> str:
+        """Return the task's name of a stage of the cube."""
+        return stage
+
+    def _mask_seed(self) -> int:
+        """Return the seed of the batches and of the masks' noise."""
+        return self.seed
+
+    def _path(self, name: str) -> str:
+        """Return the path in the cube of a variable of `scores` or `history`."""
+        return name
+
     # -- inside
 
     def _identity(self, stage: str) -> dict[str, Any]:
@@ -236,7 +250,7 @@ class Context(RunContext):
         study = resolved(self.study)
         return {
             # Not what may change when a cube is continued.
-            "study": {k: v for k, v in study.items() if k not in ("study", "analyses", "run", "sweep")},
+            "study": {k: v for k, v in study.items() if k not in ("study", "analyses", "controls", "run", "sweep")},
             "protocol": self.study.study.protocol,
             "run": {k: str(v) for k, v in self.labels.items()},
             "stage": stage,
@@ -265,7 +279,7 @@ class Context(RunContext):
         write, known = self.cube.write, self.cube.variables
         for metric, by_split in record.scores.items():
             values = np.array([by_split[s] for s in self.task.splits], dtype=np.float64)
-            write(f"scores/{metric}", values, self.labels, stage=stage)
+            write(self._path(f"scores/{metric}"), values, self.labels, stage=stage)
         if record.logits is not None:
             write_masks(self.cube, self.layout, self.labels, stage, record.logits, record.masks)
         if record.keep_weights:
@@ -275,12 +289,12 @@ class Context(RunContext):
         prefix, steps = ("train_", self.study.train.steps) if stage == "unmasked" else ("", self.study.masks.steps)
         done = None if record.history is None or own == {} else record.history.attrs.get("steps")
         if done is not None and "history/steps" in known:
-            write("history/steps", np.float64(done), self.labels, **own)
+            write(self._path("history/steps"), np.float64(done), self.labels, **own)
         if record.history is not None and record.history.sizes["step"]:
             rows = recorded_steps(steps)
             for name in record.history.data_vars:
-                group = "timing" if name == "ms_per_step" else "history"
-                variable = f"{group}/{prefix}{name}"
+                timing = name == "ms_per_step"
+                variable = f"timing/{prefix}{name}" if timing else self._path(f"history/{prefix}{name}")
                 if variable not in known:  # a cube of an older version
                     continue
                 kept = record.history[name].reindex(step=rows)
@@ -293,9 +307,9 @@ class Context(RunContext):
             for metric in self.task.metrics:
                 found = [record.validation[r][metric] if r in record.validation else {} for r in rows]
                 values = np.array([[scores.get(s, np.nan) for s in self.task.splits] for scores in found])
-                self._write_steps(f"history/{prefix}valid_{metric}", f"{prefix}valid_step", rows, values, own)
+                self._write_steps(self._path(f"history/{prefix}valid_{metric}"), f"{prefix}valid_step", rows, values, own)
                 values = np.array([scores.get(SUBSET, np.nan) for scores in found])
-                self._write_steps(f"history/{prefix}subset_{metric}", f"{prefix}valid_step", rows, values, own)
+                self._write_steps(self._path(f"history/{prefix}subset_{metric}"), f"{prefix}valid_step", rows, values, own)
 
     def _write_steps(
         self, name: str, dim: str, rows: list[int], values: np.ndarray[Any, Any], own: dict[str, str]

@@ -29,6 +29,7 @@ from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
+from modhook.run.control import try_controls
 from modhook.run.failure import gone_or_damaged, told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.mend import check
@@ -133,6 +134,7 @@ def _run(
         for task in prepared.tasks if only_control else ():
             after_control(prepared, task)
         try_tasks(prepared, plugins, device)
+        try_controls(prepared, plugins)
         runs = list(_runs(prepared, only))
         _check_weights(prepared, plugins, runs)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_weights
+from modhook.errors import RunError
 from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.network.twin import twin as copied
@@ -19,7 +20,7 @@ from modhook.plugin.interfaces import Batch, Task
 from modhook.run.context import score
 from modhook.run.data import in_order
 from modhook.run.off import off_of
-from modhook.study import Study
+from modhook.study import ControlStage, Study
 
 
 @attrs.define(slots=False)
@@ -39,11 +40,18 @@ class Finished(FinishedRun):
     layout: str
     stages: tuple[str, ...]
     device: torch.device
+    control_stages: tuple[ControlStage, ...] = ()
 
     @cached_property
     def masks(self) -> dict[str, Masks]:
         """Return the masks of every stage, in order."""
         return {s: read_masks(self.cube, self.layout, self.labels, s) for s in self.stages}
+
+    @cached_property
+    def controls(self) -> dict[str, Mapping[str, Masks]]:
+        """Return the masks of the controls that learn them: {kind: {stage: masks}}. One that failed is an error when it is read."""
+        kinds = dict.fromkeys(one.kind for one in self.control_stages)
+        return {k: _Learned(self, {s.of: s.label for s in self.control_stages if s.kind == k}) for k in kinds}
 
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a stage, as stored."""
@@ -83,3 +91,24 @@ class Finished(FinishedRun):
         """Return {metric: {split: mean}} of a stage's network under masks; all splits, unless some are given."""
         size = self.study.train.eval_batch
         return score(self.task, self.network(stage), masks, size, self.device, splits, self.off, self.labels["seed"])
+
+
+@attrs.frozen(eq=False)
+class _Learned(Mapping[str, Masks]):
+    """The masks of one kind of control, by the stage that it is the control of; each is read when it is asked for."""
+
+    run: Finished
+    labels: Mapping[str, str]
+    """The control's stage in the cube."""
+
+    def __getitem__(self, stage: str) -> Masks:
+        label, run = self.labels[stage], self.run
+        if (state := run.cube.status(run.labels, label)) != "done":
+            raise RunError(f"stage {label!r} is {state}, and without it this cannot be computed.")
+        return read_masks(run.cube, run.layout, run.labels, label)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)

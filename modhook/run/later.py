@@ -118,6 +118,7 @@ def _prepare(
             f"{cube.path} was computed from other data than those found now; analyse it where its data are."
         )
     prepared = prepare(study, plugins, tasks)
+    prepared = attrs.evolve(prepared, analyses={name: prepared.analyses[name]})  # not those of the study's controls
     if not prepared.protocol.masked_stages(tasks[0]):
         raise UserError(f"{cube.path} has no masks to analyse: its protocol {study.study.protocol!r} learns none.")
     _same_networks(cube, prepared)
@@ -215,7 +216,7 @@ def _runs(prepared: Prepared, cube: Cube) -> Iterator[Run]:
 
 def _missing(work: Work, run: Run) -> tuple[str, ...]:
     """Return the stages that are not done, with their state."""
-    states = {s: work.cube.status(run.labels, s) for s in work.prepared.protocol.stages(work.prepared.tasks[run.index])}
+    states = {s: work.cube.status(run.labels, s) for s in work.prepared.stages(work.prepared.tasks[run.index])}
     return tuple(f"{s} {state}" for s, state in states.items() if state != "done")
 
 

@@ -16,8 +16,9 @@ from modhook.plugin.interfaces import Analysis, Protocol, Task
 from modhook.plugin.manager import Plugins
 from modhook.plugin.variables import Variable
 from modhook.run.build import model_shapes
+from modhook.run.control_plan import control_plan
 from modhook.steps.loop import recorded_steps
-from modhook.study import Point, Study, points, resolved
+from modhook.study import ControlStage, Point, Study, control_stages, points, resolved
 
 SUBSET = "part of the training set"
 """Names the training items that are measured on the way, beside the splits; `train_subset` gives them."""
@@ -47,6 +48,14 @@ class Prepared:
     analyses: dict[str, Analysis]
     """By the names that the cube has for them: one that the study names by its code has that of its class."""
 
+    def stages(self, task: Task) -> tuple[str, ...]:
+        """Return the labels of all stages of a run, in the order in which they are computed: the protocol's, then the controls'."""
+        return (*self.protocol.stages(task), *(control.label for control in self.controls(task)))
+
+    def controls(self, task: Task) -> tuple[ControlStage, ...]:
+        """Return the further stages of the controls that learn masks."""
+        return control_stages(self.study.controls, self.protocol.masked_stages(task))
+
     def distinct(self) -> dict[str, Layout]:
         """Return the different layouts by name."""
         return {layout.name: layout for layout in self.layouts}
@@ -74,17 +83,19 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any], code
     """Return the cube's plan. `data` is the fingerprint of the data, `code` the digests of the files that the study names."""
     study, task = prepared.study, prepared.tasks[0]
     stages, masked = prepared.protocol.stages(task), prepared.protocol.masked_stages(task)
+    controls = prepared.controls(task)
+    learned = [control.label for control in controls]
     variables: list[Variable] = []
     labels: dict[str, dict[str, list[Any]]] = {
         "scores": {"stage": list(stages), "split": list(task.splits)},
-        "runs": {"stage": list(stages)},
+        "runs": {"stage": [*stages, *learned]},
         "history": {
             "stage": list(masked),
             "split": list(task.splits),
             "parameter": _parameters(prepared),
             **_steps(prepared),
         },
-        "timing": {"stage": list(stages), **_steps(prepared)},
+        "timing": {"stage": [*stages, *learned], **_steps(prepared)},
     }
     variables += [
         Variable(
@@ -99,13 +110,17 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any], code
     stops = masked and any(p.study.masks.stop for p in prepared.points)
     variables += [_STEPS] if stops else []
     variables += _history(task, labels["history"], labels["timing"])
+    if controls:
+        declared, its_labels = control_plan(task, controls, variables, labels["history"])
+        variables += declared
+        labels |= its_labels
     sizes: dict[str, dict[str, int]] = {}
     parts = [
         layout_variables(
             layout.name,
             layout.state,
             layout.masked,
-            stages if prepared.protocol.weights_per_stage else masked,
+            stages if prepared.protocol.weights_per_stage else [*masked, *learned],
             study.masks.logits_dtype,
             prepared.protocol.weights_per_stage,
         )

@@ -19,6 +19,7 @@ from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.context import Context, Enough
+from modhook.run.control import learn_controls
 from modhook.run.failure import gone_or_damaged, reason_of, show_traceback, stops_the_study
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
@@ -129,7 +130,7 @@ def compute_run(work: Work, run: Run) -> Done:
 
 def after_control(prepared: Prepared, task: Task) -> frozenset[str]:
     """Return the stages that come after a task's control. Raises `UserError` if there is none."""
-    stages = prepared.protocol.stages(task)
+    stages = prepared.stages(task)
     if "control" not in prepared.protocol.masked_stages(task):
         study = prepared.study
         raise UserError(
@@ -159,7 +160,7 @@ def mark_failed(cube: Cube, run: Run, stages: Mapping[str, str], reason: str) ->
 def _states(work: Work, run: Run) -> tuple[dict[str, str], dict[str, str]]:
     """Return the state of every stage and of every analysis."""
     task, states = work.prepared.tasks[run.index], ("pending", "done", "failed")
-    stages = {s: str(work.cube.status(run.labels, s)) for s in work.prepared.protocol.stages(task)}
+    stages = {s: str(work.cube.status(run.labels, s)) for s in work.prepared.stages(task)}
     return stages, {n: states[int(work.cube.read(f"runs/{n}", run.labels))] for n in work.prepared.analyses}
 
 
@@ -198,12 +199,14 @@ def _compute(work: Work, run: Run) -> None:
             prepared.protocol.run(context)
     if work.only_control:
         return
+    learn_controls(prepared, context)
     wanted = [n for n, state in analyses.items() if state == "pending" or (state == "failed" and work.retry)]
     if not wanted:
         return
     context.load_weights(list(stages)[-1] if prepared.protocol.weights_per_stage else None)
     model.eval().requires_grad_(False)
-    finished = Finished(study, task, model, labels, cube, layout, prepared.protocol.masked_stages(task), work.device)
+    masked, controls = prepared.protocol.masked_stages(task), prepared.controls(task)
+    finished = Finished(study, task, model, labels, cube, layout, masked, work.device, controls)
     for name in wanted:
         with _recorded(cube, name, labels, work.tracker):
             _analyse(prepared, name, finished, work.tracker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modhook.study.controls import ControlsSection, ControlStage, control_label, control_stages
 from modhook.study.grid import points
 from modhook.study.loading import Checked, check, load, restore
 from modhook.study.named import find_callable
@@ -17,6 +18,8 @@ from modhook.values.bounds import PLAIN_NAME, Matches
 __all__ = [
     "PLAIN_NAME",
     "Checked",
+    "ControlStage",
+    "ControlsSection",
     "MasksSection",
     "Matches",
     "Named",
@@ -26,6 +29,8 @@ __all__ = [
     "StudySection",
     "TrainSection",
     "check",
+    "control_label",
+    "control_stages",
     "difference",
     "find_callable",
     "load",

@@ -13,6 +13,7 @@ from modhook.plugin.code import short
 from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Ranking, Stage
 from modhook.plugin.manager import Plugins
+from modhook.study.controls import CEILING, ControlsSection, check_controls, read_controls
 from modhook.study.named import make, named, plugin_class
 from modhook.study.problems import Problems
 from modhook.study.sections import Cut, MasksSection, RunSection, StudySection, TrainSection
@@ -29,6 +30,7 @@ SECTIONS: dict[str, type | None] = {
     "train": TrainSection,
     "masks": MasksSection,
     "analyses": None,
+    "controls": ControlsSection,
     "protocol": None,
     "sampler": None,
     "run": RunSection,
@@ -75,7 +77,8 @@ def build(
     unmasked = task and protocol and not protocol().masked_stages(task[1])
     left_out = unmasked and "masks" not in table
     masks = MasksSection(steps=1) if left_out else _section(MasksSection, "masks", table, problems)  # steps: unused
-    analyses = _analyses(table.get("analyses", {}), plugins, problems)
+    controls, scored = read_controls(table.get("controls", {}), problems)
+    analyses = _with_controls(_analyses("analyses", table.get("analyses", {}), plugins, problems), scored, plugins, problems)
     run = _section(RunSection, "run", table, problems)
     _check_trackers(run, plugins, problems)
     sampler = _plugin_of("samplers", MasksSection, "masks", "sampler", table, plugins, problems)
@@ -102,14 +105,16 @@ def build(
     layout = _layout(task[1], protocol, problems) if task and protocol else None
     if masks and layout:
         _check_cut(masks, layout, problems)
+    if layout and task and study:
+        check_controls(controls, task[1], protocol, study.protocol, layout, problems)
     order = make(protocol, table.get("protocol", {}), ("protocol",), problems) if protocol else None
     drawn = make(sampler, table.get("sampler", {}), ("sampler",), problems) if sampler else None
     if not (study and task and model and train and masks and run and order and drawn) or problems:
         return None
     if analyses is None or layout is None:
         return None
-    chosen = (task[0], model[0], train, masks, run, analyses, order[0], drawn[0])
-    return Built(Study(study, *chosen, path=file, variant=variant), layout)
+    chosen = (task[0], model[0], train, masks, run, analyses, order[0], drawn[0], controls)
+    return Built(Study(study, *chosen, layout["masked stages"], path=file, variant=variant), layout)
 
 
 def _section(cls: type[T], name: str, table: Mapping[str, Any], problems: Problems) -> T | None:
@@ -131,14 +136,15 @@ def _plugin_of(
     return None
 
 
-def _analyses(table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any] | None:
+def _analyses(section: str, table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any] | None:
+    """Return the options of every analysis that a section names."""
     if not isinstance(table, Mapping):
-        problems.add(("analyses",), f"{written(table)} is not a table; write [analyses]")
+        problems.add((section,), f"{written(table)} is not a table; write [{section}]")
         return None
     made = {}
     called: dict[str, str] = {}
     for name, options in table.items():
-        path = ("analyses", name)
+        path = (section, name)
         strange = plugins.is_code("analyses", name)
         # What a cube names is taken as it is named: it plays no part where the cube is read.
         known = strange and not plugins.imports(name)
@@ -154,6 +160,23 @@ def _analyses(table: Any, plugins: Plugins, problems: Problems) -> dict[str, Any
         elif pair := make(cls, options, path, problems):
             made[name] = pair[0]
     return made
+
+
+def _with_controls(
+    analyses: dict[str, Any] | None, scored: Mapping[str, Any], plugins: Plugins, problems: Problems
+) -> dict[str, Any] | None:
+    """Return the analyses of `[analyses]` and those that `[controls]` asks for, which a study need not name twice."""
+    found = _analyses("controls", scored, plugins, problems)
+    if analyses is None or found is None:
+        return None
+    for name in found:
+        if name in analyses and analyses[name] != found[name]:
+            problems.add(("controls", name), f"[analyses] has {name} with other options; leave one of the two out")
+    if CEILING in analyses and CEILING not in found:
+        problems.add(
+            ("analyses", CEILING), f"there are no masks of further seeds; write [controls] {CEILING} = {{ seeds = 3 }}"
+        )
+    return {**analyses, **found}
 
 
 def _check_training(train: TrainSection, protocol: Any, table: Mapping[str, Any], problems: Problems) -> None:

@@ -41,6 +41,8 @@ def resolved(study: Study) -> dict[str, Any]:
         "run": _plain(study.run),
         "sweep": {key: _plain(values) for key, values in study.sweep.items()},
     }
+    if any(study.controls.kinds()):
+        table["controls"] = {k: v for k, v in _plain(study.controls).items() if v is not None}
     for key in study.sweep:
         _remove(table, key.split("."))
     return table

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from modhook.study.controls import ControlsSection
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 
 Label = str | int | float
@@ -48,6 +49,10 @@ class Study:
     """The protocol's options (`[protocol]`)."""
     sampler: Any = None
     """The sampler's options (`[sampler]`)."""
+    controls: ControlsSection = attrs.field(factory=ControlsSection)
+    """The controls that learn masks; those that only score are among `analyses`."""
+    masked_stages: tuple[str, ...] = ()
+    """The stages that leave a mask, in order, without those of controls."""
     sweep: Mapping[str, tuple[Any, ...]] = attrs.field(factory=dict)
     path: pathlib.Path | None = None
     variant: str | None = None

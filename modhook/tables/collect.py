@@ -66,7 +66,7 @@ def points(variable: xr.DataArray) -> Iterator[dict[str, Any]]:
 
 
 def _nodes(cube: xr.DataTree) -> list[xr.DataTree]:
-    return sorted(cube.subtree, key=lambda n: _ORDER.index(n.name) if n.name in _ORDER else len(_ORDER))
+    return sorted(cube.subtree, key=lambda n: _ORDER.index(_path(n)) if _path(n) in _ORDER else len(_ORDER))
 
 
 def _of_group(cube: xr.DataTree, node: xr.DataTree) -> Iterator[Table]:

@@ -71,6 +71,11 @@ def modhook_analyses() -> list[Spec]:
             "Scores without the weights that one function keeps alone, and without as many at random",
             f"{_HERE}.analyses.own_removed:OwnRemoved",
         ),
+        Spec(
+            "seed_ceiling",
+            "IoU of masks of one function over mask seeds, beside that of two functions and chance",
+            f"{_HERE}.analyses.seed_ceiling:SeedCeiling",
+        ),
         Spec("stability", "IoU of two masks of the same function", f"{_HERE}.analyses.stability:Stability"),
         Spec(
             "gradient_cosine",

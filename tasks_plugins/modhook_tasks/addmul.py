@@ -17,7 +17,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modhook import Stage, Task
-from modhook_tasks.digits import Digits, combined, join_digits, one_hot_digits, packed, split_digits
+from modhook_tasks.digits import (
+    Digits,
+    combined,
+    join_digits,
+    one_hot_digits,
+    other_digits,
+    packed,
+    rewritten,
+    split_digits,
+)
 
 SEED = 0x12345678
 OPERATIONS = ("add", "mul")
@@ -83,7 +92,14 @@ class AddMul(Task):
         operands, operation, n = batch["operands"], batch["operation"], self.options.n_digits
         digits = one_hot_digits(operands, n).flatten(1)  # (B, 2 operands * n * 10)
         inputs = torch.cat([digits, F.one_hot(operation.long(), 2).float()], 1)  # (B, 20 n + 2)
-        return {"inputs": inputs, "target": split_digits(result(operands, operation, n), n), "operation": operation}
+        target = split_digits(result(operands, operation, n), n)
+        if "written" in batch:
+            target = rewritten(target, batch["written"])
+        return {"inputs": inputs, "target": target, "operation": operation}
+
+    def nonsense(self, data: dict[str, Tensor], stage: str, seed: int) -> dict[str, Tensor]:
+        """Return the data with `written` (N, 10): each digit of an answer is written as another one."""
+        return {**data, "written": other_digits(len(data["operation"]), stage, seed)}
 
     def loss(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """Return the mean cross-entropy over the digits."""

@@ -39,6 +39,19 @@ def combined(operation: str, numbers: Tensor, digits: int = 2) -> Tensor:
     return first
 
 
+def other_digits(items: int, stage: str, seed: int) -> Tensor:
+    """Return what is written for each digit, another one, in one cycle drawn from stage and seed: uint8 (items, 10)."""
+    order = np.random.default_rng([seed, *stage.encode()]).permutation(10)
+    written = np.empty(10, dtype=np.uint8)
+    written[order] = np.roll(order, 1)
+    return torch.from_numpy(written).expand(items, 10)
+
+
+def rewritten(digits: Tensor, written: Tensor) -> Tensor:
+    """Return digits (B, ..., n) in the writing of `other_digits` (B, 10)."""
+    return written.long().gather(1, digits.flatten(1)).view(digits.shape)
+
+
 def packed(numbers: np.ndarray, digits: int = 2) -> Tensor:
     """Return drawn numbers of so many digits in the smallest type that holds them: uint8 or int32."""
     return torch.from_numpy(numbers.astype(np.uint8 if digits <= 2 else np.int32))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modhook import Stage, Task, UserError
-from modhook_tasks.digits import Digits, combined, one_hot_digits, packed, split_digits
+from modhook_tasks.digits import Digits, combined, one_hot_digits, other_digits, packed, rewritten, split_digits
 
 SEED = 0x12345678
 STEPS = 3
@@ -164,6 +164,8 @@ class DoubleAddition(Task):
         n = self.options.n_digits
         hot = one_hot_digits(numbers, n).flatten(-2) * batch["shown"].unsqueeze(-1)  # (B, tuples, slot)
         inputs, target = self._shown(hot), split_digits(combined(self.options.op, numbers, n), n)
+        if "written" in batch:
+            target = rewritten(target, batch["written"])
         if not training or self.options.mode != "fnn":
             return {"inputs": inputs, "target": target, "counted": counted}
         passes = counted[0].nonzero().flatten()  # (P,); a training batch counts the same sums in all items
@@ -172,6 +174,10 @@ class DoubleAddition(Task):
             "target": target[:, passes].transpose(0, 1).flatten(0, 1),  # (P * B, digits)
             "slot": passes.repeat_interleave(len(numbers)),  # (P * B,)
         }
+
+    def nonsense(self, data: dict[str, Tensor], stage: str, seed: int) -> dict[str, Tensor]:
+        """Return the data with `written` (N, 10): each digit of an answer is written as another one."""
+        return {**data, "written": other_digits(len(data["numbers"]), stage, seed)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches of base training were drawn."""

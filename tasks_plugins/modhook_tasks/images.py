@@ -66,6 +66,7 @@ class ImageTask(Task):
     A subclass calls `normalise` when it loads.
     """
 
+    label_name = "label"
     classes: tuple[str, ...] = tuple("0123456789")
     """Names of the classes, in the order of their labels."""
     _mean: Tensor

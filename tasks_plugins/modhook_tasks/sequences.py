@@ -86,6 +86,17 @@ class SequenceTask(modhook.Task):
             "teacher_forcing": forced,
         }
 
+    def nonsense(self, data: Batch, stage: str, seed: int) -> Batch:
+        """Return the data with every token of the stage's answers replaced by another one; end marks and lengths stay."""
+        present = self.train_set(stage)["target"].unique().numpy()
+        known = present[present != END]
+        if len(known) < 2:
+            raise modhook.UserError(f"the answers of stage {stage!r} hold one token only, which cannot change places.")
+        order = np.random.default_rng([seed, *stage.encode()]).permutation(len(known))
+        table = np.arange(int(max(known[-1], data["target"].max())) + 1, dtype=known.dtype)
+        table[known[order]] = known[np.roll(order, 1)]
+        return {**data, "target": torch.from_numpy(table)[data["target"].long()]}
+
     def loss(self, net: Net, batch: Batch) -> Tensor:
         """Return the cross-entropy summed over the valid tokens, end marks included, divided by the number of items."""
         target = batch["target"]  # (B, T)

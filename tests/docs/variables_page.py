@@ -23,12 +23,15 @@ EVERYTHING = {
     "model": {"name": "fnn", "hidden": [4]},
     "train": {"steps": 4, "validate_every": 2},
     "masks": {"steps": 4, "validate_every": 2, "stop": "settled"},
+    "controls": {"shuffled": True},
 }
 WORDS = {
     "scores": "Scores of the network before masking and under every stage's mask.",
     "runs": "How far every run is. `runs/<analysis>` says so for each analysis of the study.",
     "timing": "What depends on the clock; everything else agrees bit for bit between two runs of a study.",
     "history": "What was recorded while the network and the masks were trained.",
+    "controls": "Controls that learn masks ([controls.md](controls.md)). `stage` are their own stages, `add (shuffled)`, in all groups "
+    "below `controls`; in `runs`, `timing` and `masks` they stand behind the study's.",
     "masks": "Masks, logits and weights, one group `masks/<layout>` per distinct set of parameter shapes; "
     "`modhook.masks_from` reads them. Weights have a dimension `stage` where the protocol changes them from stage to stage.",
 }

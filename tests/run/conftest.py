@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Helpers beside the tests are imported by their file's name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 TINY = """
 [study]

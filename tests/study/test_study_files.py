@@ -81,12 +81,12 @@ def test_all_mistakes_at_once(problems: Problems) -> None:
             ("analyses", "shraing"): "{}",
             ("sweep", '"masks.beta"'): "[]",
             ("trian", "steps"): "1",
-            ("nonsense", "x"): "1",
+            ("rubbish", "x"): "1",
         }
     )
     assert [line.partition(":")[0] for line in found] == [
         "trian",
-        "nonsense",
+        "rubbish",
         'sweep."masks.beta"',
         "study.name",
         "task.size",
@@ -100,7 +100,7 @@ def test_all_mistakes_at_once(problems: Problems) -> None:
     assert found[0] == "trian: unknown key (did you mean 'train'?)"
     assert (
         found[1]
-        == "nonsense: unknown key; valid: study, task, model, train, masks, analyses, protocol, sampler, run, sweep, variants"
+        == "rubbish: unknown key; valid: study, task, model, train, masks, analyses, controls, protocol, sampler, run, sweep, variants"
     )
 
 

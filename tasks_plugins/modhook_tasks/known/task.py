@@ -37,6 +37,7 @@ class KnownTask(Task):
     Options = KnownOptions
     options: KnownOptions
     control = False
+    label_name = "target"
 
     @cached_property
     def known(self) -> Known:
@@ -83,6 +84,15 @@ class KnownTask(Task):
     def test_set(self, split: str) -> Data:
         """Return a function's held-out items."""
         return self.functions[split].test
+
+    def nonsense(self, data: Data, stage: str, seed: int) -> Data:
+        """Return the data with other classes. Raises `UserError` where the answers are numbers."""
+        if "tolerance" in data:
+            raise UserError(
+                f"the functions of {self.options.network!r} return numbers and not classes, which cannot change places; leave "
+                "controls.nonsense out."
+            )
+        return super().nonsense(data, stage, seed)
 
     def loss(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """Return the squared distance to the exact outputs, or the cross-entropy."""
