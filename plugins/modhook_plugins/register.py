@@ -222,6 +222,11 @@ def modhook_figures() -> list[Spec]:
             f"{figures}.gradient_cosine:GradientCosine",
         ),
         Spec(
+            "size_curve",
+            "Score of cuts of many sizes, and without them, for each stage, with its own mask's size",
+            f"{figures}.size_curve:SizeCurve",
+        ),
+        Spec(
             "history",
             "Loss, kept weights and gradient norm over the steps of training and mask stages",
             f"{figures}.history:History",

@@ -25,6 +25,7 @@ SMALL: dict[str, tuple[str, ...]] = {
         '"sweep.masks.beta"=[1e-5, 1e-3]',
         "analyses.mask_images={}",
         "analyses.operation_confusion={}",
+        "analyses.size_curve={}",
     ),
     "tuple_fnn": (),
     "scan": (),
