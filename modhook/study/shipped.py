@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from modhook.errors import StudyError
-from modhook.study.source import read
+from modhook.study.source import read, shipped_files
 
 
 @attrs.frozen
@@ -19,13 +19,6 @@ class Shipped:
     path: Path
     description: str
     variants: tuple[str, ...]
-
-
-def shipped_files() -> dict[str, Path]:
-    """Return {name: file} of the studies that come with modhook: of a checkout, or those that its wheel brings."""
-    home = Path(__file__).resolve().parents[2]
-    folder = home / "studies" if (home / "pyproject.toml").is_file() else home / "modhook_studies"
-    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
 
 
 def shipped_studies() -> list[Shipped]:

@@ -7,7 +7,7 @@ import pathlib
 import tomllib
 from typing import Any
 
-from modhook.errors import StudyError, near_file
+from modhook.errors import StudyError, near_file, near_miss
 
 _DEEPEST = 50
 _TOO_DEEP = f"tables and lists are nested too deeply; at most {_DEEPEST} levels are allowed"
@@ -20,6 +20,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = pathlib.Path(path).read_bytes().decode("utf-8-sig")  # some editors of Windows write a byte order mark
     except FileNotFoundError:
         near = near_file(path, (".toml",), ("", "studies"))
+        near = near or near_miss(where, shipped_files())
         hint = near or "; modhook list studies shows those that come with modhook, which are found by their names"
         raise StudyError(where, [f"there is no such file{hint}"]) from None
     except IsADirectoryError:
@@ -38,6 +39,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     if _depth(table) > _DEEPEST:
         raise StudyError(where, [_TOO_DEEP])
     return table
+
+
+def shipped_files() -> dict[str, pathlib.Path]:
+    """Return {name: file} of the studies that come with modhook: of a checkout, or those that its wheel brings."""
+    home = pathlib.Path(__file__).resolve().parents[2]
+    folder = home / "studies" if (home / "pyproject.toml").is_file() else home / "modhook_studies"
+    return {file.stem: file for file in sorted(folder.glob("*.toml"))}
 
 
 def _depth(value: Any) -> int:

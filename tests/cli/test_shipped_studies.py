@@ -54,6 +54,8 @@ def test_a_name_finds_the_shipped_study(tmp_path: Path, modhook_here: Command) -
     assert (code, "the seeds of this study are 1 to 1" in err) == (2, True), err
     for command in ("check", "run"):
         code, out, err = modhook_here(command, "quikstart")
+        assert (code, "there is no such file (did you mean 'quickstart'?)" in err) == (2, True), err
+        code, out, err = modhook_here(command, "zebra")
         assert (code, "there is no such file; modhook list studies shows" in err) == (2, True), err
 
 
