@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from modhook.fit.result import Fit
 
 _CURVES = (("loss", "loss"), ("density", "share kept"), ("gradient_norm", "gradient norm"))
+
+
+_STOPPED = {
+    "settled": "the mask had settled",
+    "callback": "the callback said so",
+    "interrupted": "by Ctrl-C",
+    "batches": "the batches ended",
+}
 
 
 def text(fit: Fit) -> str:
@@ -42,6 +50,8 @@ def page(fit: Fit) -> str:
         rows.append(("given and not learned", f"{len(fit.fixed)} tensors, {fit.fixed.kept():,} weights kept"))
     if fit.weights:
         rows.append(("learned with the masks", f"weights of {len(fit.weights)} tensors"))
+    if fit.off is not None:
+        rows.append(("a weight that is not kept", "becomes what fit.off holds"))
     if route := fit.route.get("route"):
         rows.append(("run by", f"{route} ({fit.route.get('reason', '')})" if fit.route.get("reason") else route))
     rows += _more(fit)
@@ -50,13 +60,8 @@ def page(fit: Fit) -> str:
 
 
 def _more(fit: Fit) -> list[tuple[str, str]]:
-    """Return why a fit ended early, and what it warned of, where it says so."""
-    found: list[tuple[str, str]] = []
-    for name, label in (("stopped", "stopped"), ("warnings", "warning")):
-        value: Any = getattr(fit, name, None)
-        several = value if isinstance(value, tuple | list) else (value,) if value else ()
-        found += [(label, "before its last step" if one is True else str(one)) for one in several]
-    return found
+    """Return why a fit ended early, if it did."""
+    return [("stopped", _STOPPED.get(fit.stopped, fit.stopped))] if fit.stopped else []
 
 
 def _values(fit: Fit, name: str) -> list[float]:

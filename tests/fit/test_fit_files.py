@@ -15,7 +15,6 @@ from torch import nn
 
 import modhook
 from modhook import Fit, Masks, UserError
-from modhook.fit import show
 
 
 def mse(net: Any, batch: Any) -> torch.Tensor:
@@ -191,13 +190,31 @@ def test_texts_are_short_and_notebooks_see_how_it_went(learned: tuple[nn.Module,
         assert piece in page
     assert "script" not in page
 
-    class Early:
-        """A fit that ended early and warned."""
 
-        stopped, warnings = "settled at step 7", ("<nothing> kept",)
-
-    rows = show._more(Early())  # type: ignore[arg-type]
-    assert rows == [("stopped", "settled at step 7"), ("warning", "<nothing> kept")]
+def test_why_a_fit_ended_is_kept_and_said(tmp_path: Path) -> None:
+    """A fit that a callback ended, with another network's weights in the place of those it drops, says so, also from its file."""
+    model, x = network(), torch.ones(4, 4)
+    fit = modhook.fit_masks(
+        model,
+        [(x, x[:, 0])],
+        mse,
+        samples=2,
+        steps=50,
+        callback=lambda step, _: step == 3,
+        off="shuffled",
+        progress=False,
+    )
+    fit.save(tmp_path / "fit")
+    for one in (fit, Fit.load(tmp_path / "fit", model)):
+        assert (one.stopped, one.steps) == ("callback", 3)
+        assert "3 steps, " in repr(one)
+        assert "stopped: the callback said so" in repr(one)
+        page = one._repr_html_()
+        assert "the callback said so" in page
+        assert "becomes what fit.off holds" in page
+        assert one.off is not None
+        assert fit.off is not None
+        assert all(torch.equal(one.off[n], fit.off[n]) for n in fit.off)
 
 
 def test_the_report_of_a_big_network_is_short() -> None:
