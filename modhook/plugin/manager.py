@@ -87,6 +87,8 @@ class Plugins:
 
     def __init__(self, entries: Iterable[Entry | Offer], broken: Iterable[Broken]) -> None:
         self.broken = tuple(broken)
+        self.told = False
+        """Whether somebody has said already why plugins were skipped."""
         self._place: Place | None = None
         self._found: dict[str, Found] = {}
         self._entries: dict[str, dict[str, Entry | Offer]] = {kind: {} for kind in KINDS}
@@ -123,7 +125,9 @@ class Plugins:
             text += f"; it is brought by the package {source} (pip install {source})"
         else:
             text += "; others come with the package that brings them (pip install it into this environment, then see modhook list)"
-        if self.broken:
+        if self.broken and self.told:
+            text += f"; skipped, see above: {listing(b.name for b in self.broken)}"
+        elif self.broken:
             text += "; " + "; ".join(str(b) for b in self.broken)
         raise PluginError(text + ".")
 
@@ -145,6 +149,7 @@ class Plugins:
         For names that the user gave: what a cube names is code of whoever wrote it. `only` limits them.
         """
         made = Plugins([entry for kind in KINDS for entry in self._entries[kind].values()], self.broken)
+        made.told = self.told
         made._place = Place(folder, whose, only)
         return made
 

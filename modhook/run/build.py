@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import DataError, ModhookError, UserError, WeightsError, listing
+from modhook.errors import DataError, ModhookError, PluginError, UserError, WeightsError, listing
 from modhook.network.files import read_file
 from modhook.network.reference import KNOWN, saved, translated
 from modhook.noise.seeding import derive
+from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Model, Task
 from modhook.plugin.manager import Plugins
+from modhook.run.failure import out_of_memory
 from modhook.study import Study
 
 
@@ -26,6 +28,8 @@ def build_task(study: Study, plugins: Plugins) -> Task:
         raise
     except OSError as error:
         raise DataError(f"the data of task {study.task.name!r} cannot be read: {error}.") from error
+    except Exception as error:
+        raise _failed(f"load of task {study.task.name!r}", error) from error
     labels = [s.name for s in task.stages]
     begins = not task.control or labels[:1] == ["control"]
     if not labels or not begins or len(set(labels)) != len(labels) or "unmasked" in labels:
@@ -48,6 +52,8 @@ def model_shapes(study: Study, task: Task, plugins: Plugins) -> nn.Module:
     try:
         with torch.device("meta"):
             return _make(study, task, plugins)
+    except PluginError:  # it may be about the meta device
+        return build_model(study, task, plugins, 0)
     except UserError:
         raise
     except Exception:
@@ -60,15 +66,28 @@ def _make(study: Study, task: Task, plugins: Plugins) -> nn.Module:
     if plugins.is_code("models", name):
         factory = plugins.code(name, "callable").thing
     if factory is None or (isinstance(factory, type) and issubclass(factory, Model)):
-        model = plugins.load("models", name)(options).build(task.shape())
+        made = plugins.load("models", name)(options)
+        try:
+            model = made.build(task.shape())
+        except Exception as error:
+            raise _failed(f"build of model {name!r}", error) from error
     else:
         try:
             model = factory(**options)
         except TypeError as error:
             raise UserError(f"model {name!r} cannot be called with {dict(options)}: {error}.") from error
+        except Exception as error:
+            raise _failed(f"model {name!r}", error) from error
     if not isinstance(model, nn.Module):
         raise UserError(f"model {name!r} must make a torch.nn.Module, but made a {type(model).__name__}.")
     return model
+
+
+def _failed(what: str, error: Exception) -> Exception:
+    """Return what an author's own error is told as, with its place; modhook's own and a lack of memory stay what they are."""
+    if isinstance(error, ModhookError) or out_of_memory(error):
+        return error
+    return PluginError(f"{what} fails: {told(error)}.")
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -76,6 +76,17 @@ def test_an_ascii_terminal(shell: Shell) -> None:
     assert b"there is no cube at" in found.stderr
 
 
+def test_a_path_in_a_locale_without_letters() -> None:
+    """What Python could not decode of a path is printed as the bytes that it is, and a control character in it is not."""
+    code = "from modhook.cli.output import tolerant; from modhook.cli.say import say; import os\n"
+    code += "with tolerant(): say(os.fsdecode(b'caf\\xc3\\xa9 \\xc2\\x9b \\x1b \\xe9'))"
+    mode = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    one = code.replace(" \\xe9", "")
+    for text, wanted in ((one, b"caf\xc3\xa9 \\x9b \\x1b\n"), (code, b"caf\\udcc3\\udca9 \\udcc2\\udc9b \\x1b \\udce9\n")):
+        done = subprocess.run([sys.executable, "-c", text], env={**os.environ, **mode}, capture_output=True, check=False)
+        assert done.stdout == wanted, done.stderr
+
+
 def test_signs_that_cannot_be_written() -> None:
     """Plain signs stand for the common ones; any other is its escape, and nothing is lost where all can be written."""
     import io

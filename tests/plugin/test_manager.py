@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from modhook.cli.say import say_skipped
 from modhook.errors import PluginError
 from modhook.plugin.hookspecs import Spec
 from modhook.plugin.interfaces import Tracker
@@ -146,6 +147,19 @@ def test_broken_plugin_is_fatal_only_if_needed(install: Install) -> None:
     assert found.load("trackers", "good") is Tracker
     with pytest.raises(PluginError, match=r"bad-plugin was skipped: RuntimeError: out of order"):
         found.find("trackers", "other")
+
+
+def test_a_reason_that_was_told_is_not_told_again(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once a command has said why a plugin was skipped, an unknown name only says that it was."""
+    install("bad-plugin", "raise RuntimeError('out of order')")
+    found = _found("bad-plugin")
+    say_skipped(found)
+    for known in (found, found.beside(Path())):
+        with pytest.raises(PluginError) as caught:
+            known.find("trackers", "other")
+        assert "skipped, see above: " in str(caught.value)
+        assert "out of order" not in str(caught.value)
+    assert capsys.readouterr().err.count("out of order") == 1
 
 
 def test_unknown_name_lists_the_valid_ones(install: Install) -> None:

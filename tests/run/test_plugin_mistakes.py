@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from modhook.cli import main
 from modhook.cube import open_cube
+from modhook.plugin.manager import plugins
 from modhook_tasks.addmul import AddMul
 
 Run = Callable[..., tuple[int, str, str]]
@@ -98,6 +100,26 @@ def test_the_line_of_a_plugins_author(mine: Any, tmp_path: Path) -> None:
     found = mine("test_set", "--fresh", "--yes")
     said = f"Error: test_set('iid') of task 'mine' fails: KeyError: 'lost' ({file}, line {line_of('lost')})."
     assert (found.returncode, said in found.stderr) == (2, True), found.stderr
+
+
+@pytest.mark.parametrize("where", ["build", "load"])
+def test_what_a_plugin_raises_before_the_runs_is_one_kind_of_error(
+    where: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A KeyError in `build` or `load` is told as one in `train_set` is: the author's line, exit code 2, no cube."""
+
+    def lost(*_: Any) -> Any:
+        return {}["lost"]
+
+    kind, name = ("models", "fnn") if where == "build" else ("tasks", "addmul")
+    monkeypatch.setattr(plugins().load(kind, name), where, lost)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(tiny), "--out", str(tmp_path / "out")])
+    said = " ".join(capsys.readouterr().err.split())
+    assert stop.value.code == 2, said
+    line = lost.__code__.co_firstlineno + 1
+    assert f"{where} of {kind[:-1]} '{name}' fails: KeyError: 'lost' ({__file__}, line {line})." in said
+    assert not (tmp_path / "out/tiny.zarr").exists()
 
 
 @pytest.mark.parametrize(
