@@ -28,6 +28,16 @@ def test_library_example_runs_and_finds_the_function() -> None:
     assert second.sum() == 0
 
 
+def test_asking_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of `ask`, in at most fifteen lines: verdicts, scores, masks and a report; here with one seed and few steps."""
+    example = next(block for block in PYTHON if "modhook.ask(" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(example.replace("seeds=3, controls=True,", "seeds=1, steps=4, samples=2, progress=False,"), names)
+    assert (tmp_path / "results" / "mine-report.html").is_file()
+
+
 def test_cube_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the cube of the quickstart's smoke variant the xarray example works, and the tables are those that the README quotes."""
     from modhook.cli import main

@@ -79,7 +79,7 @@ def ask(
         batch: items per step; default: those of the first batch. It is rounded down to a multiple of `samples`.
         analyses: names of analyses, or {name: options}.
         nonsense: `nonsense(batch, seed)` returns the batch with other answers, for that control. By default the classes of batches
-            that are pairs (inputs, integer labels) are permuted.
+            that are pairs (inputs, integer labels), or mappings with such labels, are permuted.
         thresholds: changes to `modhook.findings.THRESHOLDS`, by which verdicts are made; they are no part of the cube.
         threads: of every process; default: all cores, or 1 on workers. The last bits of the numbers depend on it.
         progress: True for a progress bar, False for silence, or a `Tracker`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -92,7 +93,7 @@ def _makes(given: Any) -> bool:
 def _sources(what: str, given: Mapping[str, Callable[..., Any]]) -> str | dict[str, str]:
     """Return one text where one function serves all."""
     every = list(given.values())
-    if all(one is every[0] for one in every):
+    if all(one is every[0] or (isinstance(one, types.MethodType) and one == every[0]) for one in every):
         return source_of(f"the {what}", every[0])
     return sources_of(what, given)
 

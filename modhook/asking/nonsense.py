@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,17 @@ import torch
 from torch import Tensor
 
 from modhook.asking.batches import Items, Store, Whole
+from modhook.stacked.containers import items_of
 
+LABELS = ("labels", "label", "targets", "target", "y")
+"""Where a mapping is looked through for labels, in this order."""
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def classes(*stores: Store) -> Tensor | None:
-    """Return the classes (C,) of batches that are pairs (inputs, integer labels), sorted; None if there are not two of them.
+    """Return the classes (C,) of batches that have integer labels, sorted; None if there are not two of them.
+
+    Labels are the second of a pair (inputs, labels), or what a mapping has under one of `LABELS`.
 
     Negative labels, such as the -100 that losses pass over, are no classes.
     """
@@ -28,10 +34,10 @@ def classes(*stores: Store) -> Tensor | None:
 
 
 def relabelled(batch: Any, known: Tensor, seed: int) -> Any:
-    """Return a pair (inputs, labels) with its classes permuted: each of them gets the name of another.
+    """Return a batch with its classes permuted: each of them gets the name of another.
 
     Args:
-        batch: the pair.
+        batch: one with labels.
         known: the classes (C,), sorted.
         seed: of the permutation, a random cycle through all classes.
     """
@@ -39,11 +45,14 @@ def relabelled(batch: Any, known: Tensor, seed: int) -> Any:
     order = torch.randperm(len(known), generator=generator, device="cpu")
     moved = known.clone()
     moved[order] = known[order.roll(-1)]
-    labels = batch[1]
+    labels = _labels(batch)
+    assert labels is not None
     there, new = known.to(labels.device), moved.to(labels.device)
     place = torch.searchsorted(there, labels.long().clamp(min=0)).clamp(max=len(known) - 1)
     changed = torch.where(there[place] == labels, new[place].to(labels.dtype), labels)
-    return type(batch)(batch[0], changed) if hasattr(batch, "_fields") else type(batch)((batch[0], changed))
+    parts = items_of(batch)
+    assert parts is not None
+    return parts.close([changed if child is labels else child for child in parts.children])
 
 
 def _batches(store: Store) -> list[Any]:
@@ -53,9 +62,17 @@ def _batches(store: Store) -> list[Any]:
     return store.batches
 
 
+def _place(batch: Any) -> Any:
+    """Return where a batch has its labels: 1 in a pair (inputs, labels), a key in a mapping; None if nowhere."""
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return 1
+    if isinstance(batch, Mapping):
+        return next((key for key in LABELS if key in batch), None)
+    return None
+
+
 def _labels(batch: Any) -> Tensor | None:
-    """Return the labels of a pair (inputs, integer labels (B, ...)); None if it is none."""
-    if not isinstance(batch, list | tuple) or len(batch) != 2:
-        return None
-    labels = batch[1]
+    """Return the integer labels (B, ...) of a batch; None if it has none."""
+    place = _place(batch)
+    labels = None if place is None else batch[place]
     return labels if isinstance(labels, Tensor) and labels.dim() and labels.dtype in _INTEGERS else None

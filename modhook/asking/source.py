@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from modhook.asking.batches import digest_of
 from modhook.errors import UserError
+from modhook.network.slots import slots_of
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 _DEPTH = 4
@@ -42,7 +43,8 @@ def sources_of(what: str, given: Mapping[str, Callable[..., Any]]) -> dict[str, 
         # Lambdas of one loop have one text, whatever values they hold: which is whose would stand nowhere.
         text = _lambda_text(function) or found[name]
         other = first.setdefault(text, name)
-        if given[other] is not function:
+        # What calls itself two things by the same values is one; a function made in a loop may hold what nobody sees.
+        if given[other] is not function and isinstance(function, types.FunctionType):
             raise UserError(
                 f"the {what} of {name!r} and of {other!r} cannot be told apart by their source (made in one loop?); write "
                 f"functools.partial({what}, ...) of one function, with what differs as an argument."
@@ -110,7 +112,7 @@ def _value(what: str, value: Any, depth: int) -> str:
         return _told(what, value, depth - 1)
     if isinstance(value, types.BuiltinFunctionType | type | types.ModuleType):
         return getattr(value, "__qualname__", value.__name__)
-    kept = getattr(value, "__dict__", {})
+    kept = {n: getattr(value, n) for n in slots_of(type(value)) if hasattr(value, n)} | getattr(value, "__dict__", {})
     inside = "" if not kept else _value(what, {k: v for k, v in kept.items() if not k.startswith("__")}, depth - 1)
     call = type(value).__dict__.get("__call__")
     body = _text(call) if isinstance(call, types.FunctionType) else ""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from modhook.asking.batches import Whole
+from modhook.asking.nonsense import LABELS
 from modhook.asking.task import NAME, AskOptions, Question
 from modhook.errors import ModhookWarning, StudyError, UserError, listing
 from modhook.masks.select import DEFAULT_EXCLUDE
@@ -93,8 +94,9 @@ def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict
     if not table.get("nonsense") or question.nonsense is not None or not bare:
         return table, ""
     why = (
-        f"the batches of {listing(map(repr, bare))} are no pairs (inputs, integer labels) of two classes or more, so that no labels can "
-        "be permuted; give nonsense=, a function nonsense(batch, seed) that returns the batch with other answers"
+        f"the batches of {listing(map(repr, bare))} are neither pairs (inputs, integer labels) nor mappings with integer labels under "
+        f"{listing(map(repr, LABELS))}, of two classes or more; give nonsense=, a function nonsense(batch, seed) that returns the batch "
+        "with other answers"
     )
     if given is not True:
         raise UserError(f"controls['nonsense']: {why}.")

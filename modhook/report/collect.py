@@ -21,6 +21,7 @@ from modhook.report.facts import Facts, Place, label
 from modhook.report.findings import findings
 from modhook.report.pictures import pictures
 from modhook.report.scores import score_tables
+from modhook.report.verdicts import verdicts
 from modhook.study import PLAIN_NAME
 from modhook.study.toml import as_toml
 from modhook.tables import tables
@@ -50,6 +51,7 @@ def collect(
         "progress": f"{done} of {facts.status.size} stages done",
         "finished": done == facts.status.size,
         "findings": findings(facts),
+        "verdicts": verdicts(facts) if done else None,
         "cautions": warned,
         "scores": scores,
         "spread": any(cell.spread for table in scores for row in table.rows for cell in row.cells),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from ask_setting import Setting, batches, items, loss, score
@@ -201,3 +202,22 @@ def test_functions_without_source_are_told_by_their_code() -> None:
         found[name] = found.pop("f")
     texts = {name: source_of("loss", found[name]) for name in "abc"}
     assert texts["a"] == texts["c"] != texts["b"]
+
+
+def test_bound_methods_are_told_by_their_object() -> None:
+    """Methods of two objects with slots are two functions, also where their code is one; of one object they are one."""
+    one, two = Holder(1), Holder(2)
+    assert source_of("loss", one.loss) != source_of("loss", two.loss)
+    assert len(set(sources_of("loss", {"a": one.loss, "b": two.loss}).values())) == 2
+    assert source_of("loss", Holder(1).loss) == source_of("loss", one.loss)
+
+
+@attrs.frozen
+class Holder:
+    """Holds a number, in a slot."""
+
+    k: int
+
+    def loss(self, net: Any, batch: Any) -> Any:
+        """Return something that does not say which object it is of."""
+        return loss(net, batch)

@@ -1,0 +1,28 @@
+"""The verdicts of a report: what can be said of each function, and the sentences with the numbers."""
+
+from __future__ import annotations
+
+import attrs
+
+from modhook.findings import VERDICTS, judge, measured, verdict
+from modhook.report.facts import Facts
+
+
+@attrs.frozen
+class Verdicts:
+    """One row per function, in the order of `names`, and what each rests on: (function, [(verdict, answer, sentence)])."""
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    because: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
+
+
+def verdicts(facts: Facts) -> Verdicts | None:
+    """Return the verdicts of a cube that has something to compare with: controls of its masks; None without, and for a sweep."""
+    compared = {"controls", "own_removed"} & set(facts.cube.children)
+    if not compared or facts.sweep or not facts.metrics:
+        return None
+    judged = [(one.function, judge(one)) for one in measured(facts.cube, facts.metrics[0])]
+    rows = tuple((name, tuple(verdict(found, v) for v in VERDICTS)) for name, found in judged)
+    because = tuple((name, tuple((f.verdict, f.answer, f.words) for f in found)) for name, found in judged)
+    return Verdicts(VERDICTS, rows, because) if rows else None

@@ -1,0 +1,137 @@
+"""Controls of an answer: the same question of networks and labels in which there is nothing to find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ask_setting import Setting, batches, items, loss, score
+from torch import Tensor
+
+import modhook
+from modhook import ModhookWarning, UserError
+from modhook.asking.nonsense import classes, relabelled
+from modhook.findings import measured
+
+BOTH = {"small": batches(0), "large": batches(1)}
+
+
+@pytest.fixture(scope="module")
+def answer(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> modhook.Answer:
+    """An answer with all controls."""
+    out = tmp_path_factory.mktemp("controls") / "all.zarr"
+    return modhook.ask(setting.model, BOTH, out=out, controls=True, **setting.arguments(steps=40))
+
+
+def test_every_control_is_in_the_cube(answer: modhook.Answer) -> None:
+    """Three learned controls per function, scored ones as analyses; masks are cut by what they may lose."""
+    kinds, of = answer.cube["controls/kind"], answer.cube["controls/of"]
+    expected = {(kind, name) for kind in ("shuffled", "untrained", "nonsense") for name in BOTH}
+    assert {(str(k), str(o)) for k, o in zip(kinds.values, of.values, strict=True)} == expected
+    assert {"random", "magnitude", "inverse", "own_removed"} <= set(answer.cube.children)
+    shares = answer.scores.sel(stage="small", split="small") / answer.scores.sel(stage="unmasked", split="small")
+    assert float(shares.min()) >= 0.95
+    assert {v["real"] for v in answer.verdicts.values()} <= {"yes", "no", "cannot tell"}
+
+
+def test_nonsense_is_scored_by_permuted_labels(answer: modhook.Answer, setting: Setting) -> None:
+    """The unmasked network on nonsense labels: of two classes that change places, what was right is wrong."""
+    unmasked = answer.cube["controls/unmasked/accuracy"]
+    for name in BOTH:
+        value = unmasked.sel(stage=f"{name} (nonsense)", split=name).values
+        right = float(torch.cat([score(setting.model, batch) for batch in setting.tests[name]]).mean())
+        # Each of the two classes is answered wrongly where it was answered rightly; two classes of four outputs.
+        x, y = (torch.cat(parts) for parts in zip(*setting.tests[name], strict=True))
+        swapped = torch.where(y % 2 == 0, y + 1, y - 1)
+        np.testing.assert_allclose(value, float(score(setting.model, (x, swapped)).mean()))
+        assert float(value.max()) <= 1 - right + 1e-9
+
+
+def test_findings_read_the_controls(answer: modhook.Answer) -> None:
+    """Numbers of a control are those of its stage on the function's own split; sizes are shares of the real mask's."""
+    (small, _), group = measured(answer.cube), answer.cube["controls"]
+    for kind in ("shuffled", "untrained", "nonsense"):
+        at = f"small ({kind})"
+        np.testing.assert_array_equal(
+            small.controls[kind].unmasked, group["unmasked/accuracy"].sel(stage=at, split="small").values
+        )
+        np.testing.assert_array_equal(
+            small.controls[kind].equal_size, group["equal_size/accuracy"].sel(stage=at, split="small").values
+        )
+        for i, seed in enumerate(answer.seeds):
+            own = answer.masks["small", seed].density
+            needed = float(group["equal_score"].sel(stage=at, seed=seed))
+            assert small.controls[kind].size[i] == pytest.approx((1.0 if np.isnan(needed) else needed) / own)
+    np.testing.assert_array_equal(
+        small.removed, answer.cube["own_removed/accuracy"].sel(stage="small", split="small").values
+    )
+    np.testing.assert_allclose(
+        small.random, answer.cube["own_removed/draws/accuracy"].sel(stage="small", split="small").mean("draw").values
+    )
+
+
+def test_the_report_opens_with_the_verdicts(answer: modhook.Answer, tmp_path: Path) -> None:
+    """A table of verdicts before everything else, with every sentence."""
+    page = answer.report(tmp_path / "r.html").read_text(encoding="utf-8")
+    opening = page[page.index('id="verdicts"') : page.index("What was asked")]
+    for words in answer.findings["words"]:
+        assert words.replace("'", "&#39;") in opening
+
+
+def test_nonsense_needs_labels_or_a_function(setting: Setting) -> None:
+    """Batches without integer labels: said by a warning where all controls are wanted, refused where it is; one's own is used."""
+
+    def floats(part: int) -> list[tuple[Tensor, Tensor]]:
+        return [(x, y.float()) for x, y in batches(part)]
+
+    def own_loss(net: Any, batch: Any) -> Tensor:
+        return loss(net, (batch[0], batch[1].long()))
+
+    def own_score(net: Any, batch: Any) -> Tensor:
+        return score(net, (batch[0], batch[1].long()))
+
+    def nonsense(batch: Any, seed: int) -> Any:
+        return batch[0], 3 - batch[1]
+
+    given = {"small": floats(0)}
+    arguments = setting.arguments(tests=given, loss=own_loss, score=own_score, seeds=1, steps=2, analyses=())
+    with pytest.raises(UserError, match=r"controls\['nonsense'\]: the batches of 'small' are neither pairs"):
+        modhook.ask(setting.model, given, controls={"nonsense": True}, **arguments)
+    with pytest.warns(ModhookWarning, match="there is no control 'nonsense'"):
+        answer = modhook.ask(setting.model, given, controls=True, **arguments)
+    assert {str(k) for k in answer.cube["controls/kind"].values} == {"shuffled", "untrained"}
+    answer = modhook.ask(setting.model, given, controls={"nonsense": True}, nonsense=nonsense, **arguments)
+    x, y = (torch.cat(parts) for parts in zip(*given["small"], strict=True))
+    expected = float(score(setting.model, (x, 3 - y.long())).mean())
+    found = answer.cube["controls/unmasked/accuracy"].sel(stage="small (nonsense)", split="small")
+    assert found.item() == pytest.approx(expected)
+    with pytest.raises(UserError, match="controls must be True, False or"):
+        modhook.ask(setting.model, given, controls="all", **arguments)
+
+
+def test_every_class_gets_the_name_of_another() -> None:
+    """A permutation without fixed points of the classes that there are; labels that are no class stay, and so does the rest."""
+    from modhook.asking.batches import gather
+
+    labels = torch.tensor([3, 7, 7, 9, 3, -100, 9, 20])
+    for batch in ((torch.randn(8, 2), labels), {"x": torch.randn(8, 2), "labels": labels}):
+        known = classes(gather("batches", [batch], 0, 1))
+        assert known is not None
+        assert known.tolist() == [3, 7, 9, 20]
+        seen = set()
+        for seed in range(20):
+            changed = relabelled(batch, known, seed)
+            new = changed["labels"] if isinstance(changed, dict) else changed[1]
+            table = dict(zip(labels.tolist(), new.tolist(), strict=True))
+            assert table.pop(-100) == -100
+            assert sorted(table.values()) == [3, 7, 9, 20]
+            assert all(a != b for a, b in table.items())
+            seen.add(tuple(table.items()))
+            first = changed["x"] if isinstance(changed, dict) else changed[0]
+            assert first is (batch["x"] if isinstance(batch, dict) else batch[0])
+        assert len(seen) > 3
+    assert classes(gather("batches", [(torch.randn(3, 2), torch.randn(3))], 0, 1)) is None
+    assert items(0, 3, 0)[1].dtype == torch.int64
