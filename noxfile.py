@@ -122,7 +122,10 @@ def browser(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory and write docs/benchmarks.md; about fifteen minutes; -- --quick prints and writes nothing."""
+    """Measure speed and memory and write docs/benchmarks.md; about twenty minutes.
+
+    -- --quick prints and writes nothing, and so does -- --samplers, the mask step of each sampler against gumbel's.
+    """
     session.install("-e", ".", *CONSTRAINTS)
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
 

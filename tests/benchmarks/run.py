@@ -12,6 +12,7 @@ from typing import Any
 
 import curves
 import end_to_end
+import samplers
 import table
 import torch
 from networks import CASES
@@ -24,24 +25,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short measurements; nothing is written")
     parser.add_argument("--only", nargs="*", choices=list(CASES), help="rows of the table; nothing is written")
+    parser.add_argument("--samplers", action="store_true", help="only the samplers' table; nothing is written")
     parser.add_argument("--processes", type=int, help="per row; the table gives the median of their ratios")
     parser.add_argument("--row", choices=list(CASES), help=argparse.SUPPRESS)  # what each of them does
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    only = options.samplers
     seconds = 3.0 if options.quick else 15.0
     if options.row:
-        print(json.dumps(table.measure(CASES[options.row], options.device, seconds / 5, least=2)))
+        kind = samplers if options.samplers else table
+        print(json.dumps(kind.measure(CASES[options.row], options.device, seconds / 5, least=2)))
         return
-    results: dict[str, Any] = {"table": {}, "machine": _machine(options.device)}
-    for name in options.only or CASES:
+    results: dict[str, Any] = {"table": {}, "samplers": {}, "machine": _machine(options.device)}
+    for name in () if options.samplers else options.only or CASES:
         # A plain step's speed differs by a third between processes: in some the allocator gives memory back every step.
         found = [_row(name, options) for _ in range(options.processes or (1 if options.quick else 5))]
         head, line = table.rows({name: found})
         results["table"][name] = dict(zip(head, line, strict=True))
         print("  ".join(f"{key} {cell}" for key, cell in results["table"][name].items()), flush=True)
-    if options.quick or options.only:
+    options.samplers = True
+    for name in options.only or CASES:
+        found = [_row(name, options) for _ in range(options.processes or 1)]
+        results["samplers"][name] = samplers.row(name, found)
+        print("  ".join(f"{key} {cell}" for key, cell in results["samplers"][name].items()), flush=True)
+    if options.quick or options.only or only:
         return
     results["curves"] = curves.measure(options.device, seconds / 6)
     results["end_to_end"] = end_to_end.measure()
@@ -55,14 +64,12 @@ def main() -> None:
 def _row(name: str, options: argparse.Namespace) -> Any:
     """Return what a process of its own measures for one row."""
     command = [sys.executable, __file__, "--row", name, "--threads", str(options.threads), "--device", options.device]
-    done = subprocess.run(command + ["--quick"] * options.quick, check=True, stdout=subprocess.PIPE, text=True)
+    command += ["--quick"] * options.quick + ["--samplers"] * options.samplers
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _page(results: dict[str, Any], suffix: str) -> str:
-    rows = list(results["table"].values())
-    lines = [f"| {' | '.join(row)} |" for row in ([*rows[0]], *(row.values() for row in rows))]
-    lines.insert(1, "|" + "---|" * len(rows[0]))
     text = (Path(__file__).parent / "page.md").read_text()
     steep = "\n".join(
         f"- {curve}, {name}: {', '.join(f'{s:.2f}' for s in curves.slopes(points))} between {_list(points)}"
@@ -71,9 +78,18 @@ def _page(results: dict[str, Any], suffix: str) -> str:
     )
     ends = results["end_to_end"]
     return text.format(
-        machine=results["machine"], table="\n".join(lines), slopes=steep, figure=f"benchmarks{suffix}.png",
+        machine=results["machine"], table=_lines(results["table"]), samplers=_lines(results["samplers"]),
+        target=samplers.TARGET, slopes=steep, figure=f"benchmarks{suffix}.png",
         overhead=100 * (ends["runner_step_ms"] / ends["bare_step_ms"] - 1), **ends,
     )  # fmt: skip
+
+
+def _lines(found: dict[str, dict[str, str]]) -> str:
+    """Return rows as a table of markdown."""
+    rows = list(found.values())
+    lines = [f"| {' | '.join(row)} |" for row in ([*rows[0]], *(row.values() for row in rows))]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
 
 
 def _list(points: list[curves.Point]) -> str:

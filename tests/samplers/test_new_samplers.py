@@ -138,6 +138,25 @@ def test_top_k_breaks_ties_by_position() -> None:
     assert mask.flatten().tolist() == [True] * 3 + [False] * 3
 
 
+@pytest.mark.parametrize("kind", ["normal", "rising", "ties", "equal", "misleading"])
+@pytest.mark.parametrize("density", [1e-5, 0.01, 0.5, 0.9999])
+def test_top_k_finds_the_largest_of_many(kind: str, density: float) -> None:
+    """In large tensors, where a sample is looked at first, the mask is still that of sorting: with ties, and where samples err."""
+    n = 200_000
+    scores = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    if kind == "rising":
+        scores = scores.sort().values
+    elif kind == "ties":
+        scores = scores.round()
+    elif kind == "equal":
+        scores = torch.zeros(n)
+    elif kind == "misleading":  # what is looked at, every twelfth number, is larger than all others
+        scores[:: n // (1 << 14)] += 100
+    order = np.argsort(-scores.numpy(), kind="stable")[: round(density * n)]
+    mask = TopK(TopKOptions(density=density)).deterministic(scores.view(400, 500))
+    assert np.array_equal(mask.numpy().ravel().nonzero()[0], np.sort(order))
+
+
 def test_top_k_takes_the_density_it_is_told() -> None:
     """`aim` gives the share, unless the options say one."""
     told, own = TopK(), TopK(TopKOptions(density=0.25))

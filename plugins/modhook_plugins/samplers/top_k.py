@@ -15,7 +15,9 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from modhook import Sampler
+from modhook.noise.workspace import take
 
+_LARGE, _SEEN = 1 << 16, 1 << 14  # numbers of which a sample is looked at first, and how many of them
 
 @attrs.frozen
 class TopKOptions:
@@ -58,10 +60,12 @@ class TopK(Sampler):
         count = round(self.density * flat.numel())
         if count == 0 or count == flat.numel():
             return torch.full_like(logits, count > 0, dtype=torch.bool)
-        least = flat.kthvalue(flat.numel() - count + 1).values
-        mask = flat > least
-        equal = (flat == least).nonzero().view(-1)
-        mask[equal[: count - int(mask.sum())]] = True
+        least = _largest(flat, count)
+        mask = flat >= least
+        if int(mask.count_nonzero()) != count:  # several are equal to the least one that is kept
+            mask = flat > least
+            equal = (flat == least).nonzero().view(-1)
+            mask[equal[: count - int(mask.count_nonzero())]] = True
         return mask.view(logits.shape)
 
     def keep_probability(self, logits: Tensor) -> Tensor:
@@ -77,6 +81,25 @@ class TopK(Sampler):
         return 0.0
 
 
+def _largest(flat: Tensor, count: int) -> Tensor:
+    """Return the `count`-th largest number of a tensor (n,), 0 < count < n.
+
+    In a large one it is looked for between two numbers that a sample says it lies between, which is many times as fast; where
+    the sample was wrong, everywhere.
+    """
+    n = flat.numel()
+    if n > _LARGE:
+        share = count / n
+        seen = flat[:: n // _SEEN].sort(descending=True).values  # (m,), m about _SEEN
+        at, margin = share * len(seen), 5 * (len(seen) * share * (1 - share)) ** 0.5 + 5
+        high, low = seen[max(0, int(at - margin))], seen[min(len(seen) - 1, int(at + margin))]
+        inside = flat[(flat >= low) & (flat <= high)]
+        left = count - int((flat > high).count_nonzero())
+        if 0 < left <= len(inside):
+            return inside.kthvalue(len(inside) - left + 1).values
+    return flat.kthvalue(n - count + 1).values
+
+
 class _StraightThrough(torch.autograd.Function):
     """weight * mask forward; backward gives every score the gradient of its weight's mask, w g."""
 
@@ -84,7 +107,7 @@ class _StraightThrough(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, logits: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(weight, mask)
         ctx.dtype = logits.dtype
-        return weight * mask
+        return torch.mul(weight, mask, out=take(weight.shape, weight.dtype, weight.device))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:  # type: ignore[override]

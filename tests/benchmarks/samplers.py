@@ -1,0 +1,35 @@
+"""The mask step of every sampler against that of `gumbel`, on the same network and batch, in one process and taking turns."""
+
+from __future__ import annotations
+
+import statistics
+
+import torch
+from measure import interleaved
+from networks import Case
+from steps import masked
+
+from modhook.plugin.manager import plugins
+
+SAMPLES = 4
+SAMPLERS = ("gumbel", "hard_concrete", "continuous_sparsification", "top_k")
+TARGET = 1.3
+"""The ratio to gumbel's step that every sampler's must stay under."""
+
+
+def measure(case: Case, device: str, seconds: float, least: int) -> dict[str, float]:
+    """Return the median milliseconds of a mask step by sampler; the logits start where the sampler starts them."""
+    torch.manual_seed(0)
+    model = case.make().to(device).eval()
+    batch = tuple(t.to(device) for t in case.batch(case.size))
+    steps = {name: masked(case, model, batch, SAMPLES, sampler=plugins().load("samplers", name)()) for name in SAMPLERS}
+    return interleaved(steps, seconds, least)
+
+
+def row(name: str, found: list[dict[str, float]]) -> dict[str, str]:
+    """Return a line of the table: gumbel's milliseconds, and medians over processes of ratios within one."""
+    line = {"network": name, "gumbel ms": f"{statistics.median(each['gumbel'] for each in found):.1f}"}
+    for sampler in SAMPLERS[1:]:
+        ratio = statistics.median(each[sampler] / each["gumbel"] for each in found)
+        line[sampler] = f"{ratio:.2f}" + ("" if ratio <= TARGET else " (!)")
+    return line
