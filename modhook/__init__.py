@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modhook.errors import ModhookError as ModhookError
     from modhook.errors import ModhookWarning as ModhookWarning
     from modhook.errors import RunError as RunError
+    from modhook.errors import TrustWarning as TrustWarning
     from modhook.errors import UserError as UserError
     from modhook.fit import Fit as Fit
     from modhook.fit import fit_masks as fit_masks
@@ -70,6 +71,7 @@ _HOME = {
     "ModhookError": "errors",
     "ModhookWarning": "errors",
     "RunError": "errors",
+    "TrustWarning": "errors",
     "UserError": "errors",
     "Fit": "fit",
     "fit_masks": "fit",

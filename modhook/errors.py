@@ -34,6 +34,10 @@ class ModhookWarning(UserWarning):
     """Something was done otherwise than asked for, such as fewer steps; what came of it can be used."""
 
 
+class TrustWarning(ModhookWarning):
+    """Masks were learned as asked for, and there is a reason not to believe in them yet."""
+
+
 class UserError(ModhookError, ValueError):
     """Something the user gave is wrong; nothing was run and nothing was written."""
 

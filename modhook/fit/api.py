@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import UserError
+from modhook.errors import TrustWarning, UserError
 from modhook.fit.arguments import bytes_of, initial, patterns, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.off import kept
 from modhook.fit.ranked import ranked
 from modhook.fit.result import Fit
 from modhook.fit.size import BETA, size_of
+from modhook.fit.trust import ADAM, course_of, findings, special
 from modhook.masks import Masks
 from modhook.masks.off import Off, off_weights
 from modhook.masks.select import DEFAULT_EXCLUDE, select
@@ -133,6 +136,7 @@ def fit_masks(
 
     Warns:
         ModhookWarning: an iterator that ends before the last step; items that were left out; Ctrl-C.
+        TrustWarning: a reason not to believe in the masks yet (`fit.cautions`; rules and bounds in `modhook.fit.trust`).
 
     Raises:
         UserError: a wrong argument (nothing is run), a batch that K does not divide, patterns that match nothing, a loss that
@@ -236,15 +240,34 @@ def fit_masks(
     trainer.advance(steps)
     own = Masks({**trainer.masks(), **(fixed or {})}, model)
     logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
+    masks, rows = size.masks(model, logits, fixed, own, others), history.dataset()
+    by_default = include in ("*", ("*",), ["*"]) and exclude in (DEFAULT_EXCLUDE, list(DEFAULT_EXCLUDE), *DEFAULT_EXCLUDE)
+    found = findings(
+        course_of(
+            rows,
+            history.done,
+            learned=bool(learning),
+            weights=sum(logit.numel() for logit in logits.values()),
+            kept=sum(int(masks[n].sum()) for n in logits),
+            own=size.own or drawn.holds_density,
+            nearest=trainer.nearest,
+            travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not drawn.holds_density else math.nan,
+            special=special(model, names) if by_default else {},
+        )
+    )
+    rows.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in found.items()]
+    for sentence in found.values():
+        warnings.warn(sentence, TrustWarning, stacklevel=2)
     return Fit(
-        masks=size.masks(model, logits, fixed, own, others),
+        masks=masks,
         logits=logits,
-        history=history.dataset(),
+        history=rows,
         weights={n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}},
         route=route,
         carried=trainer.clipping.carried(),
         steps=history.done,
         stopped=history.stopped,
+        cautions=tuple(found.values()),
         threshold=own,
         fixed=fixed,
         model=model,

@@ -45,6 +45,7 @@ class Fit:
         carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
         steps: how many optimiser steps were done.
         stopped: why these are fewer than asked for: "settled", "callback", "interrupted" (Ctrl-C) or "batches" (they ended); else None.
+        cautions: reasons not to believe in the masks yet, one sentence each; `fit_masks` warns of them (`modhook.TrustWarning`).
         threshold: the sampler's own masks, whatever size was asked for; None for a ranking without training.
         fixed: the masks that were given and not learned.
         model: the network, as it was given; None for a fit that was loaded without one.
@@ -60,6 +61,7 @@ class Fit:
     carried: CarriedGradients | None = None
     steps: int = 0
     stopped: str | None = None
+    cautions: tuple[str, ...] = ()
     threshold: Masks | None = attrs.field(default=None, repr=False)
     fixed: Masks | None = attrs.field(default=None, repr=False)
     model: nn.Module | None = attrs.field(default=None, repr=False, eq=False)

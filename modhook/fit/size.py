@@ -40,6 +40,11 @@ class Size:
     valid: Iterable[Any] | None = None
     held: Any = None
 
+    @property
+    def own(self) -> bool:
+        """Whether no size was asked for: masks are the sampler's own."""
+        return not self.groups and self.within is None
+
     def tell(self, sampler: Sampler) -> tuple[DensityTarget | None, dict[str, Sampler]]:
         """Tell the sampler its aim; where groups have different ones, copies of it.
 

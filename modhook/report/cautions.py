@@ -8,6 +8,7 @@ from typing import Literal
 import attrs
 import numpy as np
 
+from modhook.fit.trust import TITLES
 from modhook.report.facts import Facts, Place, known, label, listed, mean
 from modhook.report.findings import percent
 
@@ -36,6 +37,7 @@ def cautions(facts: Facts) -> list[Caution]:
         *_weak(facts),
         *_control(facts),
         *_far(facts),
+        *_trust(facts),
     ]
     return sorted(every, key=lambda w: w.level != "failure")
 
@@ -167,6 +169,28 @@ def _far(facts: Facts) -> Iterator[Caution]:
         yield Caution(
             "caution", "A function does far better or worse under its own mask than under the control", tuple(details)
         )
+
+
+def _trust(facts: Facts) -> Iterator[Caution]:
+    """What `fit_masks` said of each mask; a sentence that several masks share stands once."""
+    history = facts.cube["history"].data_vars if "history" in facts.cube.children else {}
+    if "trust" not in history:
+        return
+    said = facts.read("history", "trust")
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in facts.runs:
+        for stage in map(str, said["stage"].values):
+            at = {**run, "stage": stage}
+            lines = str(said.sel(at).item()).splitlines() if int(facts.status.sel(at)) == 1 else []
+            for rule, _, sentence in (line.partition(": ") for line in lines):
+                found.setdefault(rule, {}).setdefault(sentence, []).append(f"{label(run)}, {stage}")
+    for rule, title in TITLES.items():
+        if rule in found and rule != "extreme":  # that is counted from the masks themselves
+            details = [
+                f"{places[0] if len(places) == 1 else _count(places, 'mask')}: {sentence}"
+                for sentence, places in found[rule].items()
+            ]
+            yield Caution("caution", title, tuple(details))
 
 
 def _at(point: Place) -> str:

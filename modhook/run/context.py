@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_weights, write_masks, write_weights
-from modhook.errors import RunError, UserError
+from modhook.errors import RunError, TrustWarning, UserError
+from modhook.fit.trust import TITLES
 from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
 from modhook.masks.off import Off
@@ -202,7 +204,7 @@ class Context(RunContext):
         self.tracker.stage_started(name, steps)
         keeper = self._keeper(name, record)
         try:
-            with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()):
+            with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()), _told_later():
                 yield record
                 require_finite(record.logits or {}, f"the logits of stage {name!r} for")
                 if record.keep_weights:
@@ -227,6 +229,8 @@ class Context(RunContext):
             self._used.pop().remove()
         if ended := _ended(record, steps):
             self.tracker.message(f"  {name}: {ended}")
+        if rules := [title for rule, title in TITLES.items() if any(line.startswith(f"{rule}: ") for line in _trust(record))]:
+            self.tracker.message(f"  {name}: before you trust it (see the report): {'; '.join(rules)}")
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
     # -- inside: what a control does otherwise
@@ -290,6 +294,8 @@ class Context(RunContext):
         done = None if record.history is None or own == {} else record.history.attrs.get("steps")
         if done is not None and "history/steps" in known:
             write(self._path("history/steps"), np.float64(done), self.labels, **own)
+        if done is not None and self._path("history/trust") in known:
+            write(self._path("history/trust"), "\n".join(_trust(record)), self.labels, **own)
         if record.history is not None and record.history.sizes["step"]:
             rows = recorded_steps(steps)
             for name in record.history.data_vars:
@@ -357,6 +363,18 @@ def measure(
         for metric in task.metrics:
             found[metric][name] = float("nan") if means is None else means[metric]
     return found
+
+
+@contextlib.contextmanager
+def _told_later() -> Iterator[None]:
+    """What a fit within it warns of is no Python warning: the stage says it in short, and the report in full."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TrustWarning)
+        yield
+
+
+def _trust(record: StageRecord) -> list[str]:
+    return [] if record.history is None else list(record.history.attrs.get("trust", ()))
 
 
 def _ended(record: StageRecord, steps: int) -> str:

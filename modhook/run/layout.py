@@ -108,7 +108,7 @@ def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any], code
         for m in task.metrics
     ]
     stops = masked and any(p.study.masks.stop for p in prepared.points)
-    variables += [_STEPS] if stops else []
+    variables += [*([_STEPS] if stops else []), *([_TRUST] if masked else [])]
     variables += _history(task, labels["history"], labels["timing"])
     if controls:
         declared, its_labels = control_plan(task, controls, variables, labels["history"])
@@ -191,6 +191,14 @@ _STEPS = Variable(
     "float64",
     'number of optimiser steps that the mask stage did, where `masks.stop = "settled"` may end it early',
     attrs={"table": "number"},
+)
+
+
+_TRUST = Variable(
+    "history/trust",
+    ("stage",),
+    "str",
+    "reasons not to believe in the stage's masks yet, one line each, `rule: sentence`; empty without any",
 )
 
 

@@ -37,6 +37,11 @@ def batches(
     ]
 
 
+def heard(caught: Any) -> list[str]:
+    """What was warned of, but for what such short fits are not to be trusted for."""
+    return [str(w.message) for w in caught if not issubclass(w.category, modhook.TrustWarning)]
+
+
 class Recurrent(nn.Module):
     """A stock two-layer LSTM with a readout."""
 
@@ -274,7 +279,7 @@ def test_an_iterator_that_ends_early_is_a_warning(count: int) -> None:
     for progress in (False, told):
         with pytest.warns(modhook.ModhookWarning, match=f"the batches ended after {count} of 1200 steps") as caught:
             fit = modhook.fit_masks(model, iter(data[:count]), loss, steps=1200, lr=0.1, progress=progress)
-        assert len(caught) == 1
+        assert len(heard(caught)) == 1
         assert caught[0].filename == __file__
     assert [m.split(" steps")[0] for m in told.messages] == [f"the batches ended after {count} of 1200"]
     assert fit.steps == fit.history["step"].values[-1] == count
@@ -300,7 +305,7 @@ def test_a_last_batch_loses_fewer_than_k_items() -> None:
     data[0] = {n: t[:6] for n, t in data[0].items()}
     with pytest.warns(modhook.ModhookWarning, match="the last 1 items of the batch of step 2 are left out") as caught:
         fit = modhook.fit_masks(model, data, loss, steps=2, **keep)
-    assert len(caught) == 1
+    assert len(heard(caught)) == 1
     groups = [{n: t[i : i + 2] for n, t in data[1].items()} for i in (0, 2, 4)]
     assert float(fit.history["loss"][1]) == pytest.approx(sum(loss(model, g).item() for g in groups) / 3, abs=1e-12)
     with pytest.warns(modhook.ModhookWarning) as caught:
@@ -315,7 +320,7 @@ def test_a_batch_of_fewer_than_k_items_is_counted() -> None:
     data = [*batches(1), *batches(1, size=3)]
     with pytest.warns(modhook.ModhookWarning) as caught:
         fit = modhook.fit_masks(nn.Linear(4, 3), data, loss, steps=4, progress=told)
-    assert [str(w.message) for w in caught] == told.messages
+    assert heard(caught) == told.messages
     assert "a batch of 3 items is left out before step 2: it has fewer" in told.messages[0]
     assert "in all, 9 items of 3 batches" in told.messages[1]
     assert (fit.steps, told.steps) == (4, [1, 2, 3, 4])

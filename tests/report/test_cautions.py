@@ -124,3 +124,19 @@ def test_masks_that_kept_all_or_nothing(tmp_path: Path) -> None:
     assert (everything.title, everything.details) == ("1 mask kept everything", ("seed 1, control",))
     cube.set_status({"seed": 1}, "mul", "pending")
     assert [c.details for c in of(cube) if "nothing" in c.title] == [("seed 1, add",)]
+
+
+def test_what_the_fits_said(make: Callable[..., Cube], tmp_path: Path) -> None:
+    """Each rule is one caution; a sentence of one mask has its place, one that several masks share stands once, with their number."""
+    cube = make(tmp_path / "c.zarr", [GOOD])
+    cube.add_variables([Variable("history/trust", ("stage",), "str", "said")])
+    cube.write("history/trust", "extreme: all of it.\npatterns: also norms.\nmoving: 7 of 9: moved.", RUN, stage="add")
+    cube.write("history/trust", "patterns: also norms.", RUN, stage="mul")
+    assert [(c.level, c.title, c.details) for c in of(cube)] == [
+        ("caution", "The mask was still changing", ("seed 1, model.kind = a, add: 7 of 9: moved.",)),
+        (
+            "caution",
+            "Embeddings, norm gains or tied weights are masked by the default patterns",
+            ("2 masks: also norms.",),
+        ),
+    ]

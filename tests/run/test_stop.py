@@ -64,3 +64,21 @@ def test_ctrl_c_never_makes_half_a_result_of_a_fit_in_an_analysis(
     with open_cube(tmp_path / "tiny.zarr") as cube:
         assert int(cube["runs/sharing"].sel(seed=1)) == 0
         assert "steps" not in cube["history"].data_vars
+
+
+def test_a_stage_says_why_its_masks_are_not_to_be_trusted(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """In short while it runs, without a Python warning; the cube has the very sentences, and the report shows them."""
+    options = ("--set", "study.seeds=1", "--set", "masks.steps=3", "--set", "masks.lr=0.1")
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path, *options)
+    assert code == 0, err
+    short = "before you trust it (see the report): No logit could cross 0; Everything or nothing is kept"
+    assert [f"  {stage}: {short}" in err for stage in ("control", "add", "mul")] == [True] * 3
+    assert "Warning" not in err
+    with open_cube(tmp_path / "tiny.zarr") as cube:
+        said = str(cube["history/trust"].sel(seed=1, stage="add").item()).splitlines()
+    assert [line.partition(": ")[0] for line in said] == ["reach", "extreme"]
+    assert "the learning rates of all steps (3) add up to 0.3" in said[0]
+    assert modhook_run("report", tmp_path / "tiny.zarr", "--out", tmp_path / "r.html")[0] == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Before you trust it" in page
+    assert "3 masks: no logit could cross 0: each started at least 2 away from it" in page

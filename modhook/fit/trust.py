@@ -1,0 +1,154 @@
+"""What to know before trusting the masks of a fit: rules on the numbers of how it went, each with its bound, one sentence each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from modhook.masks.select import DEFAULT_EXCLUDE, parameter_names
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+WORSE = 1.0
+"""The loss of the deterministic mask is far above that of the samples from this share of theirs on (twice a positive one) ..."""
+BETTER = 0.2
+"""... and clearly below that of the unmasked network from this share of it on ..."""
+LEAST = 0.1
+"""... where the difference is more than this, too."""
+MOVING = 0.01
+"""The share of all logits that may change side in the last tenth of the steps."""
+LATE = 0.1
+"""The last tenth of the steps: losses and changes are those of its rows."""
+ADAM = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax)
+"""Optimisers that move a logit by about their learning rate at most, whatever the gradient."""
+TITLES = {
+    "reach": "No logit could cross 0",
+    "extreme": "Everything or nothing is kept",
+    "threshold": "The mask loses what its samples reach",
+    "moving": "The mask was still changing",
+    "beats": "The mask does better than the whole network",
+    "patterns": "Embeddings, norm gains or tied weights are masked by the default patterns",
+}
+"""The rules, and what each says in short."""
+_NAMED = 6
+
+
+@attrs.frozen
+class Course:
+    """How a fit went. NaN is what is not known, and breaks no rule.
+
+    Attributes:
+        steps: optimiser steps that were done.
+        weights: learned weights. kept: those of them that the masks keep.
+        own: whether the masks are the sampler's own, and not a cut of another size.
+        nearest: the smallest distance of a logit from 0 before the first step.
+        travelled: the sum of the learning rates of all steps, for an optimiser that moves logits by no more.
+        changed: how many logits changed side, row by row added up. late: in the last tenth of the steps.
+        loss: of the samples. mask_loss: of the deterministic mask. unmasked_loss: of the network; at the end, on the same batches.
+        special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
+    """
+
+    steps: int
+    weights: int
+    kept: int
+    own: bool = True
+    nearest: float = math.nan
+    travelled: float = math.nan
+    changed: float = math.nan
+    late: float = math.nan
+    loss: float = math.nan
+    mask_loss: float = math.nan
+    unmasked_loss: float = math.nan
+    special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+
+
+def findings(course: Course) -> dict[str, str]:
+    """Return {rule: sentence} for every rule that a fit breaks, in the order of `TITLES`."""
+    c, found = course, {}
+    if c.own and c.changed == 0 and c.nearest > c.travelled:
+        found["reach"] = (
+            f"no logit could cross 0: each started at least {c.nearest:.3g} away from it, and the learning rates of all "
+            f"steps ({c.steps}) add up to {c.travelled:.3g}; give more steps, a larger lr, or an init nearer to 0."
+        )
+    if c.own and c.weights and c.kept in (0, c.weights):
+        what, how = ("everything", "longer, or raise beta") if c.kept else ("nothing", "with a smaller beta or lr")
+        found["extreme"] = f"{what} is kept, so the masks say nothing about the function; learn {how}."
+    if c.own and c.mask_loss - c.loss > max(LEAST, WORSE * abs(c.loss)):
+        found["threshold"] = (
+            f"the deterministic mask's loss is {c.mask_loss:.3g}, where its samples reach {c.loss:.3g}: the threshold cuts at the wrong "
+            "size; choose the cut by a held-out score (within=, or fit.smallest)."
+        )
+    if c.late > MOVING * c.weights:
+        found["moving"] = (
+            f"the mask was still changing: in the last tenth of the {c.steps} steps {c.late:.0f} of {c.weights} logits changed side; "
+            "learn longer."
+        )
+    if c.unmasked_loss - c.mask_loss > max(LEAST, BETTER * abs(c.unmasked_loss)):
+        found["beats"] = (
+            f"the mask does better than the whole network (loss {c.mask_loss:.3g}, unmasked {c.unmasked_loss:.3g}): masks can make a "
+            "function that was not there; compare with a network that has not learned it."
+        )
+    if c.special:
+        kinds = ", ".join(f"{kind} ({_listed(names)})" for kind, names in c.special.items())
+        without = [*DEFAULT_EXCLUDE, *(n for names in c.special.values() for n in names)]
+        shown = f"[{', '.join(map(repr, without[: _NAMED + 1]))}{', ...' if len(without) > _NAMED + 1 else ''}]"
+        found["patterns"] = f"the default patterns also mask {kinds}; to leave them out, give exclude={shown}."
+    return found
+
+
+def course_of(history: xr.Dataset, steps: int, *, learned: bool = False, **known: object) -> Course:
+    """Return the course of a fit from its history and what else is known of it; `learned`: weights learned beside the logits."""
+    if not history.sizes["step"]:
+        return Course(steps=steps, **known)  # type: ignore[arg-type]
+    at = history["step"].values
+    late = at > (1 - LATE) * steps
+    late[-1] = True
+    changed = history["changed"].values
+    mask, unmasked = history["mask_loss"].values, history["unmasked_loss"].values
+    measured = late & np.isfinite(mask)
+    return Course(
+        steps=steps,
+        changed=float(changed.sum()),
+        late=float(changed[late].sum()),
+        loss=_mean(history["loss"].values[measured]),
+        mask_loss=_mean(mask[measured]),
+        unmasked_loss=math.nan if learned else _mean(unmasked[measured]),
+        **known,  # type: ignore[arg-type]
+    )
+
+
+def special(model: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
+    """Return {kind: names} of those parameters that are embeddings, gains of normalisation layers, or tied."""
+    parameters, wanted = dict(model.named_parameters(remove_duplicate=False)), set(names)
+    kinds: dict[int, str] = {}
+    for module in model.modules():
+        embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        scales = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm) or "Norm" in type(module).__name__
+        for parameter in module.parameters(recurse=False):
+            if embeds:
+                kinds[id(parameter)] = "embeddings"
+            elif scales and parameter.dim() <= 1:
+                kinds[id(parameter)] = "norm gains"
+    found: dict[str, list[str]] = {}
+    for name, aliases in parameter_names(model).items():
+        kind = "tied weights" if len(aliases) > 1 else kinds.get(id(parameters[name]))
+        if kind is not None and name in wanted:
+            found.setdefault(kind, []).append(name)
+    return found
+
+
+def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"

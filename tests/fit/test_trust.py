@@ -1,0 +1,162 @@
+"""What `fit_masks` warns of: each rule at its bound, and each where a real fit breaks it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modhook import TrustWarning, fit_masks
+from modhook.fit.trust import Course, findings, special
+
+SOUND = Course(
+    steps=100, weights=1000, kept=100, nearest=2.0, travelled=5.0, changed=900, late=10, loss=1.0, mask_loss=2.0, unmasked_loss=2.5
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({}, None),
+        ({"changed": 0, "travelled": 1.9}, "reach"),
+        ({"changed": 0, "travelled": 2.0}, None),
+        ({"changed": 1, "travelled": 1.9}, None),
+        ({"changed": 0, "travelled": math.nan}, None),
+        ({"changed": 0, "travelled": 1.9, "own": False}, None),
+        ({"kept": 0}, "extreme"),
+        ({"kept": 1000}, "extreme"),
+        ({"kept": 999}, None),
+        ({"kept": 1000, "own": False}, None),
+        ({"mask_loss": 2.01}, "threshold"),
+        ({"loss": 0.01, "mask_loss": 0.1, "unmasked_loss": 0.1}, None),
+        ({"loss": 0.01, "mask_loss": 0.12, "unmasked_loss": 0.1}, "threshold"),
+        ({"loss": -3.0, "mask_loss": -2.0, "unmasked_loss": -3.0}, None),
+        ({"mask_loss": 2.01, "own": False}, None),
+        ({"late": 11}, "moving"),
+        ({"unmasked_loss": 2.6}, "beats"),
+        ({"mask_loss": 0.05, "unmasked_loss": 0.14}, None),
+        ({"mask_loss": math.nan, "unmasked_loss": math.nan}, None),
+        ({"special": {"norm gains": ["a"]}}, "patterns"),
+    ],
+)
+def test_every_rule_at_its_bound(change: dict[str, Any], rule: str | None) -> None:
+    """One number on either side of a bound; what is not known breaks nothing; each finding is one sentence."""
+    found = findings(attrs.evolve(SOUND, **change))
+    assert list(found) == ([] if rule is None else [rule])
+    assert all(sentence.endswith(".") and ". " not in sentence for sentence in found.values())
+
+
+def test_what_the_default_patterns_mask() -> None:
+    """Embeddings, gains of norms of any class, and weights with two names, by their first; not ordinary weights."""
+
+    class OwnNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(4))
+
+    net = nn.ModuleDict(
+        {
+            "emb": nn.Embedding(5, 4),
+            "tied": nn.Embedding(5, 4),
+            "conv": nn.Conv1d(4, 4, 1),
+            "bn": nn.BatchNorm1d(4),
+            "own": OwnNorm(),
+            "head": nn.Linear(4, 5, bias=False),
+        }
+    )
+    net["head"].weight = net["tied"].weight
+    names = [n for n, _ in net.named_parameters() if "bias" not in n]
+    assert special(net, names) == {
+        "embeddings": ["emb.weight"],
+        "tied weights": ["tied.weight"],
+        "norm gains": ["bn.weight", "own.gain"],
+    }
+    assert special(net, ["conv.weight"]) == {}
+
+
+def loss(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Squared error."""
+    return F.mse_loss(net(batch[0]), batch[1])
+
+
+def data() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """A linear network and what it computes."""
+    torch.manual_seed(0)
+    net = nn.Linear(6, 3)
+    x = torch.randn(8, 6)
+    return net, (x, net(x).detach())
+
+
+def said(**options: Any) -> str:
+    """All that a fit warns of, which `fit.cautions` keeps, too."""
+    net, batch = data()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit = fit_masks(net, [batch], **{"loss": loss, "samples": 2, "progress": False, **options})
+    assert all(w.category is TrustWarning and w.filename == __file__ for w in caught)
+    assert fit.cautions == tuple(str(w.message) for w in caught)
+    return "\n".join(fit.cautions)
+
+
+def test_real_fits_that_break_a_rule() -> None:
+    """Too few steps, a pull too strong, logits on the move, a network that never learned."""
+    few = said(steps=50)
+    assert (
+        "no logit could cross 0: each started at least 2 away from it, and the learning rates of all steps (50) add up to 0.5"
+        in few
+    )
+    assert "everything is kept" in few
+    assert "nothing is kept" in said(steps=80, lr=0.2, beta=50.0)
+    assert "the mask was still changing: in the last tenth of the 20 steps 18 of 18" in said(
+        steps=20, lr=0.05, init=0.951, beta=100.0, clip=None, optimizer="adam"
+    )
+    beaten = said(steps=200, lr=0.1, beta=1.0, loss=lambda m, b: m(b[0]).square().mean())
+    assert "the mask does better than the whole network" in beaten
+
+
+def test_a_threshold_at_which_the_function_is_gone() -> None:
+    """Logits just below 0: each sample keeps half of the weights, and the deterministic mask none: 200 squared, not their variance."""
+    net = nn.Linear(400, 1, bias=False)
+    nn.init.ones_(net.weight)
+    batch = torch.ones(8, 400)
+    with pytest.warns(TrustWarning, match=r"deterministic mask's loss is 4e\+04, where its samples reach \d{2,3}:"):
+        fit_masks(
+            net,
+            [batch],
+            lambda m, b: (m(b) - 200).square().mean(),
+            samples=2,
+            steps=1,
+            init=-1e-3,
+            lr=1e-6,
+            progress=False,
+        )
+
+
+def test_nothing_to_say_of_a_sound_fit_or_of_a_size_that_was_asked_for() -> None:
+    """A mask that has found its weights gives no warning; all weights, where all were asked for, neither."""
+    net, (x, _) = data()
+    target = (x @ (net.weight * torch.tensor([1.0, 1, 0, 0, 0, 0])).T + net.bias).detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit = fit_masks(net, [(x, target)], loss, samples=2, steps=600, lr=0.05, beta=0.02, seed=1, progress=False)
+        fit_masks(net, [(x, target)], loss, samples=2, steps=5, density=1.0, progress=False)
+    assert fit.cautions == ()
+    assert 0 < fit.masks.kept() < 18
+
+
+def test_the_default_patterns_are_named_only_where_they_were_used() -> None:
+    """A layer norm's gain is named with how to leave it out; patterns that the user gave are the user's."""
+    net = nn.Sequential(nn.Linear(6, 3), nn.LayerNorm(3))
+    batch = (torch.randn(8, 6), torch.randn(8, 3))
+    options: dict[str, Any] = {"samples": 2, "steps": 1, "progress": False}
+    with pytest.warns(TrustWarning, match=r"norm gains \(1\.weight\).*exclude=\['\*bias\*', '1\.weight'\]"):
+        fit_masks(net, [batch], loss, **options)
+    for given in ({"include": "*weight"}, {"exclude": ["*bias"]}):
+        fit = fit_masks(net, [batch], loss, **options, **given)
+        assert not any("norm gains" in sentence for sentence in fit.cautions)
