@@ -69,6 +69,8 @@ samples = 2
 lr = 0.8
 [analyses]
 sharing = {}
+[controls]
+shuffled = { stages = ["mul"] }
 [sweep]
 "masks.beta" = [1e-4, 0.1]
 [run]

@@ -35,7 +35,7 @@ def test_torchrun_computes_what_one_process_computes(four: Path, alone: Path, tm
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("4 stages computed; the cube is") == 1
+    assert done.stdout.count("5 stages computed; the cube is") == 1
     assert done.stderr.count("base training is spread over 2 ranks, which share each batch") == 1
     at = {"seed": 1, "masks.beta": 0.1}
     with open_cube(tmp_path / "four.zarr") as found, open_cube(alone) as expected:
@@ -45,7 +45,8 @@ def test_torchrun_computes_what_one_process_computes(four: Path, alone: Path, tm
         # Adam makes whole steps of gradients that are nothing but rounding, so single weights may be a part of a step apart.
         np.testing.assert_allclose(one["weights"], two["weights"], rtol=0, atol=1e-4)
         np.testing.assert_allclose(found["history/train_loss"].sel(at), expected["history/train_loss"].sel(at), rtol=1e-6)
-        np.testing.assert_allclose(found["history/loss"].sel(at), expected["history/loss"].sel(at), rtol=1e-5)
+        for history in ("history", "controls/history"):
+            np.testing.assert_allclose(found[f"{history}/loss"].sel(at), expected[f"{history}/loss"].sel(at), rtol=1e-5)
         np.testing.assert_allclose(one["logits"], two["logits"], atol=2e-3)  # stored as float16
 
 
