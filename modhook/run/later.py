@@ -118,7 +118,8 @@ def _prepare(
             f"{cube.path} was computed from other data than those found now; analyse it where its data are."
         )
     prepared = prepare(study, plugins, tasks)
-    prepared = attrs.evolve(prepared, analyses={name: prepared.analyses[short(name)]})  # not those of the study's controls
+    kept = short(name)  # the name that the cube has for it
+    prepared = attrs.evolve(prepared, analyses={kept: prepared.analyses[kept]})  # not those of the study's controls
     if not prepared.protocol.masked_stages(tasks[0]):
         raise UserError(f"{cube.path} has no masks to analyse: its protocol {study.study.protocol!r} learns none.")
     _same_networks(cube, prepared)
