@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from modhook.errors import TrustWarning, UserError
 from modhook.fit.arguments import bytes_of, initial, patterns, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
+from modhook.fit.filed import file_of, identity_of, keeper_of
 from modhook.fit.off import kept
 from modhook.fit.ranked import ranked
 from modhook.fit.result import Fit
@@ -71,6 +75,8 @@ def fit_masks(
     progress: bool | Tracker = True,
     callback: Callable[[int, MaskTrainer], object] | None = None,
     stop: str | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 300.0,
 ) -> Fit:
     """Learn a binary mask over the weights of a frozen network: the weights that `loss` needs.
 
@@ -129,6 +135,9 @@ def fit_masks(
             (a tenth of `steps`, at least 20 steps) at most 1e-4 of all logits changed side, and the learning rates of all steps
             add up to more than 3 times the median |logit| at the start, so that a mask which could not move yet has not
             settled; with `density`, not before it is reached. It is asked at the rows where `mask_loss` is measured.
+        checkpoint: a file in which the fit is kept on the way, every `checkpoint_every` seconds (0: after every step) and at
+            Ctrl-C, in the format of studies' checkpoints; the same call continues from it to the very bits. It is removed when the
+            fit is complete, which an interrupted one is not.
 
     Returns:
         A `Fit`. Ctrl-C ends learning after the step under way and returns what there is (`fit.stopped == "interrupted"`); a second
@@ -164,6 +173,9 @@ def fit_masks(
             instance(name, masks, Masks, "a modhook.Masks")
     if carried is not None:
         instance("carried", carried, CarriedGradients, "the CarriedGradients of an earlier fit (`fit.carried`)")
+    file = file_of(checkpoint)
+    every = checked("checkpoint_every", checkpoint_every, NotNegative)
+    given = dict(locals())
     refuse(model)
     with using(model):
         fixed = None if fixed is None else fixed._of(model)
@@ -222,7 +234,18 @@ def fit_masks(
         tracker.stage_started("masks", steps)
     try:
         after = None if callback is None else (lambda step: callback(step, trainer))
-        with trainer.holding():
+        keeper = None
+        if file is not None:
+            left = ("model", "batches", "progress", "callback", "checkpoint", "checkpoint_every", "file", "every", "score", "valid")
+            identity = identity_of(
+                model,
+                **{n: v for n, v in given.items() if n not in left and n in ARGUMENTS},
+                masked=list(names),
+                sampler_options=drawn.options,
+                held=size.held,
+            )
+            keeper = keeper_of(file, every, identity, tracker.message, warned)
+        with trainer.holding(), contextlib.nullcontext() if keeper is None else keeper.active():
             history = run_steps(
                 trainer,
                 batches,
@@ -256,6 +279,8 @@ def fit_masks(
         )
     )
     rows.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in found.items()]
+    if keeper is not None and history.stopped != "interrupted":
+        keeper.remove()
     for sentence in found.values():
         warnings.warn(sentence, TrustWarning, stacklevel=2)
     return Fit(
@@ -273,3 +298,6 @@ def fit_masks(
         model=model,
         off=kept(others),
     )
+
+
+ARGUMENTS = tuple(inspect.signature(fit_masks).parameters)

@@ -55,6 +55,8 @@ class Keeper:
         own: what the stage itself remembers, saved and restored with the rest.
         say: told in one sentence what is continued, and why a file is not used.
         returns: whether Ctrl-C lets a loop that can do so return what it has; else it ends everything.
+        warn: told instead of `say` what goes wrong with writing.
+        refuses: whether a file that cannot be used is an error, instead of being said and overwritten.
     """
 
     path: Path
@@ -63,6 +65,8 @@ class Keeper:
     own: Stateful
     say: Callable[[str], None]
     returns: bool = False
+    warn: Callable[[str], None] | None = None
+    refuses: bool = False
     _calls: list[Any] = attrs.field(factory=list, init=False)
     """State of every step loop of the stage: those that ended, then the one that was running."""
     _index: int = attrs.field(default=0, init=False)
@@ -131,11 +135,11 @@ class Keeper:
             write_snapshot(self.path, state)
         except CheckpointError as error:
             self._broken = True
-            self.say(f"this stage gets no checkpoints, and would start over after an interruption: {error}")
+            (self.warn or self.say)(f"this stage gets no checkpoints, and would start over after an interruption: {error}")
         except GoneError:
             raise
         except OSError as error:
-            self.say(f"the checkpoint {self.path} cannot be written ({error.strerror or error}); the run goes on.")
+            (self.warn or self.say)(f"the checkpoint {self.path} cannot be written ({error.strerror or error}); the run goes on.")
         now = time.monotonic()
         self._due = now + max(self.every, (now - started) / SHARE if self.every else 0.0)
 
@@ -160,6 +164,8 @@ class Keeper:
             if differs := list(_differences(state["identity"], dict(self.identity))):
                 raise CheckpointError(f"the checkpoint {self.path} is of another computation: {'; '.join(differs)}.")
         except CheckpointError as error:
+            if self.refuses:
+                raise CheckpointError(f"{str(error).rstrip('.')}; delete it, or give another file.") from error
             self.say(f"{error} It is not used, and the stage starts over.")
             return
         self._before, self._calls = state["seconds"], state["calls"]
