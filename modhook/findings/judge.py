@@ -326,4 +326,4 @@ def _mean(values: Values) -> float:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus before a zero

@@ -10,6 +10,9 @@ from distributed import Nanny, Scheduler, SpecCluster
 
 from modhook.launch.worker import quiet
 
+_SILENT = {"DASK_LOGGING__DISTRIBUTED": "critical"}
+"""For what a new worker logs before its preload can silence it."""
+
 
 def local_cluster(number: int, threads: int, device: torch.device) -> SpecCluster:
     """Start workers, each a process of its own; dask restarts one that dies.
@@ -19,7 +22,7 @@ def local_cluster(number: int, threads: int, device: torch.device) -> SpecCluste
     quiet()
     gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     # dask's own default also slows the allocator down, which costs mask training dearly.
-    with dask.config.set({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": threads}}):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": threads, **_SILENT}}):
         return SpecCluster(
             scheduler={
                 "cls": Scheduler,

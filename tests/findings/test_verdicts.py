@@ -151,6 +151,13 @@ def test_scores_that_are_no_shares_and_runs_that_failed_are_left_out() -> None:
     assert (found.n, found.value) == (2, pytest.approx(0.97))
 
 
+def test_a_mask_that_stood_still() -> None:
+    """No change at all is settled, and written without a sign."""
+    found = judge(attrs.evolve(REAL, moved=of(0.0, 0.0, 0.0)))[-1]
+    assert (found.verdict, found.answer, found.value, found.threshold) == ("settled", "yes", 0, 0.05)
+    assert "-0.0" not in found.words
+
+
 def test_thresholds_can_be_changed() -> None:
     """A stricter limit turns a verdict; an unknown one is refused with the nearest."""
     strict = judge(REAL, thresholds_of({"sufficient": 0.99}))
