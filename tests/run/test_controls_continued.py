@@ -141,6 +141,9 @@ def test_scored_controls_join_a_finished_cube(study: Path, tmp_path: Path, modho
     study.write_text(without + "[controls]\nrandom = { draws = 3 }\n")
     code, _, err = modhook_run("run", study, "--out", tmp_path)
     assert (code, "analyses.random.draws is 2 there and 3 here" in err) == (2, True), err
+    study.write_text(without + "[controls]\nshuffled = true\n")
+    code, _, err = modhook_run("run", study, "--out", tmp_path)
+    assert (code, "controls is absent there and" in err) == (2, True), err
 
 
 def test_what_reads_a_cube_knows_controls(whole: Path, tmp_path: Path, modhook_run: Run) -> None:
