@@ -18,6 +18,7 @@ from modhook.asking.task import Question
 from modhook.cube import Where, done, masks_from, open_cube
 from modhook.errors import UserError, listing, near_miss
 from modhook.findings import VERDICTS, Finding, judge, measured, thresholds_of, verdict
+from modhook.masks.parts import parts
 from modhook.plugin.manager import plugins
 from modhook.plugin.offered import offering
 from modhook.values import arguments
@@ -73,6 +74,18 @@ class Answer:
         names = xr.DataArray(np.array(metrics, dtype=object), dims="metric", name="metric")
         found = xr.concat([group[m].drop_attrs() for m in metrics], names)
         return found.transpose("seed", "stage", "split", "metric").rename("value").load()
+
+    @cached_property
+    def parts(self) -> xr.Dataset:
+        """How many weights every subset of the functions keeps alone and together, beside chance: `modhook.parts` over `seed`.
+
+        Seeds in which not every function is done are left out. Raises `UserError` without any, and for more than ten functions.
+        """
+        whole = [seed for seed in self.seeds if all((name, seed) in self.masks for name in self.functions)]
+        if not whole:
+            raise UserError("no seed has the masks of all functions; ask again to compute what is missing.")
+        each = [parts({name: self.masks[name, seed] for name in self.functions}) for seed in whole]
+        return xr.concat(each, xr.DataArray(whole, dims="seed", name="seed"))
 
     @cached_property
     def _judged(self) -> dict[str, list[Finding]]:
@@ -132,6 +145,9 @@ class MaskTable(Mapping[tuple[str, int], "Masks"]):
             near = near_miss(name, self._answer.functions)
             raise UserError(f"no function {name!r} was asked for{near}; there are {listing(self._answer.functions)}.")
         return masks_from(self._answer.path, seed, name)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         return iter(self._keys)

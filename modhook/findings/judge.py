@@ -36,7 +36,8 @@ THRESHOLDS: Mapping[str, float] = {
 * `sufficient`: the score under the mask, at least.
 * `necessary`: what removing the function's own weights loses beyond removing as many at random, at least.
 * `specific`: how much more of its own score than of the other functions' (their mean) the mask keeps, at least.
-* `real_ability`: how far the network without a mask is above each control's network without one, at least.
+* `real_ability`: how far the network without a mask is above each control's network without one, at least; one seed whose control comes
+  nearer is enough for `no`, because the network itself is one draw.
 * `real_score`, `real_size`: either how far the score under the mask is above each control's at equal size, at least, or how many
   times as large as the mask the control's must be for an equal score, at least.
 * `stable`: (IoU over seeds - chance) / (1 - chance), at least.
@@ -190,8 +191,9 @@ class _Judge:
                     "specific", "other functions under the mask", "there is no other function to compare with"
                 )
             ]
-        own = _share(self.of.masked, self.of.unmasked)
-        each = [_share(masked, whole) for masked, whole in self.of.others.values()]
+        # More than all of a score that was hardly there would outweigh everything else.
+        own = np.minimum(_share(self.of.masked, self.of.unmasked), 1.0)
+        each = [np.minimum(_share(masked, whole), 1.0) for masked, whole in self.of.others.values()]
         rest = np.mean(each, axis=0)
         words = "keeps {value} more of its own score than of the other functions'"
         return [
@@ -216,10 +218,13 @@ class _Judge:
                 found.append(self._unknown("real", f"against {kind}", text))
                 continue
             above = _share(of.unmasked - control.unmasked, of.unmasked)
-            words = f"without a mask, the network is {{value}} of its score above its control ({kind})"
+            near = _percent(float(np.nanmin(above))) if np.isfinite(above).any() else "-"
+            words = f"without a mask, the network is {{value}} of its score above its control ({kind}), and {near} above the nearest"
             reference = _mean(_share(control.unmasked, of.unmasked))
             measure = f"ability against {kind}"
-            found.append(self._made("real", measure, above, "real_ability", words, reference=reference, paired=True))
+            found.append(
+                self._made("real", measure, above, "real_ability", words, reference=reference, paired=True, every=True)
+            )
             better = _share(of.masked - control.equal_size, of.unmasked)
             words = f"scores {{value}} of the unmasked score more than its control ({kind}) of equal size"
             reference = _mean(_share(control.equal_size, of.unmasked))
@@ -266,7 +271,9 @@ class _Judge:
         paired: bool = False,
         logs: bool = False,
         sign: float = 1.0,
+        every: bool = False,
     ) -> Finding:
+        """Return a finding; with `every` a single value below the threshold is enough for `no`."""
         known = [float(v) for v in values if math.isfinite(v)]
         threshold, confidence = sign * self.limits[limit], self.limits["confidence"]
         edge = math.log2(threshold) if logs else threshold
@@ -274,7 +281,8 @@ class _Judge:
         slack = 1e-9 * max(1.0, abs(edge))  # a difference that rounding alone makes
         answer: Answer = "cannot tell"
         if len(known) > 1:
-            answer = "yes" if low >= edge - slack else "no" if high < edge - slack else "cannot tell"
+            far = min(known) if every else high
+            answer = "no" if far < edge - slack else "yes" if low >= edge - slack else "cannot tell"
         p = sign_flip_p(known) if paired and len(known) > 1 else math.nan
         if logs:
             value, low, high = (float(np.exp2(x)) for x in (value, low, high))

@@ -158,6 +158,15 @@ def test_the_same_call_computes_nothing_and_more_seeds_extend(answer: Answer, se
         assert all(torch.equal(mask, more.masks[key][name]) for name, mask in masks.items())
 
 
+def test_parts_count_subsets_in_every_seed(answer: Answer) -> None:
+    """Exclusive and shared weights of both functions, counted from the masks."""
+    for seed in (1, 2):
+        small, large = (torch.cat([m.flatten() for m in answer.masks[n, seed].values()]) for n in ("small", "large"))
+        found = answer.parts.sel(seed=seed)
+        assert found["exclusive"].sel(subset="small").item() == int((small & ~large).sum())
+        assert found["shared"].sel(subset="small & large").item() == int((small & large).sum())
+
+
 class Stops(modhook.Tracker):
     """Stops in the middle of the second mask stage, as Ctrl-C does."""
 

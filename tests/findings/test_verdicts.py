@@ -103,6 +103,11 @@ CHANGED = [
     ("real", {"controls": {**REAL.controls, "shuffled": control(equal=0.97, size=3.0)}}, "yes"),
     ("real", {"controls": {**REAL.controls, "shuffled": control(equal=0.6, size=1.0)}}, "yes"),
     ("real", {"controls": {**REAL.controls, "untrained": control(unmasked=0.99)}}, "no"),
+    (
+        "real",
+        {"controls": {**REAL.controls, "untrained": Compared(of(0.1, 0.97, 0.2), of(0.5, 0.5, 0.5), of(4, 4, 4))}},
+        "no",
+    ),
     ("real", {"controls": {"shuffled": control(), "untrained": control()}}, "cannot tell"),
     ("real", {"controls": {}}, "cannot tell"),
     ("stable", {"agreement": of(0.06, 0.05, 0.05)}, "no"),
