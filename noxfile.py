@@ -160,3 +160,13 @@ def cluster(session: nox.Session) -> None:
     """A study on a dask scheduler and workers of its own, one of which is killed."""
     session.install("-e", ".[test]", *CONSTRAINTS)
     session.run("pytest", "tests/cluster", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def truth(session: nox.Session) -> None:
+    """Fit every method to the networks with a known answer and write docs/truth.md; hours, but it goes on where it was stopped.
+
+    `-- --budget 30` ends after half an hour, `-- --methods gumbel --networks welded --seeds 0` picks, `-- --help` says the rest.
+    """
+    session.install("-e", ".", *CONSTRAINTS)
+    session.run("python", "tests/truth/run.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})

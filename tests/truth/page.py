@@ -1,0 +1,199 @@
+"""docs/truth.json, and docs/truth.md and its figure from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from methods import KINDS, METHODS, kind_of
+
+Row = dict[str, Any]
+CUT = "within 0.005"
+"""The cut that the goals are about."""
+GOALS: dict[str, Callable[[Row, Row], bool]] = {
+    "accuracy": lambda mask, fit: mask["accuracy"] >= (fit["unmasked"] - 0.01 if "welded" in fit["network"] else 0.99),
+    "foreign": lambda mask, fit: (
+        mask["of_foreign"] <= 0.05 if "welded" in fit["network"] else mask["foreign"] is None or mask["foreign"] <= 0.05
+    ),
+    "size": lambda mask, fit: "welded" in fit["network"] or mask["of_necessary"] <= 1.4,
+}
+"""What a mask must reach: of compiled programs 99 % right, at most 5 % of it foreign, at most 1.4 times the necessary weights; of
+welded networks within one point of the part (which is what the unmasked network gives), at most 5 % of the foreign weights."""
+GROUPS = {"compiled": ("compiled", "pairs"), "welded": ("welded",)}
+
+
+def plain(value: Any) -> Any:
+    """Return numbers rounded to five digits, NaN as None, so that they can be written as JSON."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
+
+
+def summarised(fits: Sequence[Row]) -> dict[str, Any]:
+    """Return what the page is made from: for every method, network and function the least, the mean and the most over seeds."""
+    rows, places = [], dict.fromkeys((f["method"], f["network"], f["function"]) for f in fits)
+    for method, network, function in places:
+        same = [f for f in fits if (f["method"], f["network"], f["function"]) == (method, network, function)]
+        row: Row = {"method": method, "network": network, "function": function, "seeds": len(same)}
+        row |= {name: spread(f.get(name) for f in same) for name in ("unmasked", "area_necessary", "area_owner")}
+        row["seconds"] = statistics.median(f["seconds"] for f in same)
+        row["weights"] = same[0]["weights"]
+        row["masks"] = {}
+        for name in same[0]["masks"]:
+            masks = [f["masks"][name] for f in same]
+            row["masks"][name] = {metric: spread(m.get(metric) for m in masks) for metric in masks[0]}
+            if "of_necessary" in masks[0]:
+                reached = {g: sum(met(m, f) for m, f in zip(masks, same, strict=True)) for g, met in GOALS.items()}
+                every = sum(all(met(m, f) for met in GOALS.values()) for m, f in zip(masks, same, strict=True))
+                row["masks"][name]["reached"] = {**reached, "all": every}
+        rows.append(row)
+    settings = {name: method.written for name, method in METHODS.items()}
+    machine = f"one core of {platform.machine()}, torch {torch.__version__}"
+    return {"machine": machine, "settings": settings, "rows": plain(rows)}
+
+
+def spread(values: Iterable[float | None]) -> list[float] | None:
+    """Return least, mean and most, or None where there is no number."""
+    numbers = [v for v in values if v is not None and math.isfinite(v)]
+    return [min(numbers), statistics.fmean(numbers), max(numbers)] if numbers else None
+
+
+def write(found: dict[str, Any], folder: Path) -> None:
+    """Write truth.json, truth.md and truth.png."""
+    (folder / "truth.json").write_text(json.dumps(found, indent=None, separators=(",", ":")).replace('{"method"', '\n{"method"') + "\n")
+    (folder / "truth.md").write_text(page(found))
+    draw(found, folder / "truth.png")
+
+
+def page(found: dict[str, Any]) -> str:
+    """Return the page."""
+    text = (Path(__file__).parent / "page.md").read_text(encoding="utf-8")
+    first = next(iter(METHODS))
+    return text.format(
+        machine=found["machine"],
+        first=first,
+        settings=table(("method", "setting"), [(f"`{n}`", s) for n, s in found["settings"].items()]),
+        goals=_goals(found, first),
+        untrained=_each(found, "integrated_gradients", ("compiled", "pairs", "welded", "noisy", "hidden", "superposed")),
+        methods=_methods(found),
+        others=_each(found, first, ("noisy", "hidden", "superposed")),
+        nothing=_nothing(found),
+    )
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
+
+
+def of_kinds(found: dict[str, Any], method: str, kinds: Sequence[str]) -> list[Row]:
+    """Return a method's rows of some kinds of networks, in the table's order."""
+    order = [n for kind in kinds for n in KINDS[kind]]
+    rows = [r for r in found["rows"] if r["method"] == method and kind_of(r["network"]) in kinds]
+    return sorted(rows, key=lambda r: (order.index(r["network"]), r["function"]))
+
+
+def _number(value: list[float] | None, at: int = 1, digits: int = 2) -> str:
+    return "" if value is None else f"{value[at]:.{digits}f}"
+
+
+def _percent(value: list[float] | None, at: int = 1) -> str:
+    return "" if value is None else f"{100 * value[at]:.1f}"
+
+
+def _goals(found: dict[str, Any], method: str) -> str:
+    return _each(found, method, ("compiled", "pairs", "welded"))
+
+
+def _each(found: dict[str, Any], method: str, kinds: Sequence[str]) -> str:
+    head = (
+        "network", "function", "n", "reached", "area", "kept", "of necessary", "of small", "recall", "foreign %", "of foreign %",
+        "accuracy % (least)", "unmasked %", "complement %", "other %", "threshold: accuracy %", "s",
+    )  # fmt: skip
+    lines = []
+    for row in of_kinds(found, method, kinds):
+        mask, own = row["masks"][CUT], row["masks"].get("threshold", {})
+        reached = f"{mask['reached']['all']}/{row['seeds']}" if "reached" in mask else ""
+        lines.append((
+            row["network"], row["function"], str(row["seeds"]), reached, _number(row["area_necessary"], 0, 3), _number(mask["kept"], 1, 0),
+            _number(mask.get("of_necessary")), _number(mask.get("of_minimal")), _number(mask.get("recall")), _percent(mask.get("foreign")),
+            _percent(mask.get("of_foreign")), _percent(mask["accuracy"], 0), _percent(row["unmasked"]), _percent(mask["complement"]),
+            _percent(mask.get("other")), _percent(own.get("accuracy")), f"{row['seconds']:.0f}",
+        ))  # fmt: skip
+    return table(head, lines)
+
+
+def _methods(found: dict[str, Any]) -> str:
+    head = ["method", "mask"]
+    for group in GROUPS:
+        last = "of necessary" if group == "compiled" else "of foreign %"
+        head += [f"{group}: fits", "reached", "accuracy %", "area", "of small", last]
+    lines = []
+    for method in METHODS:
+        for name in ("threshold", CUT):
+            cells = [f"`{method}`", "its own" if name == "threshold" else "cut"]
+            for group, kinds in GROUPS.items():
+                cells += _group([r for r in of_kinds(found, method, kinds) if name in r["masks"]], name, group)
+            if any(cells[2:]):
+                seconds = [r["seconds"] for r in found["rows"] if r["method"] == method]
+                lines.append([*cells, f"{statistics.median(seconds):.1f}"])
+    return table([*head, "s"], lines)
+
+
+def _group(rows: list[Row], name: str, group: str) -> list[str]:
+    if not rows:
+        return [""] * 6
+    fits, masks = sum(r["seeds"] for r in rows), [r["masks"][name] for r in rows]
+    reached = sum(m["reached"]["all"] for m in masks)
+    accuracy = statistics.fmean(m["accuracy"][1] for m in masks)
+    area = statistics.fmean(r["area_necessary"][1] for r in rows)
+    size = [m["of_necessary" if group == "compiled" else "of_foreign"][1] for m in masks]
+    small = statistics.median(m["of_minimal"][1] for m in masks)
+    shown = f"{statistics.median(size):.2f}" if group == "compiled" else f"{100 * statistics.fmean(size):.1f}"
+    return [str(fits), f"{100 * reached / fits:.0f} %", f"{100 * accuracy:.1f}", f"{area:.3f}", f"{small:.2f}", shown]
+
+
+def _nothing(found: dict[str, Any]) -> str:
+    lines = []
+    for network in KINDS["nothing"]:
+        for row in (r for r in found["rows"] if r["network"] == network):
+            best, own = row["masks"]["best"], row["masks"].get("threshold", {})
+            lines.append((
+                network, row["function"], f"`{row['method']}`", str(row["seeds"]), _percent(row["unmasked"]), _percent(own.get("accuracy")),
+                _percent(own.get("density")), _percent(best["accuracy"]), _percent(best["density"]),
+            ))  # fmt: skip
+    head = ("network", "function", "method", "n", "unmasked %", "own mask: accuracy %", "kept %", "best cut: accuracy %", "kept %")
+    return table(head, lines)
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Draw accuracy against size of the masks of compiled programs: by each method's own threshold, and by the cut."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, sharex=True)
+    for axes, name, title in ((left, "threshold", "the sampler's own mask"), (right, CUT, "smallest cut within 0.5 %")):
+        for number, method in enumerate(METHODS):
+            look = {"color": matplotlib.colormaps["tab20"](2 * number % 20 + number // 10), "alpha": 0.7, "markersize": 5}
+            rows = [r for r in of_kinds(found, method, GROUPS["compiled"]) if name in r["masks"]]
+            x = [max(r["masks"][name]["of_necessary"][1], 0.1) for r in rows]
+            y = [100 * r["masks"][name]["accuracy"][1] for r in rows]
+            if rows:
+                axes.plot(x, y, "os^vDPX*"[number % 8], label=method, **look)
+        axes.axvspan(0.1, 1.4, color="0.93", zorder=0)
+        axes.set(xscale="log", title=title, xlabel="weights kept / necessary weights")
+    left.set_ylabel("accuracy under the mask (%)")
+    handles = {label: h for axes in (left, right) for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=7, frameon=False)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
