@@ -128,7 +128,7 @@ def _each(found: dict[str, Any], method: str, kinds: Sequence[str]) -> str:
             row["network"], row["function"], str(row["seeds"]), reached, _number(row["area_necessary"], 0, 3), _number(mask["kept"], 1, 0),
             _number(mask.get("of_necessary")), _number(mask.get("of_minimal")), _number(mask.get("recall")), _percent(mask.get("foreign")),
             _percent(mask.get("of_foreign")), _percent(mask["accuracy"], 0), _percent(row["unmasked"]), _percent(mask["complement"]),
-            _percent(mask.get("other")), _percent(own.get("accuracy")), f"{row['seconds']:.0f}",
+            _percent(mask.get("other")), _percent(own.get("accuracy")), f"{row['seconds']:.1f}",
         ))  # fmt: skip
     return table(head, lines)
 
