@@ -115,7 +115,8 @@ def _network(model: nn.Module) -> str:
     kinds = [f"{name}:{type(module).__module__}.{type(module).__qualname__}" for name, module in model.named_modules()]
     tensors = sorted((n, t) for n, t in held(model).tensors.items() if not t.is_meta)
     words = "\n".join([*kinds, repr(model)])
-    return f"{type(model).__qualname__} {digest_of([(words, torch.empty(0)), *tensors])}"
+    nothing = torch.empty(0, device="cpu")
+    return f"{type(model).__qualname__} {digest_of([(words, nothing), *tensors])}"
 
 
 def _try(

@@ -71,7 +71,7 @@ class Items:
     def whole(self) -> Whole:
         """Return the items in batches that stay as they are."""
         count = len(self)
-        parts = [torch.arange(i, min(i + self.size, count)) for i in range(0, count, self.size)]
+        parts = [torch.arange(i, min(i + self.size, count), device="cpu") for i in range(0, count, self.size)]
         return Whole([self.take(part) for part in parts], self.kind, self.size, self.fingerprint)
 
 

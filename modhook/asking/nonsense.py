@@ -57,7 +57,7 @@ def relabelled(batch: Any, known: Tensor, seed: int) -> Any:
 
 def _batches(store: Store) -> list[Any]:
     if isinstance(store, Items):
-        return [store.take(torch.arange(len(store)))]
+        return [store.take(torch.arange(len(store), device="cpu"))]
     assert isinstance(store, Whole)
     return store.batches
 

@@ -192,8 +192,8 @@ class AskTask(Task):
         digest = torch.frombuffer(bytearray.fromhex(store.fingerprint), dtype=torch.uint8)  # (16,)
         count = len(store)
         return {
-            "set": torch.full((count,), number),
-            "item": torch.arange(count),
+            "set": torch.full((count,), number, device="cpu"),
+            "item": torch.arange(count, device="cpu"),
             "fingerprint": digest.expand(count, -1),
         }
 

@@ -127,9 +127,10 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
         output.append(flatten(job.call(parameters, everything, whole, around)))
         return tuple(leaf.tensor for leaf in output[0].leaves)
 
+    # The last argument says how many samples there are where nothing else is stacked.
+    count = torch.empty(job.samples, 0, device="cpu")
     with stock_switches(), Rules(memory, job.watch), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
         copied = [own[i].expand(job.samples, *own[i].shape).clone() for i in wide]  # (K, ...)
-        # The last one says how many samples there are where nothing else is stacked.
-        results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched], torch.empty(job.samples, 0))
+        results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched], count)
     return output[0].rebuild(list(results))
