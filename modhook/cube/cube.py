@@ -45,6 +45,8 @@ class Cube:
         self._read_only = read_only
         self._journal: dict[Index, dict[str, str]] = {}
         """Digests of what was written of a run since the last stage or analysis that was recorded."""
+        self._found = False
+        """Whether the place was asked for the cube since a stage or an analysis was last marked."""
         self._load()
 
     def _load(self) -> None:
@@ -87,7 +89,11 @@ class Cube:
                 )
         fit = fitted(value, self._dtype(array), shape, name)
         if fit.size:
+            marks = self._store.ledger.marks(name)
+            if marks or not self._found:
+                self.still_there()
             array[where] = fit
+            self._found = not marks
             self._note(name, where)
 
     def read(self, name: str, run: Run, **labels: Any) -> NDArray[Any]:
@@ -119,6 +125,14 @@ class Cube:
         ]
         keys = [array.metadata.encode_chunk_key(tuple(int(i) for i in at)) for at in itertools.product(*grid)]
         return all(self._store.has(f"{name}/{key}") for key in keys)
+
+    def still_there(self) -> None:
+        """Raise `GoneError` if the cube was moved or deleted since it was opened; at a URL that takes one request.
+
+        `write` asks before the first value of a stage or an analysis, and before the mark that it is done or failed: in a
+        bucket a write makes again what is gone, and the next command would find neither a cube nor an empty place.
+        """
+        self._place.still_there(request=True)
 
     # -- state of the runs
 

@@ -169,9 +169,12 @@ class Ledger:
         return (
             self.active
             and array in self._per_run
-            and array != STATUS
-            and not (array.startswith("timing/") or self._is_state(array))
+            and not (array.startswith("timing/") or self.marks(array))
         )
+
+    def marks(self, array: str) -> bool:
+        """Return whether a variable says how far a stage or an analysis is."""
+        return array == STATUS or self._is_state(array)
 
     def code(self, run: Index, stage: str) -> int:
         """Return how far a stage is, whatever the record says: 0 pending, 1 done, 2 failed."""
@@ -225,7 +228,8 @@ class Ledger:
 
     def _is_state(self, array: str) -> bool:
         """Return whether a variable says how far an analysis is."""
-        return array.startswith("runs/") and array != STATUS and self._nodes[array].get("data_type") == "uint8"
+        node = self._nodes.get(array, {})
+        return array.startswith("runs/") and array != STATUS and node.get("data_type") == "uint8"
 
     def _status_key(self, run: Index, stage: int) -> str:
         return f"{_key(STATUS, run)}/{stage}"

@@ -24,7 +24,7 @@ Where = str | Path
 DELETED = ".deleted"
 """Ends the name that a cube has while it is deleted."""
 _LOOK, _SAME = 0.2, 3
-"""Seconds between two looks at a folder that may be losing its files, and how many equal ones say that it is not."""
+"""Seconds between two looks at a place that may be losing its files, and how many equal ones say that it is not."""
 _GROUPS = {"runs", "timing", "scores", "masks", "history", "overlap", "controls", "seed"}
 # The root, the metadata of a node, and chunks, also half-written ones.
 _OF_ZARR = re.compile(r"zarr\.json|(?:[^/]+/)+(?:zarr\.json|c|c/(?:\d+/)*\d+)|.*\.[0-9a-f]{32}\.partial")
@@ -94,13 +94,33 @@ class Place(ABC):
         """Raise `CubeError` for a key that leads out of this place."""
         return
 
-    def still_there(self) -> None:
-        """Raise `GoneError` if the cube that was opened here is gone; where asking costs a request, it is not asked."""
-        return
+    @abstractmethod
+    def still_there(self, *, request: bool = False) -> None:
+        """Raise `GoneError` if the cube that was opened here is gone; where that takes a request, only with `request`."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return how many files lie here."""
 
     def await_deletion(self) -> None:
-        """Raise `GoneError` if the cube that was opened here is just being deleted; where asking costs a request, it is not asked."""
-        return
+        """Raise `GoneError` if the cube that was opened here is just being deleted.
+
+        Files go one by one, so a half-deleted cube looks damaged: while files go, the end is waited for.
+        """
+        left, same = 0, 0
+        while same < _SAME:
+            self.still_there(request=True)
+            before, left = left, self.count()
+            same = 0 if left < before else same + 1
+            time.sleep(_LOOK)
+        self.still_there(request=True)
+
+    def gone(self) -> GoneError:
+        """Return the error that says that the cube which was opened here is gone."""
+        return GoneError(
+            f"{self} is gone: it was moved or deleted while modhook was at work, and so is what it held; put it back and give the "
+            "same command again, or start over."
+        )
 
     @contextlib.contextmanager
     def failures(self, what: str) -> Iterator[None]:
@@ -241,23 +261,14 @@ class Folder(Place):
                 "put the file itself there, or move the whole cube and link its folder."
             )
 
-    def still_there(self) -> None:
+    def still_there(self, *, request: bool = False) -> None:
         """See `Place`. Without this a write would make the folders anew, and a read would take all of it as never written."""
         if not os.path.exists(self._path / "zarr.json"):
-            raise GoneError(
-                f"{self} is gone: it was moved or deleted while modhook was at work, and so is what it held; put it back and give the "
-                "same command again, or start over."
-            )
+            raise self.gone()
 
-    def await_deletion(self) -> None:
-        """See `Place`. Files go one by one, so a half-deleted cube looks damaged: while files go, the end is waited for."""
-        left, same = 0, 0
-        while same < _SAME:
-            self.still_there()
-            before, left = left, sum(len(files) for _, _, files in os.walk(self._path))
-            same = 0 if left < before else same + 1
-            time.sleep(_LOOK)
-        self.still_there()
+    def count(self) -> int:
+        """See `Place`."""
+        return sum(len(files) for _, _, files in os.walk(self._path))
 
 
 def reason(error: Exception) -> str:

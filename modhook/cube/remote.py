@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Another machine may write as well: a listing is asked for anew each time.
 _OPTIONS = {"use_listings_cache": False}
+_READ = "cannot be read: {reason}; check the connection and your permission."
 _PACKAGES = {"s3": 'pip install "modhook[s3]"', "s3a": 'pip install "modhook[s3]"'}
 
 
@@ -50,7 +51,7 @@ class Remote(Place):
     def read(self, key: str) -> bytes:
         """See `Place`."""
         fs, path = self._reached()
-        with self.failures("cannot be read: {reason}; check the connection and your permission."):
+        with self.failures(_READ):
             return bytes(fs.cat_file(f"{path}/{key}"))
 
     def remove(self) -> None:
@@ -60,6 +61,25 @@ class Remote(Place):
             fs.pipe_file(self._marker(path), b"")
             self._remove(fs, path)
             fs.rm_file(self._marker(path))
+
+    def still_there(self, *, request: bool = False) -> None:
+        """See `Place`. `info` says which error it was; `exists` of some filesystems takes every one for a no."""
+        if request:
+            fs, path = self._reached()
+            try:
+                with self.failures(_READ):
+                    fs.info(f"{path}/zarr.json")
+            except FileNotFoundError as error:
+                raise self.gone() from error
+
+    def count(self) -> int:
+        """See `Place`."""
+        fs, path = self._reached()
+        try:
+            with self.failures(_READ):
+                return len(fs.find(path))
+        except FileNotFoundError:
+            return 0
 
     def looks_like_a_cube(self) -> bool:
         """See `Place`. It never does: at a URL only a root that says so makes a cube."""

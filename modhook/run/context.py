@@ -195,11 +195,13 @@ class Context(RunContext):
         Randomness outside our own generators (dropout) is seeded from (seed, stage). Step loops inside are continued from
         the stage's checkpoint, if there is one that fits; what comes before and after them is done again.
 
-        Any error marks the stage failed, with the reason, and raises `RunError`; a user's mistake (`UserError`), a full disk
-        and Ctrl-C leave it pending. Logits and weights that are not finite are such an error.
+        Any error marks the stage failed, with the reason, and raises `RunError`; a user's mistake (`UserError`), a full disk,
+        a cube that is gone (`GoneError`) and Ctrl-C leave it pending. Logits and weights that are not finite are such an error.
         """
         if name in self.later:
             raise Enough
+        with together():
+            self.cube.still_there()  # what is gone reads as never written
         record = StageRecord(name)
         self.tracker.stage_started(name, steps)
         keeper = self._keeper(name, record)

@@ -20,7 +20,7 @@ from modhook.errors import CubeError, UserError, listing
 from modhook.plugin.code import short
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
-from modhook.run.failure import told_what_is_safe
+from modhook.run.failure import gone_or_damaged, told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, prepare
 from modhook.run.mend import check
 from modhook.run.one import Run, Work, compute_run
@@ -193,9 +193,10 @@ def _analyse_all(work: Work, name: str, record: Mapping[str, Any], code: Sources
             if done.mistake:
                 raise UserError(done.mistake)
             if ahead is not None:
-                cube.add_variables(declared, labels)
-                cube.set_attrs(study=dict(record), **({"code": code} if code else {}))
-                ahead.write_all()
+                with gone_or_damaged(cube.path):
+                    cube.add_variables(declared, labels)
+                    cube.set_attrs(study=dict(record), **({"code": code} if code else {}))
+                    ahead.write_all()
                 laid_out = True
             failed += done.failed
     return Analysed(

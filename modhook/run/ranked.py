@@ -20,6 +20,11 @@ class RankedCube(Cube):
         if rank() == 0:
             super().write(name, value, run, **labels)
 
+    def still_there(self) -> None:
+        """Ask on the first rank."""
+        if rank() == 0:
+            super().still_there()
+
     def set_status(self, *arguments: Any, **options: Any) -> None:
         """Write it on the first rank; all others wait until it, and all before it, is on disk."""
         super().set_status(*arguments, **options)
