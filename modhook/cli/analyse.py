@@ -35,7 +35,8 @@ def analyse_command(cube: Where, name: str, settings: tuple[str, ...], device: s
     NAME is one of `modhook list analyses`, or one of your own: my_analysis.py:MyAnalysis, relative to the current folder.
 
     The study is rebuilt from the cube; code that the cube names runs only with --trust. Runs that are not finished, and
-    those that have the analysis, are left as they are, so that the same command continues where it was stopped.
+    those that have the analysis, are left as they are, so that the same command continues where it was stopped. Variables that
+    a newer version of the analysis has are added to them.
     """
     from modhook.cube import open_cube
     from modhook.plugin.manager import plugins

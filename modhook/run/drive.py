@@ -226,10 +226,16 @@ def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, tracker: 
     for name, analysis in prepared.analyses.items():
         declared, labels = analysis_plan(prepared, name, analysis)
         there = f"runs/{name}_reason" in cube.variables
-        if not there or any(short(n) == name and known_code.get(n) != files for n, files in code.items()):
+        gained = [v.name for v in declared if v.name not in cube.variables]  # by a newer version of its plugin
+        if gained or any(short(n) == name and known_code.get(n) != files for n, files in code.items()):
             cube.add_variables(declared, labels)
         if not there:
             tracker.message(f"the cube gets the analysis {name}")
+        elif gained:
+            tracker.message(
+                f"the cube gets {listing(gained)}, which the analysis {name} has now; runs that have it already get them by "
+                f"`modhook analyse {path} {name}`"
+            )
     # What `modhook analyse` added stays on record: its options say how the variables in the cube were computed.
     known = cube.attrs["study"].get("analyses", {})
     record = resolved(study)

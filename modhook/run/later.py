@@ -31,6 +31,9 @@ from modhook.study import difference, resolved, restore
 from modhook.study.tables import leaves
 from modhook.values.text import dotted
 
+_RTOL, _ATOL = 1e-4, 1e-6
+"""How far the values of an analysis may differ when they are computed again: rounding on another machine."""
+
 
 @attrs.frozen
 class Analysed:
@@ -59,7 +62,10 @@ def analyse(
     *,
     trust: bool = False,
 ) -> Analysed:
-    """Compute one analysis for every finished run of a cube that does not have it yet.
+    """Compute one analysis for every finished run of a cube that does not have it, or not all of its variables, yet.
+
+    Variables that a newer version of the analysis has gained are added, and computed also for the runs that have the others,
+    whose values stay as they are.
 
     Args:
         path: the cube.
@@ -72,7 +78,8 @@ def analyse(
 
     Raises:
         UserError: code to be run without `trust`, an unknown analysis or option, an analysis of another task, options other
-            than those of runs that have it already, no finished run, other data, a damaged cube; nothing was written.
+            than those of runs that have it already, no finished run, other data, a damaged cube; nothing was written. A version of
+            the analysis that computes other values than the cube has, where it has gained variables.
         StorageError: the cube's place fails midway; finished runs are safe, and the same call continues.
     """
     here = plugins.beside(Path(), "the current folder", only=None if trust else (name,))
@@ -181,24 +188,37 @@ def _analyse_all(work: Work, name: str, record: Mapping[str, Any], code: Sources
         run, stages = missing[0]
         raise CubeError(f"no run of {cube.path} is finished ({run.text}: {listing(stages)}); run the study first.")
     same = cube.attrs["study"] == record and code == recorded_code(cube)
-    laid_out = same and f"runs/{name}_reason" in cube.variables
-    wanted = [run for run in ready if not laid_out or int(cube.read(f"runs/{name}", run.labels)) != 1]
+    # A newer version of a plugin may declare more variables than the one that laid them out.
+    own, there = [v.name for v in declared if v.group != "runs"], f"runs/{name}" in cube.variables
+    gained = [v for v in own if v not in cube.variables]
+    laid_out = same and not gained and f"runs/{name}_reason" in cube.variables
+    done_before = [run.text for run in ready if there and int(cube.read(f"runs/{name}", run.labels)) == 1]
+    wanted = [run for run in ready if run.text not in done_before or gained or not _filled(cube, own, run)]
+    if there and gained and wanted:
+        work.tracker.message(f"the cube gets {listing(gained)}, which the analysis {name} has now")
     work.tracker.study_started(prepared.study.study.name, len(wanted))
     failed: list[str] = []
     with claim(cube.path, [run.text for run in wanted]):
         check(cube, prepared, wanted, False, work.tracker)
         for run in wanted:
-            ahead = None if laid_out else _Ahead(cube, name, labels)
+            had = run.text in done_before
+            ahead = None if laid_out and not had else _Ahead(cube, name, labels)
             done = compute_run(work if ahead is None else attrs.evolve(work, cube=cast("Cube", ahead)), run)
             if done.mistake:
                 raise UserError(done.mistake)
-            if ahead is not None:
-                with gone_or_damaged(cube.path):
+            failed += done.failed
+            if ahead is None or (had and done.failed):  # what a run has already stays
+                continue
+            with gone_or_damaged(cube.path):
+                if had:
+                    ahead.keep(own, run)
+                if not laid_out:
                     cube.add_variables(declared, labels)
                     cube.set_attrs(study=dict(record), **({"code": code} if code else {}))
-                    ahead.write_all()
-                laid_out = True
-            failed += done.failed
+                if had:  # pending until everything is there, so that a kill leaves no run half-filled
+                    cube.forget(run.labels, analyses=[name])
+                ahead.write_all()
+            laid_out = True
     return Analysed(
         path=cube.path,
         groups=tuple(dict.fromkeys(v.group for v in declared if v.group != "runs")),
@@ -207,6 +227,11 @@ def _analyse_all(work: Work, name: str, record: Mapping[str, Any], code: Sources
         unfinished=tuple(f"{run.text}: not finished ({listing(stages)})" for run, stages in missing if stages),
         failed=tuple(failed),
     )
+
+
+def _filled(cube: Cube, names: Sequence[str], run: Run) -> bool:
+    """Return whether a run has a value of every variable of an analysis."""
+    return all(cube.written(name, run.labels) for name in names)
 
 
 def _runs(prepared: Prepared, cube: Cube) -> Iterator[Run]:
@@ -253,6 +278,28 @@ class _Ahead:
 
     def forget(self, run: Mapping[str, Any], stages: Sequence[str] = (), analyses: Sequence[str] = ()) -> None:
         """Nothing is recorded yet."""
+
+    def keep(self, names: Sequence[str], run: Run) -> None:
+        """Take what the cube has of a run instead of what was computed again.
+
+        Raises `CubeError` if the two differ: values of two versions of an analysis would stand beside each other.
+        """
+        for name in names:
+            if name not in self._cube.variables or not self._cube.written(name, run.labels):
+                continue
+            old, new = self._cube.read(name, run.labels), np.asarray(self._written[name][0])
+            close = old.shape == new.shape and (
+                np.allclose(old, new, rtol=_RTOL, atol=_ATOL, equal_nan=True)
+                if old.dtype.kind == "f"
+                else np.array_equal(old.astype(object), new.astype(object))
+            )
+            if not close:
+                raise CubeError(
+                    f"the analysis {self._state.rpartition('/')[2]!r} computes another {name} of {run.text} now than {self._cube.path} "
+                    "has, so its further variables cannot stand beside it; analyse it with the version, and on the device, that "
+                    "computed the cube, or run the study anew with another --out."
+                )
+            self._written[name] = old, run.labels
 
     def write_all(self) -> None:
         """Write what was kept, in its order: the state comes last, and before it the record of what was written."""
