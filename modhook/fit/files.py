@@ -104,5 +104,8 @@ def _check(fit: Fit) -> None:
         and all(n in fit.masks and fit.masks._masks[n].shape == t.shape for n, t in fit.logits.items())
         and hasattr(fit.history, "data_vars")
         and isinstance(fit.steps, int)
+        and isinstance(fit.stopped, str | None)
+        and isinstance(fit.cautions, tuple)
+        and all(isinstance(caution, str) for caution in fit.cautions)
     ):
         raise TypeError

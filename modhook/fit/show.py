@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from modhook.errors import printable
 from modhook.masks.show import headline, tensors
 from modhook.values import markup
 
@@ -60,8 +61,10 @@ def page(fit: Fit) -> str:
 
 
 def _more(fit: Fit) -> list[tuple[str, str]]:
-    """Return why a fit ended early, if it did."""
-    return [("stopped", _STOPPED.get(fit.stopped, fit.stopped))] if fit.stopped else []
+    """Return why a fit ended early, if it did, and what to know before its masks are trusted. A file may hold any text."""
+    ended = [("stopped", _STOPPED.get(fit.stopped, fit.stopped))] if fit.stopped else []
+    warned = [("before you trust it", caution.rstrip(".")) for caution in fit.cautions]
+    return [(name, printable(value, line=True)) for name, value in (*ended, *warned)]
 
 
 def _values(fit: Fit, name: str) -> list[float]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from safetensors import safe_open
@@ -215,6 +217,37 @@ def test_why_a_fit_ended_is_kept_and_said(tmp_path: Path) -> None:
         assert one.off is not None
         assert fit.off is not None
         assert all(torch.equal(one.off[n], fit.off[n]) for n in fit.off)
+
+
+def test_reasons_not_to_trust_a_fit_are_shown(tmp_path: Path) -> None:
+    """Each caution stands in the text and in the notebook page, also of a fit from its file."""
+    model, x = network(), torch.ones(4, 4)
+    with pytest.warns(modhook.TrustWarning):
+        fit = modhook.fit_masks(model, [(x, x[:, 0])], mse, samples=2, steps=1, lr=1e-9, progress=False)
+    assert len(fit.cautions) >= 2
+    fit.save(tmp_path / "fit")
+    for one in (fit, Fit.load(tmp_path / "fit", model)):
+        assert one.cautions == fit.cautions
+        for caution in fit.cautions:
+            assert f"before you trust it: {caution.rstrip('.')}" in repr(one)
+            assert html.escape(caution.rstrip(".")) in one._repr_html_()
+        assert "\n" not in repr(one)
+
+
+def test_texts_of_a_strangers_fit_are_escaped(learned: tuple[nn.Module, Fit, list[Any]], tmp_path: Path) -> None:
+    """Why it ended and its cautions are any text in a file: no tag reaches the page, and no control character a terminal."""
+    text = "<script>alert(1)</script>\x1b[2J\nnext & last"
+    attrs.evolve(learned[1], stopped=text, cautions=(text, "plain.")).save(tmp_path / "fit")
+    back = Fit.load(tmp_path / "fit")
+    page = back._repr_html_()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J\\nnext &amp; last") == 2
+    assert repr(back).count("</script>\\x1b[2J\\nnext & last") == 2
+    assert not {"\x1b", "\n"} & {*page, *repr(back)}
+    for wrong in ({"stopped": 3}, {"cautions": "text"}, {"cautions": (3,)}):
+        attrs.evolve(learned[1], **wrong).save(tmp_path / "wrong")
+        with pytest.raises(modhook.errors.CheckpointError, match="holds no whole fit"):
+            Fit.load(tmp_path / "wrong")
 
 
 def test_the_report_of_a_big_network_is_short() -> None:
