@@ -209,7 +209,7 @@ class MaskTrainer:
             sampler.advance(number, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return logits, trained weights, optimiser, all that scaling and clipping remember, routes, all random states."""
+        """Return logits, trained weights, optimiser, all that scaling, clipping and a density remember, routes, all random states."""
         return {
             "logits": {n: logit.detach().clone() for n, logit in self.logits.items()},
             "weights": {n: self.weights[n].detach().clone() for n in self.trained},
@@ -221,6 +221,7 @@ class MaskTrainer:
             "travelled": self.travelled,
             **({} if self.scale is None else {"norms": self.scale.norms}),
             **({"clipping": self.clipping.state_dict()} if self.clipping.all else {}),
+            **({} if self.target is None else {"target": self.target.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -239,6 +240,8 @@ class MaskTrainer:
             self.scale.norms = state["norms"].clone()
         if self.clipping.all:
             self.clipping.load_state_dict(state["clipping"])
+        if self.target is not None and "target" in state:
+            self.target.load_state_dict(state["target"])
         if state["routes"] is not None:
             names = tuple({**self.logits, **self._constants()})
             self.stacked = prepare(self.model, self.loss, None, names, self.samples, self.executor, self._guard)

@@ -57,6 +57,17 @@ def test_ctrl_c_and_the_same_call_again(tmp_path: Path) -> None:
     assert second.history.drop_vars(clock).equals(whole.history.drop_vars(clock))
 
 
+def test_a_density_is_held_from_where_it_was(tmp_path: Path) -> None:
+    """A fit of given densities that is stopped before these are reached goes on to the very bits, from its own starting density."""
+    options: dict[str, Any] = {"density": {"0.*": 0.2, "*": 0.5}, "steps": 40, "exclude": ()}
+    file, whole = tmp_path / "fit.safetensors", fitted(**options)
+    with pytest.warns(ModhookWarning, match="after 5 of 40"):
+        fitted(checkpoint=file, callback=lambda step, _: signal.raise_signal(signal.SIGINT) if step == 5 else None, **options)
+    second = fitted(checkpoint=file, **options)
+    assert all(torch.equal(second.logits[n], whole.logits[n]) for n in whole.logits)
+    assert second.masks == whole.masks
+
+
 def test_files_that_cannot_be(tmp_path: Path) -> None:
     """A folder, a missing folder and a file of something else are refused in one sentence, and stay."""
     (tmp_path / "x").write_text("no checkpoint")
