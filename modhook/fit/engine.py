@@ -125,11 +125,11 @@ class MaskTrainer:
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Within it the network is this trainer's: its values are looked at once for all steps, and put back at the end."""
-        own = dict(self.model.named_parameters(remove_duplicate=False))
-        given = [*self.logits, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
         # As many numbers as a hundredth of a step's time allows, at some ns per sampled weight; at least 16,000.
         numbers = max(2**14, self.samples * sum(logit.numel() for logit in self.logits.values()) // 8)
         with using(self.model):
+            own = dict(self.model.named_parameters(remove_duplicate=False))
+            given = [*self.logits, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
             self._guard = Guard(self.model, given, numbers)
         try:
             yield

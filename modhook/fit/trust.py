@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from modhook.masks.select import DEFAULT_EXCLUDE, parameter_names
+from modhook.network.threads import using
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -127,18 +128,20 @@ def course_of(history: xr.Dataset, steps: int, *, learned: bool = False, **known
 
 def special(model: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
     """Return {kind: names} of those parameters that are embeddings, gains of normalisation layers, or tied."""
-    parameters, wanted = dict(model.named_parameters(remove_duplicate=False)), set(names)
     kinds: dict[int, str] = {}
-    for module in model.modules():
-        embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
-        scales = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm) or "Norm" in type(module).__name__
-        for parameter in module.parameters(recurse=False):
-            if embeds:
-                kinds[id(parameter)] = "embeddings"
-            elif scales and parameter.dim() <= 1:
-                kinds[id(parameter)] = "norm gains"
+    with using(model):  # another thread may run it under its own parameters
+        parameters, wanted = dict(model.named_parameters(remove_duplicate=False)), set(names)
+        for module in model.modules():
+            embeds = isinstance(module, nn.Embedding | nn.EmbeddingBag)
+            scales = isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm) or "Norm" in type(module).__name__
+            for parameter in module.parameters(recurse=False):
+                if embeds:
+                    kinds[id(parameter)] = "embeddings"
+                elif scales and parameter.dim() <= 1:
+                    kinds[id(parameter)] = "norm gains"
+        every = parameter_names(model)
     found: dict[str, list[str]] = {}
-    for name, aliases in parameter_names(model).items():
+    for name, aliases in every.items():
         kind = "tied weights" if len(aliases) > 1 else kinds.get(id(parameters[name]))
         if kind is not None and name in wanted:
             found.setdefault(kind, []).append(name)

@@ -266,14 +266,16 @@ def prepare(
     samples = checked("samples", samples, Count)
     instance("model", model, nn.Module, "an nn.Module")
     refuse(model)
-    first = tuple(dict.fromkeys(first_names(model, names).values()))
-    stacked = Stacked(model, function, first, samples, executor, guard)
-    if example_trees is not None:
-        own = dict(model.named_parameters())
-        params = {name: own[name].detach().expand(samples, *own[name].shape) for name in first}
-        arguments = flatten((tuple(example_trees), {}))
-        leading_sizes(arguments.leaves, samples, "the samples")
-        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(first, arguments, samples)
+    with using(model):  # another thread may run it under its own parameters
+        first = tuple(dict.fromkeys(first_names(model, names).values()))
+        stacked = Stacked(model, function, first, samples, executor, guard)
+        if example_trees is not None:
+            own = dict(model.named_parameters())
+            params = {name: own[name].detach().expand(samples, *own[name].shape) for name in first}
+            arguments = flatten((tuple(example_trees), {}))
+            leading_sizes(arguments.leaves, samples, "the samples")
+            key = stacked._key(params, arguments)
+            stacked._latest = stacked._choices[key] = stacked._settle(first, arguments, samples)
     return stacked
 
 
