@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modhook.asking.batches import Items, Store, Whole, digest_of, gather
 from modhook.asking.names import among, mapping, named, per_function
 from modhook.asking.nonsense import classes
-from modhook.asking.source import source_of, sources_of
+from modhook.asking.source import plain_of, source_of, sources_of
 from modhook.asking.task import AskOptions, Question, scores_of
 from modhook.errors import ModhookError, ModhookWarning, UserError, listing
 from modhook.network.held import held
@@ -111,10 +111,10 @@ def _alike(what: str, stores: Mapping[str, Store], used: Mapping[str, Callable[.
 
 
 def _network(model: nn.Module) -> str:
-    """Return a fingerprint of a network: its modules and every tensor that it holds."""
+    """Return a fingerprint of a network: its modules with their plain attributes, and every tensor that it holds."""
     kinds = [f"{name}:{type(module).__module__}.{type(module).__qualname__}" for name, module in model.named_modules()]
     tensors = sorted((n, t) for n, t in held(model).tensors.items() if not t.is_meta)
-    words = "\n".join([*kinds, repr(model)])
+    words = "\n".join([*kinds, repr(model), plain_of(model)])
     nothing = torch.empty(0, device="cpu")
     return f"{type(model).__qualname__} {digest_of([(words, nothing), *tensors])}"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import dis
+import enum
 import functools
 import hashlib
 import inspect
@@ -10,18 +13,25 @@ import re
 import textwrap
 import tokenize
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import attrs
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from modhook.asking.batches import digest_of
 from modhook.errors import UserError
+from modhook.network.held import held
 from modhook.network.slots import slots_of
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-_DEPTH = 4
+_DEPTH = 6
+_HELD = (Tensor, np.ndarray, np.generic, tuple, list, set, frozenset, Mapping, enum.Enum)
+_MADE = (nn.Module, functools.partial, types.MethodType, types.SimpleNamespace)
+_BARE = frozenset(vars(nn.Module())) - {"training"}
+"""What every module has: tensors, modules and hooks are told elsewhere, or change nothing by themselves."""
 
 
 def source_of(what: str, function: Callable[..., Any]) -> str:
@@ -83,9 +93,8 @@ def _function(what: str, function: types.FunctionType, depth: int) -> str:
     arguments = inspect.getfullargspec(function)
     values |= dict(zip(reversed(arguments.args), reversed(arguments.defaults or ()), strict=False))
     values |= arguments.kwonlydefaults or {}
-    for name in function.__code__.co_names:
-        found = function.__globals__.get(name)
-        if name in function.__globals__ and isinstance(found, (*_PLAIN, Tensor, tuple, list, dict)):
+    for name in _globals(function.__code__):
+        if name in function.__globals__ and _is_value(found := function.__globals__[name], function.__module__):
             values.setdefault(name, found)
     if not depth or not values:
         return text
@@ -99,15 +108,21 @@ def _value(what: str, value: Any, depth: int) -> str:
         return repr(value)
     if isinstance(value, Tensor):
         return f"tensor {tuple(value.shape)} {digest_of([('', value)])}"
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        return f"array {array.shape} {array.dtype} {hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()}"
+    if isinstance(value, enum.Enum):
+        return str(value)
     if depth <= 0:
-        return type(value).__qualname__
+        return repr(value) if _is_plain(value) else type(value).__qualname__
     if isinstance(value, nn.Module):
-        state = digest_of(sorted(value.state_dict().items()))
-        return f"{type(value).__qualname__} {hashlib.blake2b(repr(value).encode(), digest_size=8).hexdigest()} {state}"
+        return _module(what, value, depth)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {_value(what, v, depth - 1)}" for k, v in value.items()) + "}"
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_value(what, v, depth - 1) for v in value) + "]"
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(_value(what, v, depth - 1) for v in value)) + "}"
     if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
         return _told(what, value, depth - 1)
     if isinstance(value, types.BuiltinFunctionType | type | types.ModuleType):
@@ -117,6 +132,49 @@ def _value(what: str, value: Any, depth: int) -> str:
     call = type(value).__dict__.get("__call__")
     body = _text(call) if isinstance(call, types.FunctionType) else ""
     return f"{type(value).__qualname__} {inside} {body}".strip()
+
+
+def _module(what: str, module: nn.Module, depth: int) -> str:
+    """Write a module: every tensor that it holds, by a hash, and of each of its modules the class and the plain attributes."""
+    lines = []
+    for name, one in module.named_modules():
+        own = {k: v for k, v in sorted(vars(one).items()) if k not in _BARE and not isinstance(v, nn.Module | Tensor)}
+        forward = getattr(type(one), "forward", None)
+        theirs = type(one).__module__.partition(".")[0] == "torch"
+        body = _text(forward) if isinstance(forward, types.FunctionType) and not theirs else ""
+        kind = f"{type(one).__module__}.{type(one).__qualname__}"
+        lines.append(f"{name}: {kind} {_value(what, own, depth)} {body}")
+    tensors = sorted((n, t) for n, t in held(module).tensors.items() if not t.is_meta)
+    return f"{type(module).__qualname__} {'; '.join(lines)} {digest_of(tensors)}"
+
+
+def plain_of(module: nn.Module) -> str:
+    """Return the plain attributes of a network's modules, which its tensors and its `repr` do not tell; but not its mode."""
+    found = []
+    for name, one in module.named_modules():
+        own = {k: v for k, v in sorted(vars(one).items()) if k not in _BARE and k != "training" and _is_plain(v)}
+        found.append(f"{name}: {own!r}")
+    return "\n".join(found)
+
+
+def _is_value(found: Any, module: str) -> bool:
+    """Whether a global is a value of its function. Functions are not followed, nor loggers and the like: these change by being used."""
+    settings = dataclasses.is_dataclass(found) or attrs.has(type(found)) or type(found).__module__ == module
+    return not isinstance(found, type) and (isinstance(found, (*_PLAIN, *_HELD, *_MADE)) or settings)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(v) for v in (*value, *value.values()))
+    return all(map(_is_plain, value)) if isinstance(value, tuple | list) else isinstance(value, _PLAIN)
+
+
+def _globals(code: types.CodeType) -> Iterator[str]:
+    """Yield the names of a function's globals, and of those that are made inside it; names of attributes are none."""
+    yield from (i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"))
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _globals(inner)
 
 
 def _text(function: types.FunctionType) -> str:

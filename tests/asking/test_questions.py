@@ -212,11 +212,114 @@ def test_bound_methods_are_told_by_their_object() -> None:
     assert source_of("loss", Holder(1).loss) == source_of("loss", one.loss)
 
 
+CRITERION: Any = None
+
+
+def by_global(net: Any, batch: Any) -> Any:
+    """Return the loss of a criterion that is a global."""
+    return CRITERION(net(batch[0]), batch[1])
+
+
+def by_default(net: Any, batch: Any, criterion: Any = None) -> Any:
+    """Return the loss of a criterion that is an argument."""
+    return criterion(net(batch[0]), batch[1])
+
+
+def closing(criterion: Any) -> Callable[..., Any]:
+    """Return the loss of a criterion that it closes over."""
+
+    def inner(net: Any, batch: Any) -> Any:
+        return criterion(net(batch[0]), batch[1])
+
+    return inner
+
+
+def defaulting(criterion: Any) -> Callable[..., Any]:
+    """Return the loss of a criterion that is a default."""
+
+    def inner(net: Any, batch: Any, *, own: Any = criterion) -> Any:
+        return own(net(batch[0]), batch[1])
+
+    return inner
+
+
+class Margins(nn.Module):
+    """A criterion with criteria in a list, and a number that no `repr` shows."""
+
+    def __init__(self, smoothing: float, margin: float) -> None:
+        super().__init__()
+        self.criteria, self.margin = [nn.CrossEntropyLoss(label_smoothing=smoothing)], margin
+
+    def forward(self, logits: Any, classes: Any) -> Any:
+        """Return the loss."""
+        return self.criteria[0](logits + self.margin, classes)
+
+
+HOLDERS: dict[str, Callable[[Any], Any]] = {
+    "closure": closing,
+    "default": defaulting,
+    "partial": lambda criterion: functools.partial(by_default, criterion=criterion),
+    "global": lambda criterion: by_global,
+    "method": lambda criterion: Holder([criterion]).loss,
+}
+
+
+@pytest.mark.parametrize("how", HOLDERS)
+def test_criteria_are_told_by_their_plain_attributes(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of modules that a loss holds in whatever way, numbers and texts count as much as tensors, also of modules inside; made alike
+    they are the same."""
+
+    def criteria() -> list[nn.Module]:
+        made = [
+            nn.CrossEntropyLoss(**a) for a in ({}, {"label_smoothing": 0.5}, {"reduction": "sum"}, {"ignore_index": 1})
+        ]
+        inner = [Margins(s, m) for s, m in ((0.0, 0.0), (0.5, 0.0), (0.0, 1.0))]
+        return [
+            *made,
+            nn.TripletMarginLoss(margin=2.0),
+            nn.TripletMarginLoss(margin=3.0),
+            *inner,
+            nn.Sequential(made[0]),
+        ]
+
+    texts = []
+    for criterion in (*criteria(), *criteria()):
+        monkeypatch.setitem(globals(), "CRITERION", criterion)
+        texts.append(source_of("loss", HOLDERS[how](criterion)))
+    half = len(texts) // 2
+    assert texts[:half] == texts[half:]
+    assert len(set(texts)) == half
+
+
+def test_a_changed_criterion_is_another_question(setting: Setting, tmp_path: Path) -> None:
+    """Masks of one label smoothing are no answer for another one; nor are those of a network for one with another plain number."""
+
+    class Scaled(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.inside, self.scale = setting.model, scale
+
+        def forward(self, x: Any) -> Any:
+            return self.scale * self.inside(x)
+
+    def again(smoothing: float, scale: float) -> Any:
+        criterion = closing(nn.CrossEntropyLoss(label_smoothing=smoothing))
+        arguments = setting.arguments(loss=criterion, tests={"a": A}, seeds=1, steps=1, analyses=())
+        return modhook.ask(Scaled(scale), {"a": A}, out=tmp_path / "c.zarr", **arguments)
+
+    again(0.0, 1.0)
+    again(0.0, 1.0)
+    with pytest.raises(UserError, match="the loss is another one"):
+        again(0.5, 1.0)
+    with pytest.raises(UserError, match="the network is another one"):
+        again(0.0, 2.0)
+
+
 @attrs.frozen
 class Holder:
-    """Holds a number, in a slot."""
+    """Holds something, in a slot."""
 
-    k: int
+    k: Any
 
     def loss(self, net: Any, batch: Any) -> Any:
         """Return something that does not say which object it is of."""
