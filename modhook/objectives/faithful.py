@@ -63,13 +63,15 @@ def kl(model: nn.Module, outputs: Outputs | None = None, *, where: Place | None 
     the two differ, as two runs of the network itself do. It needs no labels.
 
     Args:
-        model: the network whose masks are learned, on its device. Its weights are looked up when they are needed, not copied.
+        model: the network whose masks are learned, on its device. Its weights are looked up when they are needed, not copied. Masks
+            are checked and controlled on copies, so that another network of the same names and shapes is not noticed: p is
+            then what that one answers.
         outputs: `outputs(net, batch)`, the logits (B, ..., C), classes last; by default as in `cross_entropy`.
         where: where the batch holds which positions count, (B, ...), 0 or False for those that do not, such as an attention mask: a
             key, a position in the batch, or a function of the batch. A group in which none counts has the loss 0.
 
     Raises (when called, unless for `model`):
-        UserError: another network, no logits, or shapes that do not fit.
+        UserError: a network of other parameter names or shapes, no logits, or shapes that do not fit.
     """
     instance("model", model, nn.Module, "an nn.Module")
     checked_outputs(outputs)

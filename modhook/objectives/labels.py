@@ -6,11 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from modhook.errors import UserError
-from modhook.objectives.reading import LABELS, Outputs, Place, checked_outputs, checked_place, outputs_of, taken, whole
+from modhook.objectives.reading import (
+    LABELS,
+    Outputs,
+    Place,
+    checked_outputs,
+    checked_place,
+    in_range,
+    outputs_of,
+    taken,
+    whole,
+)
 from modhook.values.arguments import checked, shown
 
 
@@ -33,9 +44,13 @@ class CrossEntropy:
                 f"{tuple(logits.shape[:-1])}; move dimensions with outputs= or labels=."
             )
         flat, wanted = logits.flatten(0, -2), labels.flatten()  # (n, C), (n,)
-        total = F.cross_entropy(flat, wanted, ignore_index=self.ignore_index, reduction="sum")
+        counts = wanted != self.ignore_index  # (n,)
+        if not wanted.is_cuda:  # there it would wait for the device in every step, and torch itself refuses them
+            some = torch.where(counts, wanted, 0)
+            in_range(some, 0, flat.shape[1], f"labels must be classes from 0 to {flat.shape[1] - 1}, but there is")
         # A group may hold no label that counts: it asks nothing of its mask, where the mean would be NaN.
-        return total / (wanted != self.ignore_index).sum().clamp(min=1)
+        total = F.cross_entropy(flat, wanted, ignore_index=self.ignore_index, reduction="sum")
+        return total / counts.sum().clamp(min=1)
 
 
 def cross_entropy(outputs: Outputs | None = None, labels: Place | None = None, *, ignore_index: int = -100) -> CrossEntropy:
@@ -49,7 +64,7 @@ def cross_entropy(outputs: Outputs | None = None, labels: Place | None = None, *
         ignore_index: the label of positions that do not count. A group in which none counts has the loss 0.
 
     Raises (when called):
-        UserError: no labels or logits there, shapes that do not fit, labels that are no whole numbers.
+        UserError: no labels or logits there, shapes that do not fit, labels that are no whole numbers or (on the CPU) no classes.
     """
     checked_outputs(outputs)
     if labels is not None:
@@ -86,7 +101,9 @@ class LogitDifference:
         places = whole("position", taken("position", batch, self.position))  # (B,)
         if places.shape != logits.shape[:1]:
             raise UserError(f"position must be one number per item, ({len(logits)},), not shape {tuple(places.shape)}.")
-        there = places % logits.shape[1]  # counted from the end where negative
+        length = logits.shape[1]
+        in_range(places, -length, length, f"the logits have {length} positions, and none is")
+        there = torch.where(places < 0, places + length, places)  # counted from the end where negative
         return logits.gather(1, there[:, None, None].expand(-1, 1, logits.shape[2])).squeeze(1)
 
     def _mean(self, logits: Tensor, batch: Any, name: str) -> Tensor:
@@ -96,6 +113,8 @@ class LogitDifference:
                 f"{name} must be one class per item, ({len(logits)},), or several, ({len(logits)}, n), not shape "
                 f"{tuple(classes.shape)}."
             )
+        if not classes.is_cuda:  # there it would wait for the device in every step, and torch itself refuses them
+            in_range(classes, 0, logits.shape[1], f"{name} must be a class from 0 to {logits.shape[1] - 1}, not")
         return logits.gather(1, classes.reshape(len(logits), -1)).mean(1)
 
 
@@ -114,7 +133,7 @@ def logit_difference(
             a key or a function of the batch.
 
     Raises (when called):
-        UserError: nothing at these places, or shapes that do not fit.
+        UserError: nothing at these places, shapes that do not fit, a position that is none of the T, or (on the CPU) such a class.
     """
     checked_outputs(outputs)
     for name, place in (("answer", answer), ("contrast", contrast), ("position", position)):

@@ -85,3 +85,12 @@ def whole(name: str, found: Tensor) -> Tensor:
     if found.is_floating_point() or found.is_complex() or found.dtype == torch.bool:
         raise UserError(f"{name} must be whole numbers, the numbers of classes, not {found.dtype}.")
     return found.long()
+
+
+def in_range(found: Tensor, low: int, high: int, what: str) -> None:
+    """Raise `UserError`, "`what` NUMBER.", unless all numbers are from `low` to below `high`, behind vmap too."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(found):
+        found = torch._C._functorch.get_unwrapped(found)
+    wrong = found[(found < low) | (found >= high)]
+    if len(wrong):
+        raise UserError(f"{what} {int(wrong[0])}.")

@@ -220,6 +220,18 @@ LINEAR = nn.Linear(4, 3)
 X, Y = torch.rand(6, 4), torch.arange(6) % 3
 
 
+def three(net: Any, batch: Any) -> Tensor:
+    """Logits at three positions, (B, 3, 3)."""
+    logits: Tensor = net(batch[0])[:, None].expand(-1, 3, -1)
+    return logits
+
+
+def third(batch: Any) -> Tensor:
+    """What a batch holds third: positions, (B,)."""
+    places: Tensor = batch[2]
+    return places
+
+
 @pytest.mark.parametrize(
     ("make", "batch", "message"),
     [
@@ -234,6 +246,11 @@ X, Y = torch.rand(6, 4), torch.arange(6) % 3
         (lambda: objectives.logit_difference("a", "b"), {"input": X, "a": Y}, "no contrast at 'b'"),
         (lambda: objectives.logit_difference(1, 2), (X, Y, X), "contrast must be whole numbers"),
         (lambda: objectives.logit_difference(1, 1, lambda f, b: f(b[0])[:, None], position=2), (X, Y), "none is 2"),
+        (lambda: objectives.logit_difference(1, 1, three, position=third), (X, Y, Y - 4), "3 positions, and none is -4"),
+        (lambda: objectives.logit_difference(1, 1, three, position=third), (X, Y, Y + 1), "3 positions, and none is 3"),
+        (lambda: objectives.logit_difference(1, 2), (X, Y, Y + 1), "contrast must be a class from 0 to 2, not 3"),
+        (lambda: objectives.logit_difference(1, 2), (X, Y - 1, Y), "answer must be a class from 0 to 2, not -1"),
+        (objectives.cross_entropy, (X, Y + 1), "labels must be classes from 0 to 2, but there is 3"),
         (objectives.model_loss, (X, Y), r"calls net\(\*\*batch\), so a batch must be a mapping, not tuple"),
         (objectives.model_loss, {"input": X}, "has no loss: it needs `labels` in the batch"),
         (lambda: objectives.keep_and_lose(objectives.cross_entropy(), 1.0), (X, Y), r"together\(keep=..., lose=...\)"),
