@@ -263,7 +263,8 @@ def fit_masks(
     trainer.advance(steps)
     own = Masks({**trainer.masks(), **(fixed or {})}, model)
     logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
-    masks, rows = size.masks(model, logits, fixed, own, others), history.dataset()
+    weights = {n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}}
+    masks, rows = size.masks(model, logits, fixed, own, others, weights), history.dataset()
     by_default = include in ("*", ("*",), ["*"]) and exclude in (DEFAULT_EXCLUDE, list(DEFAULT_EXCLUDE), *DEFAULT_EXCLUDE)
     found = findings(
         course_of(
@@ -287,7 +288,7 @@ def fit_masks(
         masks=masks,
         logits=logits,
         history=rows,
-        weights={n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}},
+        weights=weights,
         route=route,
         carried=trainer.clipping.carried(),
         steps=history.done,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
@@ -15,6 +16,7 @@ from modhook.errors import UserError
 from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
 from modhook.masks.order import Order, areas
+from modhook.network.threads import using
 from modhook.values.arguments import checked
 
 if TYPE_CHECKING:
@@ -29,13 +31,14 @@ Score = Callable[[nn.Module, Any], "Tensor | Mapping[str, Tensor]"]
 class Cuts:
     """The cuts through learned logits, on the network that they were learned on; fixed masks stay as they are in each.
 
-    `off` is what weights become that are not kept; None: zero.
+    `off` is what weights become that are not kept; None: zero. `weights` are those that were learned with the masks.
     """
 
     model: nn.Module
     order: Order
     fixed: Masks | None = None
     off: Mapping[str, Tensor] | None = None
+    weights: Mapping[str, Tensor] | None = None
 
     def at(self, count: int) -> Masks:
         """Return the masks that keep the `count` most needed weights."""
@@ -52,7 +55,7 @@ class Cuts:
         """Return score of cut and complement over size; see `Fit.curve`."""
         import xarray as xr
 
-        measured = Measured(self.model, batches, score, metric, self.off)
+        measured = Measured(self.model, batches, score, metric, self.off, self.weights)
         sizes = sorted({*self.order.sizes(points), *([own] if own else [])})
         values = np.array([[measured(self.at(n)), measured(self.without(n))] for n in sizes])  # (points, 2)
         density = np.array(sizes) / self.order.size
@@ -98,7 +101,10 @@ class Cuts:
 
 
 class Measured:
-    """One number for masks: the mean of a score over the same batches each time."""
+    """One number for masks: the mean of a score over the same batches each time.
+
+    `weights` stand in the network meanwhile, where it was learned together with the masks: {name: (*shape)}.
+    """
 
     def __init__(
         self,
@@ -107,13 +113,15 @@ class Measured:
         score: Score,
         metric: str | None = None,
         off: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.model, self.score, self.metric, self.off = model, score, metric, off
+        self.model, self.score, self.metric, self.off, self.weights = model, score, metric, off, weights or {}
         self.batches = batches if isinstance(batches, list | tuple) else list(batches)
 
     def __call__(self, masks: Masks | None) -> float:
         """Return the mean score under masks, or without. Raises `UserError`."""
-        found = evaluate(self.model, masks, self.batches, self.score, off=self.off)
+        with _having(self.model, self.weights):
+            found = evaluate(self.model, masks, self.batches, self.score, off=self.off)
         if isinstance(found, Mapping):
             if self.metric is None and len(found) > 1:
                 raise UserError(f"score returns several metrics ({', '.join(found)}); say which with metric=.")
@@ -124,6 +132,21 @@ class Measured:
         if not math.isfinite(found):
             raise UserError(f"the score is {found}, which cannot be compared; give a score that is a finite number.")
         return float(found)
+
+
+@contextmanager
+def _having(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it the network has these weights, {name: (*shape)}; afterwards its own, in their own memory."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    with using(model):
+        own = [(parameters[n], parameters[n].data) for n in weights]
+        try:
+            for name, weight in weights.items():  # not in place: another parameter may stand on the same memory
+                parameters[name].data = weight.to(parameters[name].device, parameters[name].dtype)
+            yield
+        finally:
+            for parameter, before in reversed(own):
+                parameter.data = before
 
 
 def checked_loss(within: Any) -> float:

@@ -40,7 +40,8 @@ class Fit:
             `clip_over="all"` also `clip_factor`, what clipping multiplied the step's gradients by; over `step` and `parameter`:
             `parameter_gradient_norm` (of the loss alone, at that step), `parameter_density`, `remaining` (the share of the
             weights that `reference` keeps, or of all, that the mask keeps).
-        weights: weights trained together with the masks ({} without `train_weights`), on the CPU.
+        weights: weights trained together with the masks ({} without `train_weights`), on the CPU. `curve`, `smallest` and
+            `within` measure the network with these in place, also for the unmasked score.
         route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
         carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
         steps: how many optimiser steps were done.
@@ -158,12 +159,15 @@ class Fit:
             UserError: `within` outside 0 to 1, no batch, a score that is no finite number, or no cut that scores enough.
         """
         cuts = self._cuts
-        return cuts.smallest(Measured(cuts.model, batches, score, metric, self.off), within, reference, self._own)
+        return cuts.smallest(Measured(cuts.model, batches, score, metric, self.off, self.weights), within, reference, self._own)
 
     def smallest_by(
         self, measure: Callable[[Masks | None], float], within: float = 0.01, *, reference: float | None = None
     ) -> Masks:
-        """Return the same, measured by a function of the masks (None: the unmasked network) that returns one number."""
+        """Return the same, measured by a function of the masks (None: the unmasked network) that returns one number.
+
+        It is the function that puts `fit.weights` and `fit.off` in place, where there are any.
+        """
         function("measure", measure, "measure(masks)")
         return self._cuts.smallest(
             lambda masks: float(checked("what measure returns", measure(masks), float)), within, reference, self._own
@@ -175,7 +179,7 @@ class Fit:
             raise UserError(
                 "this fit does not know its network, so it cannot measure its masks; load it with modhook.Fit.load(path, model)."
             )
-        return Cuts(self.model, self._order, self.fixed, self.off)
+        return Cuts(self.model, self._order, self.fixed, self.off, self.weights)
 
     @cached_property
     def _order(self) -> Order:

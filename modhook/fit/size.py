@@ -67,8 +67,9 @@ class Size:
         fixed: Masks | None,
         own: Masks | None,
         off: Mapping[str, Tensor] | None = None,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> Masks:
-        """Return the masks of this size. Raises `UserError`."""
+        """Return the masks of this size; `weights` were learned with them. Raises `UserError`."""
         if self.groups:
             cut: dict[str, Tensor] = {}
             for names, density in self.groups:
@@ -78,7 +79,7 @@ class Size:
         if self.within is not None:
             assert self.score is not None
             assert self.valid is not None
-            measured = Measured(model, self.valid, self.score, off=off)
+            measured = Measured(model, self.valid, self.score, off=off, weights=weights)
             kept = None if own is None else sum(int(own[n].sum()) for n in logits)
             return Cuts(model, Order(logits), fixed, off).smallest(measured, self.within, None, kept)
         assert own is not None

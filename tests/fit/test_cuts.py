@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,6 +118,53 @@ def test_the_samplers_own_mask_is_a_size_that_is_looked_at() -> None:
     options = {"init": STAIRS, "exclude": ("*bias*", "2.*"), "steps": 1, "lr": 1e-6, "progress": False}
     direct = modhook.fit_masks(model, [batch], mse, within=0.5, score=score, valid=[batch[0]], **options)  # type: ignore[arg-type]
     assert direct.masks.kept() == own
+
+
+def test_cuts_are_measured_on_the_weights_that_were_learned_with_them() -> None:
+    """`curve`, `smallest` and `within` measure the network with `fit.weights` in place, as a copy by hand does, tied names too."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Linear(4, 1)).double()
+    model[2].weight = model[0].weight
+    x = torch.randn(16, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    before = copy.deepcopy(model.state_dict())
+
+    def score(net: nn.Module, batch: Tensor) -> Tensor:
+        found: Tensor = -(net(batch)[:, 0] - 3).square()
+        return found
+
+    fit = modhook.fit_masks(
+        model,
+        [(x, torch.full((16, 1), 3.0, dtype=torch.float64))],
+        mse,
+        train_weights={"2.weight": torch.ones(4, 4, dtype=torch.bool), "3.bias": torch.ones(1, dtype=torch.bool)},
+        exclude=("3.bias",),
+        within=0.5,
+        score=score,
+        valid=[x],
+        steps=40,
+        lr=0.1,
+        progress=False,
+    )
+    twin = copy.deepcopy(model)
+    own = dict(twin.named_parameters(remove_duplicate=False))
+    with torch.no_grad():
+        for name, weight in fit.weights.items():
+            own[name].copy_(weight)
+
+    def by_hand(masks: modhook.Masks | None) -> float:
+        one = copy.deepcopy(twin)
+        parameters = dict(one.named_parameters())
+        with torch.no_grad():
+            for name, mask in (masks or {}).items():
+                parameters[name].mul_(mask)
+            return float(-(one(x)[:, 0] - 3).square().mean())
+
+    curve = fit.curve([x], score, points=5)
+    assert curve.unmasked == pytest.approx(by_hand(None))
+    assert curve.score.values.tolist() == pytest.approx([by_hand(fit.cut(keep=int(n))) for n in curve.kept])
+    assert fit.masks == fit.smallest([x], score, 0.5) == fit.smallest_by(by_hand, 0.5)
+    assert by_hand(fit.masks) >= 1.5 * by_hand(None)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_several_metrics_need_a_name() -> None:
