@@ -39,7 +39,7 @@ THRESHOLDS: Mapping[str, float] = {
 * `real_ability`: how far the network without a mask is above each control's network without one, at least; one seed whose control comes
   nearer is enough for `no`, because the network itself is one draw.
 * `real_score`, `real_size`: either how far the score under the mask is above each control's at equal size, at least, or how many
-  times as large as the mask the control's must be for an equal score, at least.
+  times as large as the mask the control's must be for an equal score, at least; one that never has it, in no seed, is beyond every size.
 * `stable`: (IoU over seeds - chance) / (1 - chance), at least.
 * `settled`: by what share of itself the density changed over the last tenth of the steps, at most.
 * `confidence`: of the interval over seeds.
@@ -86,11 +86,13 @@ class Compared:
         unmasked: of its network without a mask. equal_size: under as many weights as the function's mask keeps.
         size: how many times as many weights as the function's mask its smallest mask of an equal score keeps; where none has an equal
             score, all of them. Where the function's own mask is empty, NaN.
+        never: whether none has an equal score, so that `size` is a lower bound; None: every one has.
     """
 
     unmasked: Values
     equal_size: Values
     size: Values
+    never: NDArray[np.bool_] | None = None
 
 
 @attrs.frozen
@@ -230,12 +232,30 @@ class _Judge:
             reference = _mean(_share(control.equal_size, of.unmasked))
             measure = f"advantage over {kind} as score at equal size"
             found.append(self._made("real", measure, better, "real_score", words, reference=reference, paired=True))
-            measure = f"advantage over {kind} as size at equal score"
-            words = f"its control ({kind}) needs {{value}} times as many weights for an equal score"
-            with np.errstate(divide="ignore", invalid="ignore"):
-                logs = np.log2(control.size)
-            found.append(self._made("real", measure, logs, "real_size", words, reference=1.0, paired=True, logs=True))
+            found.append(self._size(kind, control))
         return found
+
+    def _size(self, kind: str, control: Compared) -> Finding:
+        """Weights of a control for an equal score. Seeds in which it never has one give a lower bound, which can speak for `yes` alone."""
+        measure = f"advantage over {kind} as size at equal score"
+        known = np.isfinite(control.size)
+        never = known & (np.zeros(len(known), dtype=bool) if control.never is None else control.never)
+        whole = _percent(_mean(_share(control.unmasked, self.of.unmasked)[never]))
+        beyond = f"its control ({kind}) never reaches this score, with all its weights ({whole} of the unmasked score)"
+        if never.any() and never[known].all():
+            count, inf = int(never.sum()), math.inf
+            answer: Answer = "yes" if count > 1 else "cannot tell"
+            bounds = (inf, inf) if count > 1 else (math.nan, math.nan)
+            p = sign_flip_p([1.0] * count) if count > 1 else math.nan
+            limit, text = self.limits["real_size"], f"{beyond} (n = {count})"
+            return Finding(self.of.function, "real", measure, answer, inf, 1.0, *bounds, count, p, limit, text)
+        least, more = ("at least ", f"; in {never.sum()} of {known.sum()} seeds {beyond}") if never.any() else ("", "")
+        words = f"its control ({kind}) needs {least}{{value}} times as many weights for an equal score"
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log2(control.size)
+        found = self._made("real", measure, logs, "real_size", words, reference=1.0, paired=True, logs=True)
+        bounded = never.any() and found.answer == "no"
+        return attrs.evolve(found, answer="cannot tell" if bounded else found.answer, words=found.words + more)
 
     def stable(self) -> list[Finding]:
         """IoU of the function's masks over seeds against chance."""

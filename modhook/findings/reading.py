@@ -120,7 +120,9 @@ class _Reader:
             complete = np.isfinite(here)
             with np.errstate(divide="ignore", invalid="ignore"):
                 times = np.where(complete & (here > 0), np.where(np.isfinite(there), there, 1.0) / here, np.nan)
-            found[kind] = Compared(self._at(unmasked, label, own), self._at(equal, label, own), times)
+            scored = self._at(equal, label, own)
+            never = complete & np.isnan(there) & np.isfinite(scored)
+            found[kind] = Compared(self._at(unmasked, label, own), scored, times, never)
         return found
 
     def _agreement(self, name: str) -> tuple[Values, Values] | None:

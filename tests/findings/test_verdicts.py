@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modhook import UserError
-from modhook.findings import THRESHOLDS, VERDICTS, Compared, Measured, judge, thresholds_of, verdict
+from modhook.findings import THRESHOLDS, VERDICTS, Compared, Finding, Measured, judge, thresholds_of, verdict
 from modhook.findings.statistics import interval, sign_flip_p, t_quantile
 
 # Two-sided critical values as every table of Student's t prints them.
@@ -125,6 +125,32 @@ def test_each_verdict_follows_its_own_numbers(name: str, changes: dict[str, obje
     if name == "sufficient":  # what it scores is compared elsewhere, too
         return
     assert set(found.values()) == {"yes"}
+
+
+def size_of(never: tuple[bool, ...], size: tuple[float, ...], equal: float = 0.97) -> tuple[str, Finding]:
+    """Return the verdict `real`, and what is said of the size of one control that reaches the score in some seeds, or in none."""
+    weak = Compared(of(0.5, 0.5, 0.5), of(equal, equal, equal), of(*size), np.array(never))
+    found = judge(attrs.evolve(REAL, controls={**REAL.controls, "shuffled": weak}))
+    return verdict(found, "real"), next(f for f in found if f.measure == "advantage over shuffled as size at equal score")
+
+
+def test_a_control_that_never_reaches_the_score() -> None:
+    """1 / density is no ratio: with a mask of 73 % it would be 1.36. In every seed never is yes; in some, no lower bound can say no."""
+    real, found = size_of((True, True, True), (1.36, 1.36, 1.36))
+    assert (real, found.answer, found.value, found.n, found.p) == ("yes", "yes", math.inf, 3, 1 / 8)
+    whole = 100 * np.mean([0.5, 0.5 / 0.99, 0.5])
+    assert f"never reaches this score, with all its weights ({whole:.1f} % of the unmasked score)" in found.words
+    assert "1.36" not in found.words
+    real, found = size_of((True, False, False), (1.36, 1.35, 1.37))
+    assert (real, found.answer) == ("cannot tell", "cannot tell")
+    assert "needs at least 1.36 times" in found.words
+    assert "in 1 of 3 seeds its control (shuffled) never reaches" in found.words
+    assert size_of((False, False, False), (1.36, 1.35, 1.37))[0] == "no"
+    assert size_of((True, False, False), (4.0, 4.1, 4.0))[0] == "yes"
+    assert size_of((True, True, True), (math.nan,) * 3)[1].n == 0
+    _, one = size_of((True, False, False), (1.36, math.nan, math.nan))
+    assert (one.answer, one.n) == ("cannot tell", 1)
+    assert "never reaches" in one.words
 
 
 def test_one_seed_cannot_tell() -> None:
