@@ -32,7 +32,7 @@ from modhook.stacked import Stacked, prepare
 from modhook.stacked.closures import reaches
 from modhook.steps.loop import History
 from modhook.steps.optim import LearningRates, MakeOptimizer, learning_rate, make_optimizer
-from modhook.steps.ranks import add_up, agree, even, rank, same, share, together
+from modhook.steps.ranks import add_up, agree, same, share
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
 
@@ -314,28 +314,16 @@ class MaskTrainer:
         return torch.where(gone, self.off[name], self.weights[name])
 
     def _deterministic(self, groups: Any) -> dict[str, float]:
-        """Return the mean loss of the groups, or of the held-out ones, under the deterministic mask, and without any mask.
-
-        The first rank measures it for all: a rank without a sample has no stack.
-        """
-        names = ("mask_loss", "unmasked_loss")[: 2 if self.steps >= SHORT else 1]
-        found = torch.zeros(len(names), dtype=torch.float64, device=next(iter(self.learned)).device)
-        with together():
-            if rank() == 0:
-                found += torch.tensor([*self._whole_losses(groups, len(names) > 1)], dtype=found.dtype, device=found.device)
-        even([found])
-        return dict(zip(names, found.tolist(), strict=True))
-
-    def _whole_losses(self, groups: Any, unmasked: bool) -> Iterator[float]:
+        """Return the mean loss of the groups, or of the held-out ones, under the deterministic mask, and without any mask."""
         gone = {n: ~self.samplers[n].deterministic(logit.detach()) for n, logit in self.logits.items()}
         masked = {n: self._masked(n, mask).detach() for n, mask in gone.items()}
         masked |= {n: c.detach() for n, c in self._constants().items()}
         chosen = groups if self.held is None else self.held
-        assert self.stacked is not None
-        yield mean_loss(self.stacked, masked, chosen, self.samples, self.chunk)
-        if unmasked:
+        found = {"mask_loss": mean_loss(self.stacked, masked, chosen, self.samples, self.chunk)}
+        if self.steps >= SHORT:
             whole = {n: (self.weights[n] if n in self.weights else self.unmasked[n]).detach() for n in masked}
-            yield mean_loss(self.stacked, whole, chosen, self.samples, self.chunk)
+            found["unmasked_loss"] = mean_loss(self.stacked, whole, chosen, self.samples, self.chunk)
+        return found
 
     def _constants(self) -> dict[str, Tensor]:
         """Return the weights that are the same under every sample but not the model's own.

@@ -28,20 +28,23 @@ def measures(number: int, steps: int) -> bool:
     return number == steps or number % (every * -(-MEASURE_EVERY // every)) == 0
 
 
-def mean_loss(stacked: Stacked, weights: Mapping[str, Tensor], groups: Any, samples: int, chunk: int) -> float:
+def mean_loss(stacked: Stacked | None, weights: Mapping[str, Tensor], groups: Any, samples: int, chunk: int) -> float:
     """Return the mean loss of all groups under one set of weights, `chunk` groups at once, added up over the ranks.
 
     NaN where the network fails under it. Random numbers that are drawn on the way, by dropout, are drawn again later.
+    A rank without a sample has no stack, and adds nothing.
     """
     loss, mine, error = 0.0, share(samples), None
     try:
         # Not under no_grad: a loss may take gradients of its own, as those of the inputs.
-        with undisturbed(), torch.enable_grad(), stacked.aside():
-            for start in range(mine.start, mine.stop, chunk):
-                stop = min(start + chunk, mine.stop)
-                params = {n: w.expand(stop - start, *w.shape) for n, w in weights.items()}
-                losses = stacked(params, part(groups, start, stop))  # (k,)
-                loss += float(losses.detach().sum()) / samples
+        with undisturbed(), torch.enable_grad():
+            if stacked is not None:
+                with stacked.aside():
+                    for start in range(mine.start, mine.stop, chunk):
+                        stop = min(start + chunk, mine.stop)
+                        params = {n: w.expand(stop - start, *w.shape) for n, w in weights.items()}
+                        losses = stacked(params, part(groups, start, stop))  # (k,)
+                        loss += float(losses.detach().sum()) / samples
     except StackError as failure:  # the network itself may have changed
         error = failure
     except Exception:
