@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import TrustWarning, UserError
+from modhook.errors import ModhookWarning, TrustWarning, UserError
 from modhook.fit.arguments import bytes_of, initial, patterns, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
@@ -38,6 +38,10 @@ from modhook.values.arguments import batches_of, checked, function, instance, on
 from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
 
 STOPS = ("settled",)
+UNCUT = (
+    "stopped by Ctrl-C while the masks of within= were measured: the cut was not made, and the masks are the sampler's own; "
+    "fit.smallest(valid, score, within) makes it."
+)
 
 
 def fit_masks(
@@ -106,7 +110,8 @@ def fit_masks(
             first that matches a parameter counts). The expected density is held on its way down while masks are learned
             (`modhook.fit.target`), and the masks are the cut of that size.
         within, score, valid: keep the smallest masks that lose no more than this share of the unmasked network's score on the
-            held-out batches `valid` (see `Fit.smallest`). The first batch of `valid`, which may be given alone, is also what
+            held-out batches `valid` (see `Fit.smallest`); the unmasked network is measured before the first step, too, so that a
+            score that cannot be compared is refused there. The first batch of `valid`, which may be given alone, is also what
             `history["mask_loss"]` is measured on.
         fixed: masks that are applied and not learned.
         off: what a weight becomes that is not kept: zero (None, "zero"); "shuffled" or "redrawn" within its tensor, by `seed`; or
@@ -137,18 +142,22 @@ def fit_masks(
             settled; with `density`, not before it is reached. It is asked at the rows where `mask_loss` is measured.
         checkpoint: a file in which the fit is kept on the way, every `checkpoint_every` seconds (0: after every step) and at
             Ctrl-C, in the format of studies' checkpoints; the same call continues from it to the very bits. It is removed when the
-            fit is complete, which an interrupted one is not.
+            fit is complete, which an interrupted one is not, nor one whose masks of `within` could not be measured: the call
+            made again, with another `within` or `score` if need be, measures them. A call is the same by its arguments and the
+            network, tensors by their values, but functions and classes (`loss`, `optimizer`) by name alone; `batches` and
+            `callback` are not compared at all: give the same ones, or another file.
 
     Returns:
         A `Fit`. Ctrl-C ends learning after the step under way and returns what there is (`fit.stopped == "interrupted"`); a second
-        one raises `KeyboardInterrupt` as usual. This holds in the main thread, unless the program handles Ctrl-C itself.
+        one raises `KeyboardInterrupt` as usual. While `within` is measured, it ends that, and the masks are the sampler's own. This
+        holds in the main thread, unless the program handles Ctrl-C itself.
 
     Warns:
         ModhookWarning: an iterator that ends before the last step; items that were left out; Ctrl-C.
         TrustWarning: a reason not to believe in the masks yet (`fit.cautions`; rules and bounds in `modhook.fit.trust`).
 
     Raises:
-        UserError: a wrong argument (nothing is run), a batch that K does not divide, patterns that match nothing, a loss that
+        UserError: a wrong argument (nothing is learned), a batch that K does not divide, patterns that match nothing, a loss that
             is no scalar or has no gradient, unknown names.
         RunError: a loss that is not finite.
     """
@@ -236,7 +245,7 @@ def fit_masks(
         after = None if callback is None else (lambda step: callback(step, trainer))
         keeper = None
         if file is not None:
-            left = ("model", "batches", "progress", "callback", "checkpoint", "checkpoint_every", "file", "every", "score", "valid")
+            left = ("model", "batches", "progress", "callback", "checkpoint", "checkpoint_every", "within", "score", "valid")
             identity = identity_of(
                 model,
                 **{n: v for n, v in given.items() if n not in left and n in ARGUMENTS},
@@ -257,14 +266,20 @@ def fit_masks(
                 returns=True,
             )
             route = trainer.stacked.report() if trainer.stacked is not None else {}
+        trainer.advance(steps)
+        own = Masks({**trainer.masks(), **(fixed or {})}, model)
+        logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
+        weights = {n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}}
+        rows, stopped = history.dataset(), history.stopped
+        if keeper is not None and within is not None and stopped != "interrupted":
+            keeper.save()  # what follows may fail, or take long
+        masks = size.masks(model, logits, fixed, own, others, weights, tracker.message)
     finally:
         if shown:
             tracker.close()
-    trainer.advance(steps)
-    own = Masks({**trainer.masks(), **(fixed or {})}, model)
-    logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
-    weights = {n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}}
-    masks, rows = size.masks(model, logits, fixed, own, others, weights), history.dataset()
+    if masks is None:
+        masks, stopped = own, "interrupted"
+        warnings.warn(UNCUT, ModhookWarning, stacklevel=2)
     by_default = include in ("*", ("*",), ["*"]) and exclude in (DEFAULT_EXCLUDE, list(DEFAULT_EXCLUDE), *DEFAULT_EXCLUDE)
     found = findings(
         course_of(
@@ -280,7 +295,7 @@ def fit_masks(
         )
     )
     rows.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in found.items()]
-    if keeper is not None and history.stopped != "interrupted":
+    if keeper is not None and stopped != "interrupted":
         keeper.remove()
     for sentence in found.values():
         warnings.warn(sentence, TrustWarning, stacklevel=2)
@@ -292,7 +307,7 @@ def fit_masks(
         route=route,
         carried=trainer.clipping.carried(),
         steps=history.done,
-        stopped=history.stopped,
+        stopped=stopped,
         cautions=tuple(found.values()),
         threshold=own,
         fixed=fixed,

@@ -114,7 +114,9 @@ class Measured:
         metric: str | None = None,
         off: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, Tensor] | None = None,
+        hint: str = "say which with metric=",
     ) -> None:
+        self.hint = hint
         self.model, self.score, self.metric, self.off, self.weights = model, score, metric, off, weights or {}
         self.batches = batches if isinstance(batches, list | tuple) else list(batches)
 
@@ -124,7 +126,7 @@ class Measured:
             found = evaluate(self.model, masks, self.batches, self.score, off=self.off)
         if isinstance(found, Mapping):
             if self.metric is None and len(found) > 1:
-                raise UserError(f"score returns several metrics ({', '.join(found)}); say which with metric=.")
+                raise UserError(f"score returns several metrics ({', '.join(found)}); {self.hint}.")
             name = self.metric if self.metric is not None else next(iter(found))
             if name not in found:
                 raise UserError(f"score returns no metric {name!r}; it returns {', '.join(found)}.")

@@ -47,6 +47,7 @@ def ranked(
     logits = {n: scores[n].detach().cpu() for n in names}
     history = xr.Dataset(coords={"step": np.empty(0, dtype=np.int64)})
     masks = size.masks(model, logits, fixed, None, off)
+    assert masks is not None
     return Fit(
         masks=masks, logits=logits, history=history, weights={}, route={}, fixed=fixed, model=model, off=kept(off)
     )

@@ -18,10 +18,18 @@ from modhook.masks.order import Order, checked_density
 from modhook.masks.select import matching
 from modhook.noise.randomness import undisturbed
 from modhook.plugin.interfaces import Ranking, Sampler
+from modhook.steps.checkpoint import interrupted_after
 from modhook.values.arguments import batches_of, function
 
 BETA = 1e-4
 """The pull of those that ask for no size."""
+
+
+ONE = "return the one that within= is about"
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
 
 
 @attrs.frozen
@@ -68,8 +76,12 @@ class Size:
         own: Masks | None,
         off: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, Tensor] | None = None,
-    ) -> Masks:
-        """Return the masks of this size; `weights` were learned with them. Raises `UserError`."""
+        say: Callable[[str], None] = _silent,
+    ) -> Masks | None:
+        """Return the masks of this size; `weights` were learned with them. Raises `UserError`.
+
+        None: Ctrl-C was pressed while they were measured, where there are the sampler's `own` to return instead.
+        """
         if self.groups:
             cut: dict[str, Tensor] = {}
             for names, density in self.groups:
@@ -79,9 +91,16 @@ class Size:
         if self.within is not None:
             assert self.score is not None
             assert self.valid is not None
-            measured = Measured(model, self.valid, self.score, off=off, weights=weights)
-            kept = None if own is None else sum(int(own[n].sum()) for n in logits)
-            return Cuts(model, Order(logits), fixed, off).smallest(measured, self.within, None, kept)
+            measured = Measured(model, self.valid, self.score, off=off, weights=weights, hint=ONE)
+            cuts = Cuts(model, Order(logits), fixed, off)
+            if own is None:
+                return cuts.smallest(measured, self.within, None, None)
+            with interrupted_after(say) as pressed:
+                asked = measured if pressed is None else _until(measured, pressed)
+                try:
+                    return cuts.smallest(asked, self.within, None, sum(int(own[n].sum()) for n in logits))
+                except _Interrupted:
+                    return None
         assert own is not None
         return own
 
@@ -113,12 +132,33 @@ def size_of(
             raise UserError("within= needs score= (as in modhook.evaluate) and valid= (held-out batches) to measure masks by.")
         function("score", score, "score(model, batch)")
         listed = valid if isinstance(valid, list | tuple) else list(valid)
-        return Size(within=checked_loss(within), score=score, valid=listed, held=_first(listed))
+        found = Size(within=checked_loss(within), score=score, valid=listed, held=_first(listed))
+        with undisturbed():  # a score that cannot be compared is said before anything is learned
+            Measured(model, listed, score, hint=ONE)(None)
+        return found
     if isinstance(sampler, Ranking):
         raise UserError(
             f"{type(sampler).__name__} ranks weights and has no threshold of its own; give density= or within=."
         )
     return Size(held=_first(valid))
+
+
+class _Interrupted(Exception):
+    """Ctrl-C was pressed between two measurements."""
+
+
+def _until(
+    measured: Callable[[Masks | None], float], pressed: Callable[[], bool]
+) -> Callable[[Masks | None], float]:
+    """Return the same measure, which ends by `_Interrupted` once Ctrl-C was pressed: not amid a call, when masks are in place."""
+
+    def asked(masks: Masks | None) -> float:
+        found = measured(masks)
+        if pressed():
+            raise _Interrupted
+        return found
+
+    return asked
 
 
 def _first(valid: Iterable[Any] | None) -> Any:

@@ -113,18 +113,18 @@ class Keeper:
             set_random_state(saved["random"])
             self.say("continues from its checkpoint")
 
-    def save(self, part: Stateful) -> None:
-        """Write the state of the running step loop. A disk that refuses it does not end the run."""
+    def save(self, part: Stateful | None = None) -> None:
+        """Write the state of the running step loop, or of those that ended. A disk that refuses it does not end the run."""
         if self._broken:
             return
         started = time.monotonic()
         try:
-            current = {"loop": part.state_dict(), "random": random_state()}
+            current = [] if part is None else [{"loop": part.state_dict(), "random": random_state()}]
             state = {
                 "identity": dict(self.identity),
                 "seconds": self.seconds,
                 "own": self.own.state_dict(),
-                "calls": [*self._calls[: self._index], current],
+                "calls": [*self._calls[: self._index], *current],
             }
             if not self.path.parent.parent.is_dir():
                 raise GoneError(
@@ -222,6 +222,19 @@ def kept(part: Stateful, say: Callable[[str], None], returns: bool = False) -> I
 
 
 @contextlib.contextmanager
+def interrupted_after(say: Callable[[str], None]) -> Iterator[Callable[[], bool] | None]:
+    """Yield a function that says whether Ctrl-C was pressed, for what follows a loop that returns what it has.
+
+    A second Ctrl-C raises `KeyboardInterrupt` as usual. None where the first one does: where loops return nothing.
+    """
+    if _ACTIVE.get() is not None or _ENDS.get() or spread():
+        yield None
+        return
+    with _interrupts(say, "this measurement") as pressed:
+        yield pressed
+
+
+@contextlib.contextmanager
 def interrupts_end() -> Iterator[None]:
     """Within it Ctrl-C ends what is being computed: no step loop returns half a result, which would count as a whole one."""
     token = _ENDS.set(True)
@@ -245,7 +258,7 @@ def active() -> bool:
 
 
 @contextlib.contextmanager
-def _interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def _interrupts(say: Callable[[str], None], what: str = "this step") -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C was pressed; only where Python's own handling of it is in place."""
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -259,7 +272,7 @@ def _interrupts(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
             signal.default_int_handler(number, frame)
         pressed = True
         with contextlib.suppress(RuntimeError):  # in the middle of another line of output
-            say("stopping after this step; Ctrl-C again stops at once.")
+            say(f"stopping after {what}; Ctrl-C again stops at once.")
 
     signal.signal(signal.SIGINT, handler)
     try:

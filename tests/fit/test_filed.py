@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,69 @@ def test_a_density_is_held_from_where_it_was(tmp_path: Path) -> None:
     second = fitted(checkpoint=file, **options)
     assert all(torch.equal(second.logits[n], whole.logits[n]) for n in whole.logits)
     assert second.masks == whole.masks
+
+
+def near(net: Any, batch: torch.Tensor) -> torch.Tensor:
+    """Minus the squared error of each item."""
+    return -(net(batch) - 1).square().mean(-1).detach()
+
+
+def pressing(at: int) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    """The same score, in whose call number `at` Ctrl-C is pressed."""
+    calls = iter(range(1, 10_000))
+
+    def score(net: Any, batch: torch.Tensor) -> torch.Tensor:
+        if next(calls) == at:
+            signal.raise_signal(signal.SIGINT)
+        return near(net, batch)
+
+    return score
+
+
+WITHIN: dict[str, Any] = {"within": 0.5, "valid": [ITEMS[:8], ITEMS[8:]], "steps": 20}
+
+
+def test_ctrl_c_while_the_cut_is_measured(tmp_path: Path) -> None:
+    """The fit is returned with the sampler's own masks, and the same call makes the cut that an unbroken one makes."""
+    file, whole, steps = tmp_path / "fit.safetensors", fitted(**WITHIN, score=near), list[int]()
+    with pytest.warns(ModhookWarning, match="the cut was not made, and the masks are the sampler's own"):
+        first = fitted(**WITHIN, score=pressing(5), checkpoint=file)  # two calls are made before the first step
+    assert (first.stopped, first.steps, file.is_file()) == ("interrupted", 20, True)
+    assert first.masks == first.threshold == whole.threshold != whole.masks
+    assert first.smallest(WITHIN["valid"], near, 0.5) == whole.masks
+    second = fitted(**WITHIN, score=near, checkpoint=file, callback=lambda step, _: steps.append(step))
+    assert (second.masks == whole.masks, second.stopped, steps, file.exists()) == (True, None, [], False)
+
+
+def test_an_error_while_the_cut_is_measured_leaves_the_file(tmp_path: Path) -> None:
+    """What was learned is kept, and the call that is made again with another score, or another `within`, measures only."""
+    file, whole, steps = tmp_path / "fit.safetensors", fitted(**WITHIN, score=near), list[int]()
+    calls = iter(range(1, 10_000))
+
+    def score(net: Any, batch: torch.Tensor) -> torch.Tensor:
+        return near(net, batch) if next(calls) < 5 else torch.full((len(batch),), torch.nan)
+
+    with pytest.raises(UserError, match="the score is nan"):
+        fitted(**WITHIN, score=score, checkpoint=file)
+    again = fitted(**{**WITHIN, "within": 0.2}, score=near, checkpoint=file, callback=lambda step, _: steps.append(step))
+    assert (again.masks == whole.smallest(WITHIN["valid"], near, 0.2), steps, file.exists()) == (True, [], False)
+    assert again.history.drop_vars("ms_per_step").equals(whole.history.drop_vars("ms_per_step"))
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        (lambda n, b: {"a": near(n, b), "b": near(n, b)}, r"several metrics \(a, b\); return the one that within= is about"),
+        (lambda n, b: "good", "score must return one number per item"),
+        (lambda n, b: near(n, b) * torch.nan, "the score is nan, which cannot be compared"),
+    ],
+)
+def test_a_score_that_cannot_be_compared_is_refused_first(score: Any, said: str) -> None:
+    """Not one step is made before it is said."""
+    steps: list[int] = []
+    with pytest.raises(UserError, match=said):
+        fitted(**WITHIN, score=score, callback=lambda step, _: steps.append(step))
+    assert steps == []
 
 
 def test_files_that_cannot_be(tmp_path: Path) -> None:
