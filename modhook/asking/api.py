@@ -57,7 +57,8 @@ def ask(
     """Ask a network for the weights of several functions: one mask per function and seed, scores, overlap and controls in one cube.
 
     It is the study runner on a task made of the arguments: protocol `given`, a stage and a split per function. The same call
-    continues what was stopped and computes nothing twice; more seeds, controls that are only scored and analyses extend the cube.
+    continues what was stopped, tries again what failed, and computes nothing twice; more seeds, controls that are only scored and
+    analyses extend the cube.
 
     Args:
         model: a trained network, any `nn.Module`; it is not changed, and is asked in eval mode.
@@ -125,7 +126,8 @@ def ask(
             )
             refuse_another(home, study)
             tracker = _tracker(progress, installed, home)
-            outcome = run_study(study, home.folder, installed, tracker, spread=spread_over(workers))
+            spread = spread_over(workers)
+            outcome = run_study(study, home.folder, installed, tracker, retry_failed=True, spread=spread)
     except BaseException:
         home.discard()
         raise

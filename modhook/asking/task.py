@@ -117,6 +117,7 @@ class AskTask(Task):
     Options = AskOptions
     options: AskOptions
     control = False
+    independent = True
 
     def __init__(self, options: AskOptions, question: Question, batches: Mapping[str, Store] | None = None) -> None:
         super().__init__(options)

@@ -87,12 +87,14 @@ class Compared:
         size: how many times as many weights as the function's mask its smallest mask of an equal score keeps; where none has an equal
             score, all of them. Where the function's own mask is empty, NaN.
         never: whether none has an equal score, so that `size` is a lower bound; None: every one has.
+        why: why it was not measured, where that is known.
     """
 
     unmasked: Values
     equal_size: Values
     size: Values
     never: NDArray[np.bool_] | None = None
+    why: str = ""
 
 
 @attrs.frozen
@@ -106,6 +108,7 @@ class Measured:
         controls: {kind: `Compared`}.
         agreement, chance: IoU with its masks of other seeds, and what random masks would have.
         moved: by what share of itself the density changed over the last tenth of the steps.
+        why: why something was not measured, where that is known.
     """
 
     function: str
@@ -118,6 +121,7 @@ class Measured:
     agreement: Values | None = None
     chance: Values | None = None
     moved: Values | None = None
+    why: str = ""
 
 
 def thresholds_of(given: Mapping[str, Any] | None) -> dict[str, float]:
@@ -195,7 +199,10 @@ class _Judge:
             ]
         # More than all of a score that was hardly there would outweigh everything else.
         own = np.minimum(_share(self.of.masked, self.of.unmasked), 1.0)
-        each = [np.minimum(_share(masked, whole), 1.0) for masked, whole in self.of.others.values()]
+        known = {
+            n: o for n, o in self.of.others.items() if np.isfinite(o[0]).any()
+        } or self.of.others  # one may have failed
+        each = [np.minimum(_share(masked, whole), 1.0) for masked, whole in known.values()]
         rest = np.mean(each, axis=0)
         words = "keeps {value} more of its own score than of the other functions'"
         return [
@@ -225,13 +232,27 @@ class _Judge:
             reference = _mean(_share(control.unmasked, of.unmasked))
             measure = f"ability against {kind}"
             found.append(
-                self._made("real", measure, above, "real_ability", words, reference=reference, paired=True, every=True)
+                self._made(
+                    "real",
+                    measure,
+                    above,
+                    "real_ability",
+                    words,
+                    reference=reference,
+                    paired=True,
+                    every=True,
+                    why=control.why,
+                )
             )
             better = _share(of.masked - control.equal_size, of.unmasked)
             words = f"scores {{value}} of the unmasked score more than its control ({kind}) of equal size"
             reference = _mean(_share(control.equal_size, of.unmasked))
             measure = f"advantage over {kind} as score at equal size"
-            found.append(self._made("real", measure, better, "real_score", words, reference=reference, paired=True))
+            found.append(
+                self._made(
+                    "real", measure, better, "real_score", words, reference=reference, paired=True, why=control.why
+                )
+            )
             found.append(self._size(kind, control))
         return found
 
@@ -253,7 +274,9 @@ class _Judge:
         words = f"its control ({kind}) needs {least}{{value}} times as many weights for an equal score"
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log2(control.size)
-        found = self._made("real", measure, logs, "real_size", words, reference=1.0, paired=True, logs=True)
+        found = self._made(
+            "real", measure, logs, "real_size", words, reference=1.0, paired=True, logs=True, why=control.why
+        )
         bounded = never.any() and found.answer == "no"
         return attrs.evolve(found, answer="cannot tell" if bounded else found.answer, words=found.words + more)
 
@@ -261,13 +284,15 @@ class _Judge:
         """IoU of the function's masks over seeds against chance."""
         of, measure = self.of, "IoU over seeds above chance"
         if of.agreement is None or of.chance is None:
-            text = "there are no two masks of this function on one network: ask for the control seed_ceiling"
+            text = "there are no two masks of this function on one network"
+            text += f": {of.why}" if of.why else ": ask for the control seed_ceiling"
             return [self._unknown("stable", measure, text)]
         with np.errstate(divide="ignore", invalid="ignore"):
             above = (of.agreement - of.chance) / (1 - of.chance)
         shared, random = (_percent(_mean(x)) for x in (of.agreement, of.chance))
         words = f"its masks share {shared} over seeds (IoU), random ones {random}: {{value}} of the way from chance to equal"
-        return [self._made("stable", measure, above, "stable", words, reference=0.0, paired=True)]
+        why = "random masks of these sizes share as much" if np.isfinite(of.agreement).any() else of.why
+        return [self._made("stable", measure, above, "stable", words, reference=0.0, paired=True, why=why)]
 
     def settled(self) -> list[Finding]:
         """Change of the density at the end."""
@@ -292,9 +317,11 @@ class _Judge:
         logs: bool = False,
         sign: float = 1.0,
         every: bool = False,
+        why: str = "",
     ) -> Finding:
         """Return a finding; with `every` a single value below the threshold is enough for `no`."""
         known = [float(v) for v in values if math.isfinite(v)]
+        because = why or self.of.why
         threshold, confidence = sign * self.limits[limit], self.limits["confidence"]
         edge = math.log2(threshold) if logs else threshold
         value, low, high = interval(known, confidence)
@@ -316,7 +343,7 @@ class _Judge:
             )
             spread = f" ({100 * confidence:.4g} % interval {bounds[0]} to {bounds[1]}, n = {len(known)})"
         elif not known:
-            words, spread = "was not measured", " (n = 0)"
+            words, spread = "was not measured", f"{because and ': '}{because} (n = 0)"
         else:
             spread = " (n = 1)"
         text = words.format(value=said) + spread

@@ -74,7 +74,21 @@ class _Reader:
             agreement=None if agreement is None else agreement[0],
             chance=None if agreement is None else agreement[1],
             moved=self._moved(name),
+            why=self._why(name),
         )
+
+    def _why(self, *stages: str) -> str:
+        """Return why something of these stages, or of what compares all functions, was not measured; empty where all is done."""
+        status, reasons = self._array("runs/status"), self._array("runs/reason")
+        known = [stage for stage in ("unmasked", *stages, *self.functions) if stage in self.stages]
+        if status is None or reasons is None:
+            return ""
+        for stage in dict.fromkeys(known):
+            for seed in self.seeds:
+                if int(status.sel(seed=seed, stage=stage)) == 2:
+                    return f"{stage} failed in seed {seed} ({str(reasons.sel(seed=seed, stage=stage).item()).rstrip('.')})"
+        whole = bool(self.finished.sel(stage=list(dict.fromkeys(known))).all())
+        return "" if whole else "not all runs are finished"
 
     def _split(self, name: str) -> str:
         return name if name in self.splits else self.splits[0]
@@ -122,7 +136,7 @@ class _Reader:
                 times = np.where(complete & (here > 0), np.where(np.isfinite(there), there, 1.0) / here, np.nan)
             scored = self._at(equal, label, own)
             never = complete & np.isnan(there) & np.isfinite(scored)
-            found[kind] = Compared(self._at(unmasked, label, own), scored, times, never)
+            found[kind] = Compared(self._at(unmasked, label, own), scored, times, never, self._why(label, name))
         return found
 
     def _agreement(self, name: str) -> tuple[Values, Values] | None:

@@ -62,6 +62,8 @@ class Task(ABC):
     """Names of what `score` returns; each becomes a variable of `scores`."""
     control: bool = True
     """Whether the first stage is the control. Without one, `copied` copies from the first stage."""
+    independent: ClassVar[bool] = False
+    """Whether no stage needs another one, so that where one fails the others are computed all the same."""
     label_name: ClassVar[str | None] = None
     """Name of the tensor of every data set that holds the items' classes, whole numbers, where there is one: see `nonsense`."""
 

@@ -155,7 +155,7 @@ def learn_controls(prepared: Prepared, context: Context) -> None:
     """Compute every stage of the controls that the run does not have. One that fails is marked so, and the others go on."""
     controls = prepared.controls(context.task)
     for kind in dict.fromkeys(control.kind for control in controls):
-        mine = [control for control in controls if control.kind == kind]
+        mine = [control for control in controls if control.kind == kind and context.done(control.of)]
         if all(context.done(control.label) for control in mine):
             continue
         try:

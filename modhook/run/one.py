@@ -195,8 +195,13 @@ def _compute(work: Work, run: Run) -> None:
     context = Context(study, task, model, labels["seed"], labels, cube, layout, work.tracker, work.device, work.plugins, later)
     stages, analyses = _states(work, run)
     if set(stages.values()) != {"done"}:
-        with contextlib.suppress(Enough):
-            prepared.protocol.run(context)
+        try:
+            with contextlib.suppress(Enough):
+                prepared.protocol.run(context)
+        except RunError:
+            if task.independent and not work.only_control and not spread():
+                learn_controls(prepared, context)  # of the stages that are done
+            raise
     if work.only_control:
         return
     learn_controls(prepared, context)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import modhook
-from modhook import Masks, Protocol, Stage, Task, matching
+from modhook import Masks, Protocol, RunError, Stage, Task, matching
 from modhook_plugins.protocols.cutting import cut
 from modhook_plugins.protocols.training import train_or_load
 
@@ -33,6 +33,7 @@ class Posthoc(Protocol):
     def run(self, context: RunContext) -> None:
         """Compute every stage that is not done; the frozen weights come from the cube where they are.
 
+        Where a stage fails, those after it are computed only if the task says that they need nothing of it (`independent`).
         Where clipping covers all (`masks.clip_over`), each stage starts with the gradients that the one before left.
         """
         carries = context.study.masks.clip_over == "all"
@@ -45,10 +46,18 @@ class Posthoc(Protocol):
         if not carries:
             context.model.requires_grad_(False)
         before, last = "unmasked", context.task.stages[-1].name
+        failed: RunError | None = None
         for stage in context.task.stages:
             if not context.done(stage.name):
-                self._mask(context, stage, before if carries else None, last=stage.name == last)
+                try:
+                    self._mask(context, stage, before if carries else None, last=stage.name == last)
+                except RunError as error:
+                    if carries or not context.task.independent:
+                        raise
+                    failed = failed or error
             before = stage.name
+        if failed is not None:
+            raise failed
 
     def _mask(self, context: RunContext, stage: Stage, before: str | None, *, last: bool) -> None:
         study, masks = context.study, context.study.masks
