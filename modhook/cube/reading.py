@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
@@ -17,6 +18,7 @@ from modhook.cube.store import open_root, open_store
 from modhook.cube.tensors import read_logits, read_masks, read_weights
 from modhook.cube.where import place_of
 from modhook.errors import CubeError, ModhookError, listing
+from modhook.values.arguments import instance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +41,9 @@ def open_cube(path: Where) -> xr.DataTree:
         CubeError: a missing path, a folder that is no cube, or a damaged one.
         StorageError: a place that cannot be read.
     """
+    instance("the cube", path, (str, Path), "a path or a URL")
+    if "\0" in str(path):
+        raise CubeError(f"there is no cube {str(path)!r}: no folder can have this name.")
     place = place_of(path)
     store = open_store(place, read_only=True)
     root = open_root(store, place, writable=False)

@@ -17,7 +17,7 @@ from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
 from modhook.masks.order import Order, areas
 from modhook.network.threads import using
-from modhook.values.arguments import checked
+from modhook.values.arguments import batches_of, checked, function
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,6 +116,8 @@ class Measured:
         weights: Mapping[str, Tensor] | None = None,
         hint: str = "say which with metric=",
     ) -> None:
+        batches_of("batches", batches)
+        function("score", score, "score(model, batch)")
         self.hint = hint
         self.model, self.score, self.metric, self.off, self.weights = model, score, metric, off, weights or {}
         self.batches = batches if isinstance(batches, list | tuple) else list(batches)

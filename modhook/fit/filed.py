@@ -40,6 +40,8 @@ def file_of(checkpoint: Any) -> Path | None:
     if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
         raise UserError(f"checkpoint must be the path of a file, not {shown(checkpoint)}.")
     path = Path(os.fsdecode(checkpoint)).absolute()
+    if "\0" in str(path):
+        raise UserError(f"checkpoint must be the path of a file, and no file can have the name {shown(str(checkpoint))}.")
     if path.is_dir():
         raise UserError(f"checkpoint must be a file, but {path} is a folder; give a file in it.")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):

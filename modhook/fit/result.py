@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-@attrs.frozen(slots=False, repr=False)
+@attrs.frozen(slots=False, repr=False, eq=False)
 class Fit:
-    """What `fit_masks` returns.
+    """What `fit_masks` returns. A fit equals itself alone; compare `fit.masks`, which are equal where they keep the same.
 
     Attributes:
         masks: the masks that were asked for, fixed ones included, with the network's fingerprint: the sampler's own (for
@@ -65,8 +65,8 @@ class Fit:
     cautions: tuple[str, ...] = ()
     threshold: Masks | None = attrs.field(default=None, repr=False)
     fixed: Masks | None = attrs.field(default=None, repr=False)
-    model: nn.Module | None = attrs.field(default=None, repr=False, eq=False)
-    off: dict[str, Tensor] | None = attrs.field(default=None, repr=False, eq=False)
+    model: nn.Module | None = attrs.field(default=None, repr=False)
+    off: dict[str, Tensor] | None = attrs.field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return text(self)

@@ -156,6 +156,8 @@ def node_scores(masks: Masks, nodes: Mapping[str, Mapping[str, Any]]) -> dict[st
         UserError: a parameter without a mask, an index that its tensor does not have, a node without any weight.
     """
     _masks(masks)
+    if not isinstance(nodes, Mapping) or not all(isinstance(places, Mapping) for places in nodes.values()):
+        raise UserError(f"nodes must be {{node: {{parameter: index}}}}, not {shown(nodes)}.")
     found = {}
     for node, places in nodes.items():
         kept = size = 0

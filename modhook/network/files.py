@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,8 +48,16 @@ def read_file(
         raise WeightsError(f"{path} cannot be read as {kind} ({type(error).__name__}); {advice}.") from error
 
 
+def named(path: Path) -> Path:
+    """Return a path that a file may have. Raises `OSError` for one without a name, or with a null byte."""
+    if not path.name or "\0" in str(path):
+        raise OSError(errno.EINVAL, "no file can have this name")
+    return path
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is there whole or not at all, beside its place first. Raises `OSError`; then the old one is as it was."""
+    path = named(path)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_bytes(data)

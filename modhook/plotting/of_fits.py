@@ -9,6 +9,7 @@ import xarray as xr
 
 from modhook.errors import UserError
 from modhook.plotting.style import GREY, Shown, below, colour, styled
+from modhook.values.arguments import shown
 
 # variable, label, scale, whether the axis may be logarithmic, whether a second line belongs to it
 _PANELS = (
@@ -22,6 +23,8 @@ _DASHES = ("-", "--", ":")
 
 def history(fit: Any) -> Shown:
     """Return the figure; see `Plot.history`. Raises `UserError`."""
+    if not isinstance(fit, xr.Dataset) and not isinstance(getattr(fit, "history", None), xr.Dataset):
+        raise UserError(f"plot.history draws a Fit or its history, not {shown(fit)}.")
     data: xr.Dataset = fit if isinstance(fit, xr.Dataset) else fit.history
     drawn = [p for p in _PANELS if p[0] in data and np.isfinite(data[p[0]].values).any()]
     if not drawn:

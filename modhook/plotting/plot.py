@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from modhook.errors import UserError
+from modhook.errors import UserError, listing, near_miss
 from modhook.plotting.settings import ready
 from modhook.values.arguments import shown
 
@@ -40,9 +41,15 @@ class Plot:
             options: those of the method for it.
 
         Raises:
-            UserError: anything else, or matplotlib cannot draw here.
+            UserError: anything else, an option that there is not, or matplotlib cannot draw here.
         """
-        return getattr(self, self._kind(what))(what, **options)  # type: ignore[no-any-return]
+        kind = self._kind(what)
+        draw = getattr(self, kind)
+        known = list(inspect.signature(draw).parameters)[1:]
+        if unknown := [name for name in options if name not in known]:
+            has = f"it has {listing(known)}" if known else "it has none"
+            raise UserError(f"plot.{kind} has no option {unknown[0]!r}{near_miss(unknown[0], known)}; {has}.")
+        return draw(what, **options)  # type: ignore[no-any-return]
 
     def density(self, masks: Masks | Mapping[str, Masks]) -> Figure:
         """Draw the share of weights that masks keep of each tensor; of several functions side by side."""

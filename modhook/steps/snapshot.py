@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from modhook.errors import CheckpointError
+from modhook.network.files import named
 
 FORMAT = "modhook-checkpoint-1"
 SUFFIX = ".safetensors"
@@ -40,7 +41,7 @@ def write_snapshot(path: Path, state: Any, format: str = FORMAT) -> None:  # noq
     """
     from safetensors.torch import save_file
 
-    tensors = _Tensors()
+    path, tensors = named(path), _Tensors()
     content = json.dumps(_packed(state, tensors, "state"))
     metadata = {"format": format, "content": content, "blake2b": _checksum(tensors.found, content)}
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")

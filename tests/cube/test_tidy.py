@@ -104,3 +104,8 @@ def test_no_cube_is_said(tmp_path: Any) -> None:
     """A path that is no cube is open_cube's own sentence."""
     with pytest.raises(CubeError):
         modhook.tidy(tmp_path / "nothing.zarr", "scores/accuracy")
+    for wrong in (3, None, {"a": 1}):
+        with pytest.raises(UserError, match="the cube must be a path or a URL, not"):
+            modhook.tidy(wrong, "scores/accuracy")  # type: ignore[arg-type]
+    with pytest.raises(CubeError, match="no folder can have this name"):
+        modhook.open_cube("a\0b")

@@ -291,6 +291,13 @@ def test_scores_that_cannot_be_compared() -> None:
         fit.curve(ONES, lambda m, b: m(b) * float("nan"))
     with pytest.raises(modhook.UserError, match="nothing to evaluate"):
         fit.curve([], kept_sum)
+    for wrong in (None, 3, {"x": ONES[0]}):
+        with pytest.raises(modhook.UserError, match="batches must be an iterable of batches"):
+            fit.curve(wrong, kept_sum)  # type: ignore[arg-type]
+        with pytest.raises(modhook.UserError, match="batches must be an iterable of batches"):
+            fit.smallest(wrong, kept_sum)  # type: ignore[arg-type]
+    with pytest.raises(modhook.UserError, match="score must be a function"):
+        fit.curve(ONES, 3)  # type: ignore[arg-type]
     with pytest.raises(modhook.UserError, match=r"no cut scores within 0\.01 of 99"):
         fit.smallest(ONES, kept_sum, reference=99)
 

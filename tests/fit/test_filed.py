@@ -139,6 +139,7 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
         (tmp_path, "is a folder"),
         (tmp_path / "a/b", "is not there"),
         (tmp_path / "x", "cannot be read"),
+        ("a\0b", "no file can have the name"),
     ):
         with pytest.raises(UserError, match=said):
             fitted(checkpoint=path)

@@ -244,6 +244,11 @@ def test_texts_of_a_strangers_fit_are_escaped(learned: tuple[nn.Module, Fit, lis
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;\\x1b[2J\\nnext &amp; last") == 2
     assert repr(back).count("</script>\\x1b[2J\\nnext & last") == 2
     assert not {"\x1b", "\n"} & {*page, *repr(back)}
+    assert back in [learned[1], back]
+    assert back != learned[1]
+    assert len({back, learned[1]}) == 2
+    with pytest.raises(modhook.UserError, match="no file can have"):
+        back.save("a\0b")
     for wrong in ({"stopped": 3}, {"cautions": "text"}, {"cautions": (3,)}):
         attrs.evolve(learned[1], **wrong).save(tmp_path / "wrong")
         with pytest.raises(modhook.errors.CheckpointError, match="holds no whole fit"):

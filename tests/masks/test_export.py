@@ -236,6 +236,22 @@ def test_bad_circuits_are_one_sentence(scores: Any, options: dict[str, Any], mes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["a\0b", ""])
+def test_names_that_no_file_can_have(name: str) -> None:
+    """A null byte in a path, and no name at all, are one sentence of whatever writes the file."""
+    model = nn.Linear(2, 2)
+    masks = Masks({"weight": torch.ones(2, 2, dtype=torch.bool)}, model)
+    for write in (
+        lambda: masks.save(name),
+        lambda: export.checkpoint(masks, model, name),
+        lambda: export.mib({"a0.h0": 0.5, "m0": 0.2}, name, layers=1, heads=1, width=1),
+    ):
+        with pytest.raises(UserError, match=r"cannot be written.*no file can have this name"):
+            write()
+    with pytest.raises(UserError, match="nodes must be"):
+        export.node_scores(masks, None)  # type: ignore[arg-type]
+
+
 def test_it_is_one_namespace() -> None:
     """`modhook.export` is a module of functions, each of them listed."""
     assert all(callable(getattr(modhook.export, name)) for name in modhook.export.__all__)

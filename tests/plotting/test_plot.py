@@ -170,6 +170,20 @@ def test_a_wrong_dataset_for_a_figure_is_said(name: str, given: Any) -> None:
         getattr(modhook.plot, name)(given)
 
 
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: modhook.plot(FUNCTIONS, zz=1), "plot.density has no option 'zz'; it has none"),
+        (lambda: modhook.plot(modhook.parts(FUNCTIONS), share=True), r"plot.parts has no option 'share' \(did you mean 'shared'\?\)"),
+        (lambda: modhook.plot.history(FUNCTIONS["add"]), "plot.history draws a Fit or its history, not "),
+    ],
+)
+def test_options_and_objects_of_another_figure_are_said(draw: Any, message: str) -> None:
+    """An option that a figure does not have, and masks where a fit belongs, are one sentence each."""
+    with pytest.raises(UserError, match=message):
+        draw()
+
+
 def test_notebooks_show_it_and_settings_do_not_matter() -> None:
     """A figure is a PNG to a notebook, the same under a user's settings, which are left alone; pyplot is not imported."""
     before = modhook.plot(FUNCTIONS)._repr_png_()
