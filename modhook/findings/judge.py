@@ -8,143 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
-from modhook.errors import UserError, listing, near_miss
+from modhook.errors import listing
+from modhook.findings.records import REAL, THRESHOLDS, VERDICTS, Answer, Compared, Finding, Measured, Values
 from modhook.findings.statistics import interval, sign_flip_p
-from modhook.values.arguments import checked
 
-Answer = Literal["yes", "no", "cannot tell"]
-VERDICTS = ("sufficient", "necessary", "specific", "real", "stable", "settled")
-THRESHOLDS: Mapping[str, float] = {
-    "sufficient": 0.9,
-    "necessary": 0.1,
-    "specific": 0.1,
-    "real_ability": 0.1,
-    "real_score": 0.1,
-    "real_size": 1.5,
-    "stable": 0.1,
-    "settled": 0.05,
-    "confidence": 0.95,
-}
-"""What verdicts are made by; `thresholds=` changes them. Scores are shares of the unmasked network's.
-
-* `sufficient`: the score under the mask, at least.
-* `necessary`: what removing the function's own weights loses beyond removing as many at random, at least.
-* `specific`: how much more of its own score than of the other functions' (their mean) the mask keeps, at least.
-* `real_ability`: how far the network without a mask is above each control's network without one, at least; one seed whose control comes
-  nearer is enough for `no`, because the network itself is one draw.
-* `real_score`, `real_size`: either how far the score under the mask is above each control's at equal size, at least, or how many
-  times as large as the mask the control's must be for an equal score, at least; one that never has it, in no seed, is beyond every size.
-* `stable`: (IoU over seeds - chance) / (1 - chance), at least.
-* `settled`: by what share of itself the density changed over the last tenth of the steps, at most.
-* `confidence`: of the interval over seeds.
-"""
-REAL = ("shuffled", "untrained", "nonsense")
-"""Controls in which there is nothing of the function to find."""
-Values = NDArray[np.float64]
-"""One number per seed (n,)."""
-
-
-@attrs.frozen
-class Finding:
-    """One comparison that a verdict rests on.
-
-    Attributes:
-        function, verdict: whose, and which.
-        measure: what was measured, in words.
-        answer: what it says by itself.
-        value: its mean over seeds. reference: what it is compared with, in the same measure (NaN: with the threshold alone).
-        low, high: the interval of the mean. n: seeds. p: exact, one-sided, where there are pairs of numbers; else NaN.
-        threshold: where the interval must lie above (`settled`: below).
-        words: a sentence.
-    """
-
-    function: str
-    verdict: str
-    measure: str
-    answer: Answer
-    value: float
-    reference: float
-    low: float
-    high: float
-    n: int
-    p: float
-    threshold: float
-    words: str
-
-
-@attrs.frozen
-class Compared:
-    """A control of a function: scores on the function's split, one number per seed.
-
-    Attributes:
-        unmasked: of its network without a mask. equal_size: under as many weights as the function's mask keeps.
-        size: how many times as many weights as the function's mask its smallest mask of an equal score keeps; where none has an equal
-            score, all of them. Where the function's own mask is empty, NaN.
-        never: whether none has an equal score, so that `size` is a lower bound; None: every one has.
-        why: why it was not measured, where that is known.
-    """
-
-    unmasked: Values
-    equal_size: Values
-    size: Values
-    never: NDArray[np.bool_] | None = None
-    why: str = ""
-
-
-@attrs.frozen
-class Measured:
-    """What was measured of one function, one number per seed; NaN where a run is not done.
-
-    Attributes:
-        unmasked, masked: its score without a mask and under it.
-        others: {other function: (score under this function's mask, unmasked)}.
-        removed, random: without its own weights, and without as many at random (mean over draws).
-        controls: {kind: `Compared`}.
-        agreement, chance: IoU with its masks of other seeds, and what random masks would have.
-        moved: by what share of itself the density changed over the last tenth of the steps.
-        why: why something was not measured, where that is known.
-    """
-
-    function: str
-    unmasked: Values
-    masked: Values
-    others: Mapping[str, tuple[Values, Values]] = attrs.field(factory=dict)
-    removed: Values | None = None
-    random: Values | None = None
-    controls: Mapping[str, Compared] = attrs.field(factory=dict)
-    agreement: Values | None = None
-    chance: Values | None = None
-    moved: Values | None = None
-    why: str = ""
-
-
-def thresholds_of(given: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return all thresholds, those given changed. Raises `UserError`."""
-    if given is not None and not isinstance(given, Mapping):
-        raise UserError(f"thresholds must be {{name: number}}, not {given!r}; the names are {listing(THRESHOLDS)}.")
-    for name in given or {}:
-        if name not in THRESHOLDS:
-            raise UserError(
-                f"there is no threshold {name!r}{near_miss(str(name), THRESHOLDS)}; there are {listing(THRESHOLDS)}."
-            )
-    found = {**THRESHOLDS, **{k: checked(f"thresholds[{k!r}]", v, float) for k, v in (given or {}).items()}}
-    if not 0 < found["confidence"] < 1:
-        raise UserError(f"thresholds['confidence'] must be between 0 and 1, not {found['confidence']}.")
-    if found["real_size"] <= 0:
-        raise UserError(f"thresholds['real_size'] must be greater than 0, not {found['real_size']}.")
-    return found
+SAID = "said of its learning"
+"""The measure of sentences that change no verdict."""
+_UNSETTLED = ("reach", "extreme", "moving")
+"""What is said of a mask that has not settled, whatever its size does: it could not move, kept all or nothing, or still changed."""
+_BESIDE = {"threshold": "sufficient", "beats": "real", "patterns": "sufficient"}
+"""Beside which verdict the other sentences stand."""
 
 
 def judge(measured: Measured, thresholds: Mapping[str, float] = THRESHOLDS) -> list[Finding]:
     """Return every finding on one function, at least one per verdict, in the verdicts' order."""
     one = _Judge(measured, thresholds)
-    return [*one.sufficient(), *one.necessary(), *one.specific(), *one.real(), *one.stable(), *one.settled()]
+    found = [
+        *one.sufficient(),
+        *one.necessary(),
+        *one.specific(),
+        *one.real(),
+        *one.stable(),
+        *one.settled(),
+        *one.said(),
+    ]
+    return sorted(found, key=lambda finding: VERDICTS.index(finding.verdict))
 
 
 def verdict(findings: Sequence[Finding], name: str) -> Answer:
@@ -152,7 +44,7 @@ def verdict(findings: Sequence[Finding], name: str) -> Answer:
 
     `real` needs the ability, and for every control one of score and size; it is `no` where one of these is.
     """
-    own = [f for f in findings if f.verdict == name]
+    own = [f for f in findings if f.verdict == name and f.measure != SAID]
     groups: dict[str, list[Finding]] = {}
     for finding in own:
         groups.setdefault(finding.measure.rpartition(" as ")[0] or finding.measure, []).append(finding)
@@ -174,7 +66,11 @@ class _Judge:
         """Score under the mask against the unmasked one."""
         kept = _share(self.of.masked, self.of.unmasked)
         words = "keeps {value} of the unmasked score"
-        return [self._made("sufficient", "score under the mask", kept, "sufficient", words, reference=1.0)]
+        found = [self._made("sufficient", "score under the mask", kept, "sufficient", words, reference=1.0)]
+        if self.of.kept is not None and (count := int((self.of.kept == 1).sum())):
+            words = f"its mask keeps everything in {count} of {len(self.of.kept)} seeds, and scores there what the network does"
+            found.append(attrs.evolve(self._unknown("sufficient", "weights kept", words), value=1.0, n=count))
+        return found
 
     def necessary(self) -> list[Finding]:
         """Own weights removed, against random ones."""
@@ -303,6 +199,20 @@ class _Judge:
             "settled", "change of the density", -self.of.moved, "settled", words, reference=0.0, sign=-1.0
         )
         return [attrs.evolve(found, value=-found.value, low=-found.high, high=-found.low, threshold=-found.threshold)]
+
+    def said(self) -> list[Finding]:
+        """What was said of the masks when they had been learned."""
+        found, done = [], int(np.isfinite(self.of.masked).sum())
+        still = {seed for rule, _, seeds in self.of.said for seed in seeds if rule == "moving"}
+        for rule, sentence, seeds in self.of.said:
+            words = f"{sentence} ({'seed' if len(seeds) == 1 else 'seeds'} {listing(map(str, seeds))})"
+            if rule not in _UNSETTLED:
+                found.append(self._unknown(_BESIDE.get(rule, "sufficient"), SAID, words))
+                continue
+            answer: Answer = "no" if rule == "moving" and 1 < len(still) >= done else "cannot tell"
+            made = self._unknown("settled", f"{SAID}: {rule}", words)
+            found.append(attrs.evolve(made, answer=answer, n=len(seeds)))
+        return found
 
     def _made(
         self,

@@ -9,7 +9,7 @@ import xarray as xr
 
 from modhook.cube import done, masks_from, weights_from
 from modhook.errors import CubeError, UserError, listing
-from modhook.findings.judge import REAL, Compared, Measured, Values
+from modhook.findings.records import REAL, Compared, Measured, Values
 from modhook.masks import Masks, chance, iou
 
 _LAST = 0.1
@@ -75,7 +75,26 @@ class _Reader:
             chance=None if agreement is None else agreement[1],
             moved=self._moved(name),
             why=self._why(name),
+            kept=self._kept(name),
+            said=self._said(name),
         )
+
+    def _kept(self, name: str) -> Values:
+        """Return the share of all weights that the function's masks keep."""
+        known = [bool(self.finished.sel(seed=seed, stage=name)) for seed in self.seeds]
+        masks = [masks_from(self.cube, s, name) if k else None for s, k in zip(self.seeds, known, strict=True)]
+        return np.array([np.nan if m is None else m.density for m in masks])
+
+    def _said(self, name: str) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+        """Return what was said of the function's masks when they had been learned: rule, sentence, seeds."""
+        lines, found = self._array("history/trust"), dict[tuple[str, str], list[int]]()
+        if lines is None or name not in lines["stage"].values:
+            return ()
+        for seed in (s for s in self.seeds if bool(self.finished.sel(seed=s, stage=name))):
+            for line in str(lines.sel(seed=seed, stage=name).item()).splitlines():
+                rule, _, sentence = line.partition(": ")
+                found.setdefault((rule, sentence), []).append(seed)
+        return tuple((rule, sentence, tuple(seeds)) for (rule, sentence), seeds in found.items())
 
     def _why(self, *stages: str) -> str:
         """Return why something of these stages, or of what compares all functions, was not measured; empty where all is done."""
@@ -86,7 +105,9 @@ class _Reader:
         for stage in dict.fromkeys(known):
             for seed in self.seeds:
                 if int(status.sel(seed=seed, stage=stage)) == 2:
-                    return f"{stage} failed in seed {seed} ({str(reasons.sel(seed=seed, stage=stage).item()).rstrip('.')})"
+                    return (
+                        f"{stage} failed in seed {seed} ({str(reasons.sel(seed=seed, stage=stage).item()).rstrip('.')})"
+                    )
         whole = bool(self.finished.sel(stage=list(dict.fromkeys(known))).all())
         return "" if whole else "not all runs are finished"
 

@@ -96,6 +96,19 @@ def test_answer_tells_verdicts_with_numbers(answer: modhook.Answer) -> None:
     assert "<script" not in page
 
 
+def test_what_was_said_of_the_masks_stands_in_the_answer(answer: modhook.Answer) -> None:
+    """Every sentence that the cube has of a function, in text, page, table and what is judged; the kept share by counting."""
+    one, said = measured(answer.cube)[0], answer.cube["history/trust"].sel(stage="a")
+    lines = {str(line) for text in said.values for line in str(text).splitlines()}
+    assert {f"{rule}: {sentence}" for rule, sentence, _ in one.said} == lines
+    words = "\n".join(answer.findings.query("function == 'a'")["words"])
+    assert lines
+    assert all(line.partition(": ")[2] in words for line in lines)
+    masks = [answer.masks["a", seed] for seed in answer.seeds]
+    counted = [sum(int(m.sum()) for m in one.values()) / sum(m.numel() for m in one.values()) for one in masks]
+    np.testing.assert_allclose(one.kept, counted)
+
+
 def test_a_sweep_is_refused() -> None:
     """Several studies in one cube have no one verdict."""
     import xarray as xr

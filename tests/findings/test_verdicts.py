@@ -131,7 +131,9 @@ def size_of(never: tuple[bool, ...], size: tuple[float, ...], equal: float = 0.9
     """Return the verdict `real`, and what is said of the size of one control that reaches the score in some seeds, or in none."""
     weak = Compared(of(0.5, 0.5, 0.5), of(equal, equal, equal), of(*size), np.array(never))
     found = judge(attrs.evolve(REAL, controls={**REAL.controls, "shuffled": weak}))
-    return verdict(found, "real"), next(f for f in found if f.measure == "advantage over shuffled as size at equal score")
+    return verdict(found, "real"), next(
+        f for f in found if f.measure == "advantage over shuffled as size at equal score"
+    )
 
 
 def test_a_control_that_never_reaches_the_score() -> None:
@@ -187,6 +189,39 @@ def test_a_mask_that_stood_still() -> None:
     found = judge(attrs.evolve(REAL, moved=of(0.0, 0.0, 0.0)))[-1]
     assert (found.verdict, found.answer, found.value, found.threshold) == ("settled", "yes", 0, 0.05)
     assert "-0.0" not in found.words
+
+
+SAID = [
+    ("reach", (1, 2, 3), "settled", "cannot tell"),
+    ("extreme", (2,), "settled", "cannot tell"),
+    ("moving", (1, 2, 3), "settled", "no"),
+    ("moving", (3,), "settled", "cannot tell"),
+    ("beats", (1, 2, 3), "real", "yes"),
+    ("threshold", (1,), "sufficient", "yes"),
+]
+
+
+@pytest.mark.parametrize(("rule", "seeds", "name", "expected"), SAID)
+def test_what_was_said_of_learning_is_heard(rule: str, seeds: tuple[int, ...], name: str, expected: str) -> None:
+    """A size that stands still has not settled where no logit could move, all is kept, or single weights still changed; the sentence
+    stands among the findings of its verdict."""
+    measured = attrs.evolve(REAL, said=((rule, "a sentence.", seeds),))
+    found = verdicts(measured)
+    assert found.pop(name) == expected
+    assert set(found.values()) == {"yes"}
+    (one,) = [f for f in judge(measured) if "a sentence." in f.words]
+    assert one.verdict == name
+    assert f"(seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds[:1]))}" in one.words
+
+
+def test_a_mask_that_keeps_everything_is_not_sufficient() -> None:
+    """It scores what the network scores, which says nothing; in one seed that is enough."""
+    for kept, expected in (
+        (of(1.0, 1.0, 1.0), "cannot tell"),
+        (of(1.0, 0.2, 0.2), "cannot tell"),
+        (of(0.9, 0.2, 0.2), "yes"),
+    ):
+        assert verdicts(attrs.evolve(REAL, kept=kept))["sufficient"] == expected
 
 
 def test_thresholds_can_be_changed() -> None:
