@@ -45,7 +45,8 @@ class Fit:
         route: how the K samples were run, and why (`{"route": ..., "reason": ...}`).
         carried: the gradients that the next stage's clipping starts with (`clip_over="all"`); None without.
         steps: how many optimiser steps were done.
-        stopped: why these are fewer than asked for: "settled", "callback", "interrupted" (Ctrl-C) or "batches" (they ended); else None.
+        stopped: why these are fewer than asked for: "settled", "callback", "interrupted" (Ctrl-C; also where all were done, and it
+            was the cut of `within` that was not made) or "batches" (they ended); else None.
         cautions: reasons not to believe in the masks yet, one sentence each; `fit_masks` warns of them (`modhook.TrustWarning`).
         threshold: the sampler's own masks, whatever size was asked for; None for a ranking without training.
         fixed: the masks that were given and not learned.
