@@ -39,12 +39,18 @@ class Answer:
     """
 
     def __init__(
-        self, home: Home, question: Question, thresholds: Mapping[str, float] | None, failed: tuple[str, ...] = ()
+        self,
+        home: Home,
+        question: Question,
+        thresholds: Mapping[str, float] | None,
+        failed: tuple[str, ...] = (),
+        seeds: int | None = None,
     ) -> None:
         self.path: Where = home.path
         self.functions = tuple(question.batches)
         self.failed = failed
         self._question, self._thresholds = question, thresholds_of(thresholds)
+        self._seeds = seeds
         if home.temporary:
             weakref.finalize(self, home.discard)
 
@@ -55,8 +61,15 @@ class Answer:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds of the cube."""
-        return tuple(int(seed) for seed in np.asarray(self.cube["runs"].coords["seed"]))
+        """The seeds that were asked for; the cube may hold more, of a call before."""
+        every = (int(seed) for seed in np.asarray(self.cube["runs"].coords["seed"]))
+        return tuple(seed for seed in every if self._seeds is None or seed <= self._seeds)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """The functions without held-out tests, which are measured on what their masks were learned on."""
+        tests = self.cube.attrs["study"]["task"]["tests"]
+        return tuple(name for name in self.functions if name not in tests)
 
     @cached_property
     def masks(self) -> MaskTable:
@@ -73,7 +86,8 @@ class Answer:
         group, metrics = self.cube["scores"].to_dataset(), list(self._question.metrics)
         names = xr.DataArray(np.array(metrics, dtype=object), dims="metric", name="metric")
         found = xr.concat([group[m].drop_attrs() for m in metrics], names)
-        return found.transpose("seed", "stage", "split", "metric").rename("value").load()
+        asked = found.sel(seed=list(self.seeds))
+        return asked.transpose("seed", "stage", "split", "metric").rename("value").load()
 
     @cached_property
     def parts(self) -> xr.Dataset:
@@ -89,7 +103,8 @@ class Answer:
 
     @cached_property
     def _judged(self) -> dict[str, list[Finding]]:
-        return {one.function: judge(one, self._thresholds) for one in measured(self.cube, self._question.metrics[0])}
+        each = measured(self.cube, self._question.metrics[0], self.seeds)
+        return {one.function: judge(one, self._thresholds) for one in each}
 
     @property
     def verdicts(self) -> dict[str, dict[str, str]]:

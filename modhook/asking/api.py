@@ -133,7 +133,7 @@ def ask(
         raise
     if outcome.failed:
         warnings.warn(ModhookWarning(f"not all runs came to their end: {listing(outcome.failed, 3)}."), stacklevel=2)
-    return Answer(home, question, thresholds, outcome.failed)
+    return Answer(home, question, thresholds, outcome.failed, seeds)
 
 
 def _tracker(progress: Any, installed: Any, home: Home) -> Tracker:

@@ -28,6 +28,7 @@ def lines(answer: Answer, judged: Judged) -> str:
         "",
         *_aligned(["function", *VERDICTS], [[n, *(verdict(f, v) for v in VERDICTS)] for n, f in judged.items()]),
     ]
+    text += ["", *_untested(answer)] if answer.untested else []
     for name, found in judged.items():
         text += ["", f"{name}:"]
         text += [f"  {finding.verdict} {_SIGNS[finding.answer]}: {finding.words}" for finding in found]
@@ -53,6 +54,7 @@ def page(answer: Answer, judged: Judged, plugins: Plugins) -> str:
         for p in drawn[:_FIGURES]
     ]
     failed = [markup.line("failed", one) for one in answer.failed]
+    failed += [markup.line("tests", one) for one in _untested(answer)]
     return markup.box(
         markup.line("Answer", *facts),
         markup.table(["function", *VERDICTS], rows),
@@ -74,6 +76,11 @@ def scores(answer: Answer) -> tuple[list[str], list[list[str]]]:
         cells = [_percent(_mean(values.sel(stage=stage, metric=m, split=s).values)) for m in metrics for s in splits]
         rows.append([stage, _percent(kept.get(stage, float("nan"))), *cells])
     return head, rows
+
+
+def _untested(answer: Answer) -> list[str]:
+    names = listing(map(repr, answer.untested))
+    return [f"no held-out tests for {names}: measured on what their masks were learned on."] if names else []
 
 
 def _densities(answer: Answer) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 import numpy as np
 import xarray as xr
@@ -16,12 +17,13 @@ _LAST = 0.1
 """The share of the steps at the end over which a mask must have settled."""
 
 
-def measured(cube: xr.DataTree, metric: str | None = None) -> list[Measured]:
+def measured(cube: xr.DataTree, metric: str | None = None, seeds: Collection[int] | None = None) -> list[Measured]:
     """Return what a cube says of each function: every stage that leaves a mask, the control aside.
 
     Args:
         cube: from `open_cube`; of a study without a sweep, or with one point selected.
         metric: by default the cube's first. A function is measured on the split of its name, or else on the first.
+        seeds: those that count; by default all of the cube.
 
     Raises:
         UserError: a sweep, or a metric that is not there.
@@ -36,6 +38,8 @@ def measured(cube: xr.DataTree, metric: str | None = None) -> list[Measured]:
         metric = metrics[0]
     if metric not in metrics:
         raise UserError(f"the cube has no metric {metric!r}; it has {listing(metrics)}.")
+    if seeds is not None:
+        finished = finished.sel(seed=[s for s in finished["seed"].values if int(s) in seeds])
     read = _Reader(cube, finished, metric)
     return [read.function(name) for name in read.functions]
 

@@ -38,6 +38,7 @@ def cautions(facts: Facts) -> list[Caution]:
         *_control(facts),
         *_far(facts),
         *_trust(facts),
+        *_untested(facts),
     ]
     return sorted(every, key=lambda w: w.level != "failure")
 
@@ -191,6 +192,15 @@ def _trust(facts: Facts) -> Iterator[Caution]:
                 for sentence, places in found[rule].items()
             ]
             yield Caution("caution", title, tuple(details))
+
+
+def _untested(facts: Facts) -> Iterator[Caution]:
+    """Functions of `ask` without held-out tests."""
+    task = facts.cube.attrs.get("study", {}).get("task", {})
+    if task.get("name") == "ask" and "functions" in task:
+        details = tuple(str(name) for name in task["functions"] if name not in task.get("tests", {}))
+        if details:
+            yield Caution("caution", "No held-out tests: measured on what the masks were learned on", details)
 
 
 def _at(point: Place) -> str:

@@ -333,8 +333,9 @@ def test_a_temporary_cube_goes_with_its_answer(setting: Setting) -> None:
     assert not path.parent.exists()
 
 
-def test_the_page_runs() -> None:
+def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The example of docs/ask.md, as it stands there, but silent."""
+    monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[2] / "docs" / "ask.md").read_text(encoding="utf-8")
     example = next(part.partition("```")[0] for part in page.split("```python\n")[1:])
     names: dict[str, Any] = {}

@@ -59,3 +59,9 @@ def test_the_others_are_computed_and_the_same_call_tries_again(
     for key, masks in mended.masks.items():
         assert masks == healthy.masks[key]
     assert mended.cube["inverse"].equals(healthy.cube["inverse"])
+    arguments = setting.arguments(loss={"small": Sick(), "large": loss}, steps=4, controls={"shuffled": True}, seeds=1)
+    fewer = modhook.ask(setting.model, BOTH, out=tmp_path / "b.zarr", **arguments)  # of a cube of two seeds
+    assert fewer.seeds == (1,)
+    assert set(fewer.masks) == {("small", 1), ("large", 1)}
+    assert fewer.scores.sizes["seed"] == 1
+    assert fewer.findings["n"].max() == 1

@@ -118,6 +118,9 @@ def test_tests_are_asked_for(setting: Setting) -> None:
         answer = modhook.ask(
             setting.model, {"a": A, "b": iter(B)}, **setting.arguments(tests={"a": A}, seeds=1, steps=4, analyses=())
         )
+    assert answer.untested == ("b",)
+    for text in (repr(answer), answer._repr_html_(), answer.report().read_text(encoding="utf-8")):
+        assert "o held-out tests" in text
     right = [float(s) for batch in B for s in score(setting.model, batch)]
     assert answer.scores.sel(stage="unmasked", split="b").item() == pytest.approx(sum(right) / len(right), abs=1e-12)
 
