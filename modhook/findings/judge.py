@@ -241,6 +241,9 @@ class _Judge:
             far = min(known) if every else high
             answer = "no" if far < edge - slack else "yes" if low >= edge - slack else "cannot tell"
         p = sign_flip_p(known) if paired and len(known) > 1 else math.nan
+        if not logs:  # the interval says no more than is possible; the answer above was given without this
+            least, most = self._possible(name, measure)
+            low, high = (float(np.clip(x, min(least, value), max(most, value))) for x in (low, high))
         if logs:
             value, low, high = (float(np.exp2(x)) for x in (value, low, high))
             said = f"{value:.3g}"
@@ -259,6 +262,22 @@ class _Judge:
         text = words.format(value=said) + spread
         return Finding(
             self.of.function, name, measure, answer, value, reference, low, high, len(known), p, threshold, text
+        )
+
+    def _possible(self, name: str, measure: str) -> tuple[float, float]:
+        """Return between what a mean lies whatever is measured: infinite, unless the scores themselves are shares of 0 to 1."""
+        if name in ("stable", "settled"):  # changes are written with a minus here
+            return (-math.inf, 1.0) if name == "stable" else (-math.inf, 0.0)
+        of = self.of
+        both = np.concatenate([of.unmasked, of.masked])
+        if not (np.isfinite(both).any() and np.nanmin(both) >= 0 and np.nanmax(both) <= 1):
+            return (-math.inf, 1.0) if name == "specific" else (-math.inf, math.inf)
+        if name == "specific":
+            return -1.0, 1.0
+        whole = of.unmasked[of.unmasked > 0]
+        top = float((1 / whole).mean()) if len(whole) else math.inf
+        return {"sufficient": (0.0, top), "necessary": (-top, top)}.get(
+            name, (-top, 1.0 if measure.startswith("ability") else top)
         )
 
     def _unknown(self, name: str, measure: str, words: str) -> Finding:

@@ -224,6 +224,17 @@ def test_a_mask_that_keeps_everything_is_not_sufficient() -> None:
         assert verdicts(attrs.evolve(REAL, kept=kept))["sufficient"] == expected
 
 
+def test_intervals_end_at_what_is_possible() -> None:
+    """Two seeds give wide intervals: no score below 0 or above all, no negative change, no more than equal masks."""
+    wide = {"masked": of(0.1, 0.9, 0.2), "moved": of(0.0, 0.5, 0.1), "agreement": of(0.1, 0.99, 0.9)}
+    found = {f.verdict: f for f in judge(attrs.evolve(REAL, unmasked=of(1.0, 1.0, 1.0), **wide))}
+    assert (found["sufficient"].low, found["settled"].low, found["stable"].high) == (0.0, 0.0, 1.0)
+    assert found["sufficient"].high == 1.0
+    assert "-" not in found["settled"].words
+    free = judge(attrs.evolve(REAL, unmasked=of(3.0, 3.0, 3.0), masked=of(0.3, 2.9, 0.6)))[0]
+    assert free.low < 0
+
+
 def test_thresholds_can_be_changed() -> None:
     """A stricter limit turns a verdict; an unknown one is refused with the nearest."""
     strict = judge(REAL, thresholds_of({"sufficient": 0.99}))
