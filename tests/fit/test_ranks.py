@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def work(rank: int, size: int, folder: str) -> None:
         fitted(broken, 4, 3)
     except Exception as error:
         Path(folder, f"{rank}.txt").write_text(str(error))
-    dist.destroy_process_group()
+    os._exit(0)  # all is written; gloo's threads may abort a process that takes its group down beside others
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -119,7 +119,6 @@ def test_mistyped_files_get_the_nearest(
     (tmp_path / "results/scan.zarr").mkdir(parents=True)
     for wrong, right in {
         "scan.tml": "studies/scan.toml",
-        "scan": "studies/scan.toml",
         "study/scan.toml": "studies/scan.toml",
         "tinny.toml": "tiny.toml",
     }.items():
