@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from modhook.errors import UserError
 from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
-from modhook.masks.order import Order, areas
+from modhook.masks.order import Order, areas, smallest_enough
 from modhook.network.threads import using
 from modhook.values.arguments import batches_of, checked, function
 
@@ -87,17 +87,14 @@ class Cuts:
                 f"no cut scores within {within:g} of {goal:.4g}: with every weight kept it is {best:.4g}; "
                 "raise within, or give the reference to compare with."
             )
-        # The score may fall and rise again with the size: look at sizes all over, the smallest first, and then in between.
-        low, high = -1, self.order.size  # the score at `high` is enough; at `low` it is not
-        for size in sorted({*self.order.sizes(LOOKED_AT), *([own] if own else [])}):
-            if size == self.order.size or measured(self.at(size)) >= least:
-                high = size
-                break
-            low = size
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if measured(self.at(middle)) >= least else (middle, high)
-        return self.at(high)
+        every = self.order.size
+        found = smallest_enough(
+            lambda size: best if size == every else measured(self.at(size)),
+            [*self.order.sizes(LOOKED_AT), *([own] if own else []), every],
+            least,
+        )
+        assert found is not None  # all weights together score enough
+        return self.at(found)
 
 
 class Measured:

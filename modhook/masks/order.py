@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -70,6 +70,25 @@ class Order:
         points = checked("points", points, Annotated[int, Ge(2)])
         top = math.log(self.size)
         return sorted({round(math.exp(top * i / (points - 1))) for i in range(points)})
+
+
+def smallest_enough(measured: Callable[[int], float], sizes: Iterable[int], goal: float) -> int | None:
+    """Return the smallest number of weights found whose cut scores at least `goal`; None where none of `sizes` does.
+
+    The score may rise and fall with the size (a shuffled network as a whole knows nothing), so `sizes` are tried from the smallest
+    upwards; between the first that scores enough and the one before it (or none at all) the edge is found by bisection.
+    """
+    low = -1
+    for high in sorted(set(sizes)):
+        if measured(high) >= goal:
+            break
+        low = high
+    else:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if measured(middle) >= goal else (middle, high)
+    return high
 
 
 def checked_density(density: Any) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from modhook.masks import Masks
-from modhook.masks.order import Order
+from modhook.masks.order import Order, smallest_enough
 from modhook.masks.select import matching
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import Scores, StageRecord
@@ -60,7 +60,7 @@ def compare(context: ControlContext, stage: str, record: StageRecord, cut: Any) 
 
         goal = _goal(context, stage, split, metric, cut)
         own = sum(int(record.masks[name].sum()) for name in learned)
-        smallest = smallest_enough(measured, [*order.sizes(_GRID), own], goal)
+        smallest = smallest_enough(measured, [0, *order.sizes(_GRID), own], goal)
         if smallest is not None:
             found["equal_score"] = masks(smallest).density
             if _by_score(cut):
@@ -78,29 +78,8 @@ def compared_by(study: Study, task: Task, stage: str, cut: Any) -> tuple[str, st
 
     The split of the stage's name, where there is one, or the task's first; with masks cut by a score, what the cut names.
     """
-    own = stage if stage in task.splits else task.splits[0]
-    if _by_score(cut):
-        return cut.split or own, cut.metric or task.metrics[0]
-    return own, task.metrics[0]
-
-
-def smallest_enough(measured: Callable[[int], float], sizes: Iterable[int], goal: float) -> int | None:
-    """Return the smallest number of weights found whose cut scores at least `goal`; None where none of `sizes` does.
-
-    The score may rise and fall with the size (a shuffled network as a whole knows nothing), so sizes are tried from nothing upwards;
-    between the first that scores enough and the one before it the edge is found by bisection.
-    """
-    low = -1
-    for high in sorted({0, *sizes}):
-        if measured(high) >= goal:
-            break
-        low = high
-    else:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if measured(middle) >= goal else (middle, high)
-    return high
+    by = cut if _by_score(cut) else Cut()
+    return by.measured_by(stage, task.splits, task.metrics)
 
 
 def _goal(context: ControlContext, stage: str, split: str, metric: str, cut: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import attrs
@@ -73,6 +74,11 @@ class Cut:
     within: Annotated[float, Ge(0), Lt(1)] | None = None
     split: Name | None = None
     metric: Name | None = None
+
+    def measured_by(self, stage: str, splits: Sequence[str], metrics: Sequence[str]) -> tuple[str, str]:
+        """Return the split and the metric that measure a stage's masks, given those of the task."""
+        own = stage if stage in splits else splits[0]
+        return self.split or own, self.metric or metrics[0]
 
 
 @attrs.frozen

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import modhook
 from modhook import Masks, Tracker
 from modhook.cube import logits_from, masks_from, open_cube, weights_from
+from modhook.masks.order import smallest_enough
 from modhook.noise.seeding import derive
 from modhook.plugin.nonsense import moved
 from modhook.run import run_study
-from modhook.run.compared import smallest_enough
 from modhook.run.data import Draw
 from modhook.study import restore
 

@@ -23,8 +23,7 @@ def cut(context: RunContext, fit: Fit, model: nn.Module, stage: str) -> Masks:
         return fit.masks
     if wanted.density is not None:
         return fit.cut(density=wanted.density)
-    own = stage if stage in task.splits else task.splits[0]
-    split, metric = wanted.split or own, wanted.metric or task.metrics[0]
+    split, metric = wanted.measured_by(stage, task.splits, task.metrics)
 
     def measure(masks: Masks | None) -> float:
         found = context.score(masks, model, (split,))[metric][split]
