@@ -7,27 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from modhook.cli import main
 from modhook.errors import UserError
 from modhook.plugin.manager import plugins
 from modhook.plugin.scaffold import new_study
 from modhook.testing import check_model, check_task
-
-
-@pytest.fixture
-def modhook_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([*arguments])
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, *capfd.readouterr()
-
-    return run
 
 
 def test_the_study_works_as_it_is(tmp_path: Path, modhook_here: Callable[..., tuple[int, str, str]]) -> None:

@@ -7,27 +7,10 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from modhook.cli import main
 from modhook.study import shipped_studies, study_file
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def modhook_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run the command line in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([*arguments])
-        assert isinstance(stop.value.code, int)
-        return stop.value.code, *capfd.readouterr()
-
-    return run
 
 
 def test_every_study_is_listed(modhook_here: Command) -> None:

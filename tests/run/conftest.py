@@ -58,6 +58,19 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def made(tiny_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the study and its finished cube of two seeds: to be copied, never changed."""
+    from modhook.cli import main
+
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "tiny.toml").write_text(tiny_text)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(folder / "tiny.toml"), "--out", str(folder)])
+    assert stop.value.code == 0
+    return folder
+
+
 @pytest.fixture
 def modhook_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process: returns exit code, output, errors."""

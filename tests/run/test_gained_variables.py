@@ -35,19 +35,6 @@ def _compute(self: Inverse, run: Any) -> dict[str, Any]:
     return {**found, "inverse/kept": kept, "inverse/loss": 1 - found["inverse/accuracy"], "counted/names": names}
 
 
-@pytest.fixture(scope="module")
-def made(tiny_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the study and its finished cube of two seeds, with the analysis as it was."""
-    from modhook.cli import main
-
-    folder = tmp_path_factory.mktemp("gained")
-    (folder / "tiny.toml").write_text(tiny_text)
-    with pytest.raises(SystemExit) as stop:
-        main(["run", str(folder / "tiny.toml"), "--out", str(folder)])
-    assert stop.value.code == 0
-    return folder
-
-
 @pytest.fixture
 def cube(made: Path, tiny: Path) -> Path:
     """A copy of the finished cube, beside the study file `tiny`."""

@@ -17,19 +17,6 @@ from modhook.errors import DamageError
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="module")
-def made(tiny_text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the study and its finished cube of two seeds."""
-    from modhook.cli import main
-
-    folder = tmp_path_factory.mktemp("made")
-    (folder / "tiny.toml").write_text(tiny_text)
-    with pytest.raises(SystemExit) as stop:
-        main(["run", str(folder / "tiny.toml"), "--out", str(folder)])
-    assert stop.value.code == 0
-    return folder
-
-
 @pytest.fixture
 def place(made: Path, tmp_path: Path) -> Path:
     """A copy of it, to be damaged."""
