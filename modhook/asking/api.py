@@ -11,18 +11,19 @@ from torch import nn
 from modhook.asking.answer import Answer
 from modhook.asking.arguments import asked
 from modhook.asking.place import Home, home_of, refuse_another
-from modhook.asking.study import study_of
+from modhook.asking.study import spelled, study_of
 from modhook.asking.workers import spread_over
 from modhook.cube import Where
 from modhook.errors import ModhookWarning, UserError, listing
 from modhook.findings import thresholds_of
 from modhook.masks.select import DEFAULT_EXCLUDE
+from modhook.masks.selectors import Selectors
 from modhook.plugin.interfaces import Sampler, Tracker
 from modhook.plugin.manager import plugins
 from modhook.plugin.offered import offering
 from modhook.run import run_study
 from modhook.run.trackers import make_trackers
-from modhook.values.arguments import checked, optional
+from modhook.values.arguments import checked, instance, optional
 from modhook.values.bounds import Count
 
 
@@ -46,8 +47,8 @@ def ask(
     within: float | None = None,
     sampler: str | Sampler = "gumbel",
     batch: int | None = None,
-    include: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = DEFAULT_EXCLUDE,
+    include: Selectors = "*",
+    exclude: Selectors = DEFAULT_EXCLUDE,
     analyses: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("sharing", "inverse"),
     nonsense: Callable[..., Any] | None = None,
     thresholds: Mapping[str, float] | None = None,
@@ -96,6 +97,8 @@ def ask(
     """
     seeds, workers = checked("seeds", seeds, Count), optional("workers", workers, Count)
     thresholds_of(thresholds)
+    instance("model", model, nn.Module, "an nn.Module")
+    include, exclude = spelled(model, include, exclude)
     question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples)
     home = home_of(out)
     try:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from modhook.asking.batches import Whole
 from modhook.asking.nonsense import LABELS
 from modhook.asking.task import NAME, AskOptions, Question
 from modhook.errors import ModhookWarning, StudyError, UserError, listing
-from modhook.masks.select import DEFAULT_EXCLUDE
+from modhook.masks.select import DEFAULT_EXCLUDE, in_words
 from modhook.plugin.interfaces import Sampler
 from modhook.plugin.manager import Plugins
 from modhook.study import Study, plain_table, restore
@@ -55,7 +56,7 @@ def study_of(
         learned["cut"] = {"within": within}
     for key, given, usual in (("include", include, "*"), ("exclude", exclude, DEFAULT_EXCLUDE)):
         if given is not usual:
-            learned[key] = [given] if isinstance(given, str) else list(given)
+            learned[key] = list(given)
     table: dict[str, Any] = {
         "study": {
             "name": name,
@@ -83,6 +84,17 @@ def study_of(
     if unusable:
         warnings.warn(ModhookWarning(unusable), stacklevel=4)
     return study
+
+
+def spelled(model: nn.Module, include: Any, exclude: Any) -> tuple[Any, Any]:
+    """Return what chooses parameters as a study can say it: modules, types and functions by the names that they choose.
+
+    Raises `UserError`.
+    """
+    return (
+        include if isinstance(include, str) and include == "*" else in_words(model, "include", include),
+        exclude if exclude is DEFAULT_EXCLUDE else in_words(model, "exclude", exclude),
+    )
 
 
 def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict[str, Any], str]:

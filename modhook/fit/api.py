@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import ModhookWarning, TrustWarning, UserError
-from modhook.fit.arguments import bytes_of, initial, patterns, sampler_of, tracker_of, trained
+from modhook.fit.arguments import bytes_of, initial, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
 from modhook.fit.off import kept
@@ -25,6 +25,7 @@ from modhook.fit.trust import ADAM, course_of, findings, special
 from modhook.masks import Masks
 from modhook.masks.off import Off, off_weights
 from modhook.masks.select import DEFAULT_EXCLUDE, select
+from modhook.masks.selectors import Selectors, selectors_of, words
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
 from modhook.noise.seeding import derive
@@ -54,8 +55,8 @@ def fit_masks(
     lr: float = 1e-2,
     beta: float | None = None,
     init: float | Mapping[str, Tensor] | None = None,
-    include: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = DEFAULT_EXCLUDE,
+    include: Selectors = "*",
+    exclude: Selectors = DEFAULT_EXCLUDE,
     sampler: str | Sampler = "gumbel",
     density: float | Mapping[str, float] | None = None,
     within: float | None = None,
@@ -102,7 +103,8 @@ def fit_masks(
             what `density` makes of it.
         init: start of all logits, or {name: tensor of the parameter's shape}; names left out, and all by default, start where the
             sampler starts them (`gumbel`: 2.0, keep-probability 0.88).
-        include, exclude: patterns of parameters to mask (see `modhook.masks.select`).
+        include, exclude: parameters to mask: patterns of their names, paths of modules (`"encoder.layer.0"`), modules, types
+            (`nn.Linear`), or functions of a name and a parameter; one, or a list of them (see `modhook.select`).
         sampler: a sampler plugin's name, or a `Sampler`. A ranking without training (`magnitude`, `gradient_weight`, `snip`,
             `integrated_gradients`) scores weights by at most `steps` batches, needs `density` or `within`, and uses none of the
             arguments that are about learning.
@@ -175,8 +177,7 @@ def fit_masks(
     if callback is not None:
         function("callback", callback, "callback(step, trainer)")
     batches_of("batches", batches)
-    patterns("include", include)
-    patterns("exclude", exclude)
+    chosen = {n: words(selectors_of(n, v)) for n, v in (("include", include), ("exclude", exclude)) if not isinstance(v, str)}
     for name, masks in (("fixed", fixed), ("reference", reference)):
         if masks is not None:
             instance(name, masks, Masks, "a modhook.Masks")
@@ -248,7 +249,7 @@ def fit_masks(
             left = ("model", "batches", "progress", "callback", "checkpoint", "checkpoint_every", "within", "score", "valid")
             identity = identity_of(
                 model,
-                **{n: v for n, v in given.items() if n not in left and n in ARGUMENTS},
+                **{n: v for n, v in {**given, **chosen}.items() if n not in left and n in ARGUMENTS},
                 masked=list(names),
                 sampler_options=drawn.options,
                 held=size.held,

@@ -18,14 +18,6 @@ from modhook.values.bounds import Count
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def patterns(name: str, given: Any) -> None:
-    """Raise `UserError` unless `include` or `exclude` is a text or a sequence of texts."""
-    if isinstance(given, str):
-        return
-    if not isinstance(given, Sequence | set | frozenset) or not all(isinstance(p, str) for p in given):
-        raise UserError(f"{name} must be a pattern or a list of patterns, such as '*weight*', not {shown(given)}.")
-
-
 def initial(
     parameters: Mapping[str, Tensor],
     names: Sequence[str],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any
 
 import attrs
@@ -179,8 +178,8 @@ def _groups(
         return ((names, checked_density(density)),)
     left, groups = list(names), []
     for pattern, share in density.items():
-        matching(model, (pattern,), "density")
-        chosen = tuple(n for n in left if fnmatchcase(n, pattern))
+        meant = matching(model, (pattern,), "density")
+        chosen = tuple(n for n in left if n in meant)
         left = [n for n in left if n not in chosen]
         if chosen:
             groups.append((chosen, checked_density(share)))

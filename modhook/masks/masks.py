@@ -8,18 +8,21 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from modhook.errors import MaskError, UserError, listing
 from modhook.masks.fingerprint import checked_fingerprint, checked_names, checksum, differences, fingerprint
-from modhook.masks.names import one_per_parameter, tied_names
+from modhook.masks.names import one_per_parameter, remembered, tied_names
 from modhook.masks.off import Off, off_weights
+from modhook.masks.same import same_network, same_parameters
 from modhook.masks.select import chosen
+from modhook.masks.selectors import Selectors
 from modhook.masks.show import frame, page
 from modhook.network.files import write_whole
 from modhook.network.guard import lent
@@ -63,6 +66,7 @@ class Masks(Mapping[str, Tensor]):
         self._masks = {name: mask.detach().to("cpu", copy=True) for name, mask in masks.items()}
         self._tied: dict[str, str] = dict(masks._tied) if isinstance(masks, Masks) else {}
         self._device = _CPU
+        self._model: weakref.ref[nn.Module] | None = masks._model if isinstance(masks, Masks) else None
         self.fingerprint: dict[str, str] | None = None
         if model is not None:
             instance("model", model, nn.Module, "an nn.Module")
@@ -71,6 +75,7 @@ class Masks(Mapping[str, Tensor]):
                 self._tied = tied_names(model)
                 self._masks = one_per_parameter(self._masks, self._tied, _WHAT)
                 self.fingerprint = fingerprint(model)
+            self._model = remembered(model)
 
     # -- mapping
 
@@ -100,6 +105,9 @@ class Masks(Mapping[str, Tensor]):
         except MaskError:
             return False
         return set(one) == set(two) and all(torch.equal(one[n], two[n]) for n in one)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}  # copies, and other processes, do not know the network itself
 
     def __hash__(self) -> int:
         # Without names: equal masks may know a tied parameter by different ones.
@@ -149,18 +157,21 @@ class Masks(Mapping[str, Tensor]):
 
     # -- parts
 
-    def select(self, include: str | Sequence[str], exclude: str | Sequence[str] = ()) -> Masks:
+    def select(self, include: Selectors, exclude: Selectors = (), *, model: nn.Module | None = None) -> Masks:
         """Return the masks of some parameters only, of the same network.
 
         Args:
-            include, exclude: pattern or patterns over parameter names, `"encoder.*"`, as in `modhook.select`; a tied parameter is
-                taken if any of its names matches `include` and none matches `exclude`.
+            include, exclude: patterns, paths of modules, modules, types or functions, as in `modhook.select`; a tied parameter is taken
+                if any of its names matches `include` and none matches `exclude`.
+            model: the network, where modules, types or functions choose; by default the one that the masks were made with, if it is
+                still there.
 
         Raises:
-            PatternError: a pattern that matches no masked parameter, or nothing that is left.
+            PatternError: what chooses no masked parameter, or nothing that is left. UserError: no network to choose in.
         """
         names = {n: (n, *(a for a, first in self._tied.items() if first == n)) for n in self._masks}
-        return self._new({n: self._masks[n] for n in chosen(names, include, exclude)})
+        taken = chosen(names, include, exclude, self._network(model))
+        return self._new({n: self._masks[n] for n in taken})
 
     def to(self, device: str | torch.device) -> Masks:
         """Return the same masks, whose tensors are handed out on `device`; masks are kept, saved and combined on the CPU.
@@ -272,6 +283,14 @@ class Masks(Mapping[str, Tensor]):
 
     # -- inside
 
+    def _network(self, model: nn.Module | None) -> nn.Module | None:
+        """Return the network that is given, or the one that these masks remember."""
+        if model is None:
+            return None if self._model is None else self._model()
+        instance("model", model, nn.Module, "an nn.Module")
+        self._fit(model)
+        return model
+
     @contextlib.contextmanager
     def _applied(self, model: nn.Module, off: Off = None, seed: int = 0) -> Iterator[None]:
         masks = self._of(model)._masks
@@ -292,6 +311,7 @@ class Masks(Mapping[str, Tensor]):
     def _new(self, masks: Mapping[str, Tensor]) -> Masks:
         result = Masks(masks)
         result.fingerprint, result._tied, result._device = self.fingerprint, self._tied, self._device
+        result._model = self._model
         return result
 
     def _pairwise(self, other: Masks, operation: Callable[[Tensor, Tensor], Tensor]) -> Masks:
@@ -344,31 +364,6 @@ class Masks(Mapping[str, Tensor]):
                     f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but the parameter has {tuple(parameters[name].shape)}; "
                     "these masks belong to another network."
                 )
-
-
-def same_network(a: Masks, b: Masks) -> None:
-    """Raise `MaskError` for masks that are known to be of two networks."""
-    if a.fingerprint and b.fingerprint and (differs := differences(a.fingerprint, b.fingerprint)):
-        raise MaskError(
-            f"the masks belong to two networks, whose weights do not correspond: {listing(differs, 5)}; "
-            "Masks(dict(masks)) is the same without a network, if they are to be compared all the same."
-        )
-
-
-def same_parameters(
-    a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: tuple[str, str] = ("the first", "the second")
-) -> None:
-    """Raise `MaskError` unless both cover the same parameters with the same shapes; the message names them."""
-    if missing := sorted(set(a) ^ set(b)):
-        left, right = [n for n in missing if n in a], [n for n in missing if n in b]
-        raise MaskError(
-            f"the masks cover different parameters: only in {names[0]}: {listing(left)}; only in {names[1]}: {listing(right)}."
-        )
-    for name in a:
-        if a[name].shape != b[name].shape:
-            raise MaskError(
-                f"the masks of {name!r} have different shapes, {tuple(a[name].shape)} and {tuple(b[name].shape)}."
-            )
 
 
 def _masked(parameter: Tensor, mask: Tensor, off: Tensor | None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 def tied_names(model: nn.Module) -> dict[str, str]:
     """Return {further name of a tied parameter: its first name}; nothing for a network without tied weights."""
     return {name: first for name, first in parameter_names(model).items() if name != first}
+
+
+def remembered(model: nn.Module) -> weakref.ref[nn.Module] | None:
+    """Return a reference to a network that does not keep it; None if there can be none."""
+    try:
+        return weakref.ref(model)
+    except TypeError:  # a class with __slots__
+        return None
 
 
 def one_per_parameter(given: Mapping[str, Tensor], aliases: Mapping[str, str], what: str) -> dict[str, Tensor]:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from modhook.errors import MaskError, UserError, listing
 from modhook.masks import chance
-from modhook.masks.masks import Masks, same_network, same_parameters
+from modhook.masks.masks import Masks
 from modhook.masks.names import one_per_parameter
+from modhook.masks.same import same_network, same_parameters
 from modhook.values.arguments import instance, one_of, shown
 
 if TYPE_CHECKING:

@@ -1,13 +1,13 @@
-"""Which parameters of a network are masked: shell-style patterns over parameter names."""
+"""Which parameters of a network are masked: by patterns of their names, and by modules (`modhook.masks.selectors`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from modhook.errors import PatternError, UserError, listing, near_miss
-from modhook.values.arguments import shown
+from modhook.errors import PatternError, listing
+from modhook.masks.selectors import Known, Selector, Selectors, chosen_by, names_by, selectors_of, words
+from modhook.network.threads import using
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,106 +32,78 @@ def maskable(model: nn.Module) -> dict[str, tuple[str, ...]]:
     }
 
 
-def select(
-    model: nn.Module, include: str | Sequence[str] | None = None, exclude: str | Sequence[str] | None = None
-) -> tuple[str, ...]:
+def select(model: nn.Module, include: Selectors | None = None, exclude: Selectors | None = None) -> tuple[str, ...]:
     """Return the names of the parameters to mask, in the model's order.
 
     Args:
         model: any `nn.Module`.
-        include: pattern or patterns (`*`, `?`, `[abc]`; matched against the full name); default `"*"`. A whole name means that
-            parameter, whatever signs are in it, and so do brackets that match nothing else: `heads[0].*`.
-        exclude: pattern or patterns taken out again; default `"*bias*"`. `()` takes nothing out.
+        include: what chooses parameters, one or a list of them; default `"*"`. Each may be a pattern (`*`, `?`, `[abc]`; matched
+            against the full name; a whole name means that parameter, whatever signs are in it, and so do brackets that match nothing
+            else: `heads[0].*`); or the path of a module, or a pattern of paths where it matches no parameter's name
+            (`"encoder.layer.0.attention"`, `"encoder.layer.?"`): all parameters in these modules and below; a module of the network; a
+            type, `nn.Linear`: those in all modules of it; or a function of a parameter's name and the parameter, and if it needs a
+            third argument of the module that holds it, which returns True or False.
+        exclude: the same, taken out again; default `"*bias*"`. `()` takes nothing out.
 
     A tied parameter is one parameter: it is taken if any of its names matches `include` and none matches `exclude`.
 
     Raises:
-        PatternError: a pattern that was given (not a default) matches no parameter, or nothing is left to mask.
+        PatternError: something that was given (not a default) chooses no parameter, or nothing is left to mask.
+        UserError: what chooses nothing by its kind, such as a number; a function that fails, or returns anything else.
     """
-    names = maskable(model)
-    wanted = patterns(include, DEFAULT_INCLUDE)
-    unwanted = patterns(exclude, DEFAULT_EXCLUDE)
-    _all_match("include", wanted if include is not None else (), names)
-    _all_match("exclude", unwanted if exclude is not None else (), names)
-    found = _but(names, wanted, unwanted)
+    known = Known(maskable(model), model)
+    wanted = DEFAULT_INCLUDE if include is None else selectors_of("include", include)
+    unwanted = DEFAULT_EXCLUDE if exclude is None else selectors_of("exclude", exclude)
+    taken = chosen_by("include", wanted, known) if include is not None else names_by(wanted, known)
+    left = chosen_by("exclude", unwanted, known) if exclude is not None else names_by(unwanted, known)
+    found = _but(known.names, taken, left)
     if not found:
         raise PatternError(
-            f"no parameter is left to mask with include={list(wanted)} and exclude={list(unwanted)}; "
-            f"the network's parameters are: {listing(names)}."
+            f"no parameter is left to mask with include={words(wanted)} and exclude={words(unwanted)}; "
+            f"the network's parameters are: {listing(known.names)}."
         )
     return found
 
 
 def chosen(
-    names: Mapping[str, tuple[str, ...]], include: str | Sequence[str], exclude: str | Sequence[str]
+    names: Mapping[str, tuple[str, ...]], include: Selectors, exclude: Selectors, model: nn.Module | None = None
 ) -> tuple[str, ...]:
-    """Return which of some masked parameters, given with all of their names, patterns choose.
+    """Return which of some masked parameters, given with all of their names, are chosen; `model` where modules choose.
 
-    Raises `PatternError` if a pattern matches none of them, or nothing is left; `UserError` for what is no pattern.
+    Raises `PatternError` for what chooses none of them, or if nothing is left; `UserError` for what cannot choose.
     """
-    wanted, unwanted = _texts("include", include), _texts("exclude", exclude)
-    _all_match("include", wanted, names, "these masks cover")
-    _all_match("exclude", unwanted, names, "these masks cover")
-    found = _but(names, wanted, unwanted)
+    known = Known(names, model, "these masks cover")
+    wanted, unwanted = selectors_of("include", include), selectors_of("exclude", exclude)
+    found = _but(names, chosen_by("include", wanted, known), chosen_by("exclude", unwanted, known))
     if not found:
         raise PatternError(
-            f"no masked parameter is left with include={list(wanted)} and exclude={list(unwanted)}; "
+            f"no masked parameter is left with include={words(wanted)} and exclude={words(unwanted)}; "
             f"these masks cover: {listing(names)}."
         )
     return found
 
 
-def _texts(what: str, given: str | Sequence[str]) -> tuple[str, ...]:
-    several = isinstance(given, Sequence) and not isinstance(given, bytes)
-    if not several or not all(isinstance(pattern, str) for pattern in given):
-        raise UserError(f"{what} must be a pattern or a list of patterns such as 'encoder.*', not {shown(given)}.")
-    return (given,) if isinstance(given, str) else tuple(given)
+def matching(model: nn.Module, wanted: Sequence[Selector], what: str) -> tuple[str, ...]:
+    """Return the names of maskable parameters that any of `wanted` chooses, each as in `select`.
 
-
-def _but(names: Mapping[str, tuple[str, ...]], wanted: Sequence[str], unwanted: Sequence[str]) -> tuple[str, ...]:
-    taken, left = _matched(wanted, names), _matched(unwanted, names)
-    return tuple(n for n, aliases in names.items() if taken & {*aliases} and not left & {*aliases})
-
-
-def patterns(given: str | Sequence[str] | None, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Return patterns as a tuple; one string is one pattern."""
-    if given is None:
-        return default
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def matching(model: nn.Module, wanted: Sequence[str], what: str) -> tuple[str, ...]:
-    """Return the names of maskable parameters that match any of `wanted`. Raises `PatternError` if one matches nothing."""
+    Raises `PatternError`, which calls them `what`, if one chooses nothing.
+    """
     names = maskable(model)
-    _all_match(what, wanted, names)
-    found = _matched(wanted, names)
+    found = chosen_by(what, selectors_of(what, tuple(wanted)), Known(names, model))
     return tuple(n for n, aliases in names.items() if found & {*aliases})
 
 
-def _matched(wanted: Sequence[str], names: Mapping[str, tuple[str, ...]]) -> set[str]:
-    """Return every name, of those of all parameters, that any pattern matches."""
-    everything = [alias for aliases in names.values() for alias in aliases]
-    return {name for pattern in wanted for name in _of(pattern, everything)}
+def in_words(model: nn.Module, what: str, given: Selectors) -> list[str]:
+    """Return selectors as a file can say them: texts as they are, and the names of the parameters that others choose.
+
+    Raises `PatternError`, `UserError`.
+    """
+    found: dict[str, None] = {}
+    with using(model):  # another thread may run it under its own parameters
+        for one in selectors_of(what, given):
+            found |= dict.fromkeys((one,) if isinstance(one, str) else matching(model, (one,), what))
+    return list(found)
 
 
-def _of(pattern: str, everything: Sequence[str]) -> list[str]:
-    """Return the names that a pattern matches; signs of patterns may also be part of a name."""
-    if pattern in everything:
-        return [pattern]
-    found = [name for name in everything if fnmatchcase(name, pattern)]
-    return found or [name for name in everything if fnmatchcase(name, pattern.replace("[", "[[]"))]
-
-
-def _all_match(
-    what: str,
-    wanted: Sequence[str],
-    names: Mapping[str, tuple[str, ...]],
-    whose: str = "the network's parameters are",
-) -> None:
-    everything = [alias for aliases in names.values() for alias in aliases]
-    for pattern in wanted:
-        if not _of(pattern, everything):
-            raise PatternError(
-                f"{what} pattern {pattern!r} matches no parameter{near_miss(pattern.strip('*'), everything)}; "
-                f"{whose}: {listing(everything)}."
-            )
+def _but(names: Mapping[str, tuple[str, ...]], taken: set[str], left: set[str]) -> tuple[str, ...]:
+    return tuple(n for n, aliases in names.items() if taken & {*aliases} and not left & {*aliases})

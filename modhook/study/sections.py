@@ -86,7 +86,8 @@ class MasksSection:
     """`[masks]`: how each stage's mask is learned.
 
     `samples` is K, the number of masks drawn per step; the batch must be divisible by it. `include` and `exclude` are
-    patterns over parameter names; None means the defaults (`*`, and `*bias*` taken out), which may match nothing, while
+    patterns over parameter names, or paths of modules; None means the defaults (`*`, and `*bias*` taken out), which may match
+    nothing, while
     a given pattern that matches nothing is an error. `batch` and `clip` are those of `[train]` unless given; `clip = 0`
     switches clipping off. The regulariser is `beta / reg_batch` per logit; `reg_batch` is `[train] batch` unless given.
     `scale_regulariser` multiplies it, per parameter, by the parameter's share of the gradient norms (see `fit_masks`).

@@ -248,8 +248,11 @@ def test_batches_of_several_lengths_stay_whole(setting: Setting) -> None:
         net = Sums()
         found = [(torch.randint(5, (n, length)), torch.randint(2, (n,))) for n, length in ((8, 3), (8, 5), (5, 4))]
     answer = modhook.ask(
-        net, {"f": found}, **setting.arguments(tests={"f": found}, seeds=1, exclude="*bias*", analyses=())
+        net,
+        {"f": found},
+        **setting.arguments(tests={"f": found}, seeds=1, include=[net.embed, nn.Linear], exclude="*bias*", analyses=()),
     )
+    assert answer.cube.attrs["study"]["masks"]["include"] == ["embed.weight", "out.weight", "out.bias"]
     with torch.no_grad():
         whole = torch.cat([score(net, batch) for batch in found])
         for name, mask in answer.masks["f", 1].items():
