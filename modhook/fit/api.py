@@ -18,6 +18,7 @@ from modhook.fit.arguments import bytes_of, initial, sampler_of, tracker_of, tra
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
 from modhook.fit.off import kept
+from modhook.fit.pull import refuse_start
 from modhook.fit.ranked import ranked
 from modhook.fit.result import Fit
 from modhook.fit.size import BETA, size_of
@@ -54,6 +55,7 @@ def fit_masks(
     steps: int = 2000,
     lr: float = 1e-2,
     beta: float | None = None,
+    beta_start: float | None = None,
     init: float | Mapping[str, Tensor] | None = None,
     include: Selectors = "*",
     exclude: Selectors = DEFAULT_EXCLUDE,
@@ -101,6 +103,8 @@ def fit_masks(
         lr: learning rate of the logits.
         beta: pull towards fewer weights, times the sampler's penalty of each weight, per item; larger keeps less. Default 1e-4, or
             what `density` makes of it.
+        beta_start: where beta begins; it rises by equal factors until it is `beta` in the last step, so that the weights that are needed
+            least go first, and the logits of those that have gone are a ranking, too (`modhook.fit.pull`). Default: `beta` throughout.
         init: start of all logits, or {name: tensor of the parameter's shape}; names left out, and all by default, start where the
             sampler starts them (`gumbel`: 2.0, keep-probability 0.88).
         include, exclude: parameters to mask: patterns of their names, paths of modules (`"encoder.layer.0"`), modules, types
@@ -165,12 +169,14 @@ def fit_masks(
     """
     samples, steps = checked("samples", samples, Count), checked("steps", steps, Count)
     lr, beta = checked("lr", lr, Positive), optional("beta", beta, NotNegative)
+    beta_start = optional("beta_start", beta_start, Positive)
     clip, reg_batch = optional("clip", clip, NotNegative), optional("reg_batch", reg_batch, Count)
     warmup, seed = checked("warmup", warmup, CountOrZero), checked("seed", seed, int)
     scale_regulariser = checked("scale_regulariser", scale_regulariser, bool)
     one_of("executor", executor, EXECUTORS)
     if stop is not None:
         one_of("stop", stop, STOPS)
+    refuse_start(beta_start, beta, density, stop)
     instance("model", model, nn.Module, "an nn.Module")
     instance("label", label, str, "a text")
     function("loss", loss, "loss(net, batch)")
@@ -237,6 +243,7 @@ def fit_masks(
             off=others,
             held=size.held,
             samplers=samplers,
+            beta_start=beta_start,
         )
     shown = not isinstance(progress, Tracker)
     tracker = tracker_of(progress)

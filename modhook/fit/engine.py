@@ -17,6 +17,7 @@ from modhook.fit.explain import calls_the_model, listened, without_gradient
 from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.off import plus
 from modhook.fit.plainly import SHORT, cut_held, mean_loss, measures
+from modhook.fit.pull import pull_at
 from modhook.fit.scaling import GradientScale
 from modhook.fit.settled import distances, has_settled
 from modhook.fit.target import RAMP, DensityTarget
@@ -74,6 +75,7 @@ class MaskTrainer:
         off: Mapping[str, Tensor] | None = None,
         held: Any = None,
         samplers: Mapping[str, Sampler] | None = None,
+        beta_start: float | None = None,
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.model, self.sampler, self.samples = model, sampler, samples
@@ -101,7 +103,7 @@ class MaskTrainer:
         self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
         self._rates = LearningRates(self.optimizer)
-        self.warmup, self.beta, self.reg_batch = warmup, beta, reg_batch
+        self.warmup, self.beta, self.beta_start, self.reg_batch = warmup, beta, beta_start, reg_batch
         self.scale = GradientScale() if scale_regulariser else None
         device = next(iter(self.learned)).device
         self.generators = generators(seed, label, samples, device)
@@ -175,7 +177,7 @@ class MaskTrainer:
             self.watch.gradients(self.logits)
             # The mask before this step's update: it was not yet updated on this batch.
             self._whole = self._deterministic(groups) if measures(number + 1, self.steps) else {}
-        self._regularise(items - self.left_out)
+        self._regularise(items - self.left_out, number)
         norms = self.clipping.clip(list(self.logits.values()), [self.weights[n] for n in self.trained])
         self.travelled += float(self.optimizer.param_groups[0].get("lr", math.nan))
         self.optimizer.step()
@@ -341,9 +343,9 @@ class MaskTrainer:
                 constants[name] = self.weights[name]
         return constants
 
-    def _regularise(self, items: int) -> None:
+    def _regularise(self, items: int, number: int) -> None:
         """Mask the gradient of trained weights, and add the gradient beta / B, scaled if asked for, to every logit."""
-        pull = self.beta / (self.reg_batch or items)
+        pull = pull_at(self.beta, self.beta_start, number, self.steps) / (self.reg_batch or items)
         gradients = {}
         for name, logit in self.logits.items():
             if logit.grad is None:

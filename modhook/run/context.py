@@ -142,6 +142,7 @@ class Context(RunContext):
         return {
             "steps": masks.steps,
             "lr": masks.lr,
+            "beta_start": None if "density" in size else masks.beta_start,
             **size,
             **given,
             "sampler": sampler,

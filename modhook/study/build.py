@@ -218,12 +218,19 @@ def _check_size(masks: MasksSection, sampler: Any, problems: Problems) -> None:
             problems.add(("masks", "beta"), "masks.density is given, from which beta follows; leave one of the two out")
         if cut != "threshold":
             problems.add(("masks", "cut"), "masks.density is given, which says the size; leave one of the two out")
+        if masks.beta_start is not None:
+            problems.add(("masks", "beta_start"), "masks.density is given, from which beta follows; leave one of the two out")
     elif cut == "threshold" and sampler is not None and issubclass(sampler, Ranking):
         problems.add(
             ("masks", "sampler"),
             f"{masks.sampler!r} ranks weights without training and has no threshold of its own; "
             "give masks.density, or masks.cut = { density = ... } or { within = ... }",
         )
+    if masks.beta_start is not None and masks.density is None:
+        if masks.beta_start > masks.beta:
+            problems.add(("masks", "beta_start"), f"must be at most masks.beta = {masks.beta:g}, to which it rises")
+        if masks.stop is not None:
+            problems.add(("masks", "stop"), "with masks.beta_start beta rises until the last step, and no mask settles before")
     if isinstance(cut, Cut):
         if (cut.density is None) == (cut.within is None):
             problems.add(("masks", "cut"), "give either density or within")

@@ -90,6 +90,7 @@ class MasksSection:
     nothing, while
     a given pattern that matches nothing is an error. `batch` and `clip` are those of `[train]` unless given; `clip = 0`
     switches clipping off. The regulariser is `beta / reg_batch` per logit; `reg_batch` is `[train] batch` unless given.
+    With `beta_start`, beta rises from it in the first step to `beta` in the last.
     `scale_regulariser` multiplies it, per parameter, by the parameter's share of the gradient norms (see `fit_masks`).
     `init` is where all logits start; by default where the sampler starts them (`gumbel`: 2).
     `clip_over` says what the norm covers: `logits`, or `all` as in the reference, with the frozen weights (see `fit_masks`).
@@ -105,6 +106,7 @@ class MasksSection:
     steps: Count
     samples: Count = 4
     beta: NotNegative = 1e-4
+    beta_start: Positive | None = None
     lr: Positive = 1e-2
     init: float | None = None
     batch: Count | None = None

@@ -17,8 +17,9 @@ Keys = tuple[str, ...]
 
 # {a key: those that say the same thing in another way}; of such keys a study has one.
 _RIVALS: dict[Keys, tuple[Keys, ...]] = {
-    ("masks", "density"): (("masks", "beta"), ("masks", "cut")),
+    ("masks", "density"): (("masks", "beta"), ("masks", "beta_start"), ("masks", "cut")),
     ("masks", "beta"): (("masks", "density"),),
+    ("masks", "beta_start"): (("masks", "density"),),
     ("masks", "cut", "density"): (
         ("masks", "density"),
         ("masks", "cut", "within"),

@@ -64,6 +64,7 @@ def reference_fit(
     clip: float,
     label: str,
     scaled: bool = False,
+    start: float | None = None,
 ) -> dict[str, Tensor]:
     """The method of the paper written plainly: deepcopies, a loop over K, autograd through log and sigmoid, textbook Adam."""
     names = [n for n, _ in model.named_parameters() if "bias" not in n]
@@ -101,7 +102,8 @@ def reference_fit(
             recent = {n: sum(norms[n][-11:]) / len(norms[n][-11:]) for n in names}
             share = {n: max(1e-4, recent[n] * len(names) / sum(recent.values())) for n in names}
         pull = sum(share[n] * leaf.sum() for n, leaf in leaves.items())
-        total = total / samples + beta / len(batch["y"]) * pull
+        now = beta if start is None else start * (beta / start) ** ((t - 1) / (len(data) - 1))
+        total = total / samples + now / len(batch["y"]) * pull
         gradients = dict(zip(names, torch.autograd.grad(total, list(leaves.values())), strict=True))
         norm = torch.sqrt(sum((g**2).sum() for g in gradients.values()))
         scale = min(1.0, clip / (float(norm) + 1e-6))
@@ -141,6 +143,36 @@ def test_scaled_regulariser_equals_the_plain_method_in_float64() -> None:
     for name, value in reference_fit(model, data, 4, **options, scaled=True).items():
         torch.testing.assert_close(fit.logits[name], value, rtol=1e-9, atol=1e-9)
         assert (unscaled[name] - value).abs().max() > 1e-3
+
+
+def test_a_rising_pull_equals_the_plain_method_in_float64() -> None:
+    """With `beta_start` the pull is multiplied by the same factor from step to step, and is `beta` in the last one."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    data = batches(6, inputs=12, dtype=torch.float64)
+    options: dict[str, Any] = {"lr": 0.05, "beta": 2.0, "clip": 0.5, "label": "s"}
+    fit = modhook.fit_masks(model, data, loss, steps=6, progress=False, beta_start=0.01, **options)
+    level = reference_fit(model, data, 4, **options)
+    for name, value in reference_fit(model, data, 4, **options, start=0.01).items():
+        torch.testing.assert_close(fit.logits[name], value, rtol=1e-9, atol=1e-9)
+        assert (level[name] - value).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"beta": 1.0, "beta_start": 2.0}, "beta_start=2 is above beta=1"),
+        ({"beta_start": 1e-5}, "give beta=, where it ends, too"),
+        ({"density": 0.5, "beta_start": 1e-5}, "density= or beta_start=, not both"),
+        ({"beta": 1.0, "beta_start": 0.1, "stop": "settled"}, "leave stop= away"),
+        ({"beta": 1.0, "beta_start": 0.0}, "beta_start must be a finite number greater than 0"),
+        ({"beta": 1.0, "beta_start": float("nan")}, "beta_start must be"),
+    ],
+)
+def test_a_start_of_beta_that_does_not_fit_is_one_sentence(net: nn.Module, arguments: dict[str, Any], message: str) -> None:
+    """A rise that goes down, from nowhere or to nowhere, or that stands against another argument, is refused before anything is learned."""
+    with pytest.raises(UserError, match=message):
+        modhook.fit_masks(net, batches(1), loss, steps=1, samples=1, progress=False, **arguments)
 
 
 def test_memory_limit_gives_the_same_result(net: nn.Module) -> None:

@@ -98,6 +98,9 @@ def test_masks_keep_the_score(split: str, tmp_path: Path) -> None:
         ("cut = {}", "give either density or within", ""),
         ('cut = { density = 0.1, split = "add" }', "says what within is measured by", ""),
         ("density = 0.1\nbeta = 3e-4", "leave one of the two out", ""),
+        ("density = 0.1\nbeta_start = 1e-5", "masks.beta_start: masks.density is given", ""),
+        ("beta = 0.1\nbeta_start = 0.2", "masks.beta_start: must be at most masks.beta = 0.1, to which it rises", ""),
+        ('beta = 0.1\nbeta_start = 0.01\nstop = "settled"', "masks.stop: with masks.beta_start beta rises until the last step", ""),
         (
             'sampler = "snip"',
             "'snip' ranks weights without training and has no threshold of its own; give masks.density",
@@ -123,6 +126,7 @@ def test_a_size_that_cannot_be(
         ("density = 0.1", "", "masks.cut={ within = 0.02 }", (1e-4, None, Cut(within=0.02))),
         ('cut = { within = 0.1, split = "add" }', "", "masks.cut.density=0.2", (1e-4, None, Cut(density=0.2))),
         ("beta = 3e-4", '"masks.density" = 0.2', "", (1e-4, 0.2, "threshold")),
+        ("beta = 3e-4\nbeta_start = 1e-5", "", "masks.density=0.05", (1e-4, 0.05, "threshold")),
         ("beta = 3e-4", '"masks.density" = 0.2', "masks.beta=5e-4", (5e-4, None, "threshold")),
     ],
 )
@@ -134,6 +138,18 @@ def test_what_is_set_takes_the_place_of_what_says_the_same(
     path.write_text(f"{STUDY}{file}\n[variants.v]\n{variant}\n")
     masks = load(path, "v" if variant else None, [given] if given else []).masks
     assert (masks.beta, masks.density, masks.cut) == wanted
+
+
+def test_a_study_gives_the_rise_to_its_fits(tmp_path: Path) -> None:
+    """Masks learned with `masks.beta_start` are not those of the same beta throughout, and every stage is told."""
+    found = {}
+    for name, masks in (("rising", "beta = 20.0\nbeta_start = 0.01"), ("level", "beta = 20.0")):
+        (tmp_path / name).mkdir()
+        assert run(tmp_path / name, masks) == 0
+        cube = open_cube(tmp_path / name / "cut.zarr")
+        found[name] = [logits_from(cube, seed=1, stage=stage) for stage in ("control", "add", "mul")]
+    for rising, level in zip(found["rising"], found["level"], strict=True):
+        assert sum(float(v.sum()) for v in rising.values()) > sum(float(v.sum()) for v in level.values())
 
 
 def test_rivals_on_one_command_line_are_a_mistake(tmp_path: Path) -> None:
