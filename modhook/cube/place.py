@@ -238,9 +238,9 @@ class Folder(Place):
             shutil.rmtree(partial, ignore_errors=True)
 
     def lock_file(self, kind: str = "") -> Path:
-        """See `Place`. It lies beside the folder."""
+        """See `Place`. It lies beside the folder, hidden: locks stay when nobody holds them."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self._path.with_name(f"{self.name}.{kind}.lock" if kind else f"{self.name}.lock")
+        return self._path.with_name(f".{self.name}.{kind}.lock" if kind else f".{self.name}.lock")
 
     def is_failure(self, error: Exception) -> bool:
         """See `Place`."""

@@ -112,7 +112,7 @@ def test_a_broken_create_leaves_nothing_behind(
     with pytest.raises((CubeError, Killed, RuntimeError)) as caught:
         create(tmp_path / "a.zarr", plan())
     assert isinstance(error, OSError) == isinstance(caught.value, CubeError)
-    assert {p.name for p in tmp_path.iterdir()} <= {"a.zarr.lock"}
+    assert {p.name for p in tmp_path.iterdir()} <= {".a.zarr.lock"}
     monkeypatch.undo()
     assert create(tmp_path / "a.zarr", plan()).run_dims["seed"] == [1, 2]
 
@@ -122,7 +122,7 @@ def test_leftovers_of_a_killed_create_are_removed(tmp_path: Path, plan: MakePlan
     (tmp_path / ".a.zarr.0123abcd.partial" / "scores").mkdir(parents=True)
     (tmp_path / ".ab.zarr.0123abcd.partial").mkdir()
     create(tmp_path / "a.zarr", plan())
-    assert {p.name for p in tmp_path.iterdir()} == {"a.zarr", "a.zarr.lock", ".ab.zarr.0123abcd.partial"}
+    assert {p.name for p in tmp_path.iterdir()} == {"a.zarr", ".a.zarr.lock", ".ab.zarr.0123abcd.partial"}
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, plan: MakePlan) -> None:

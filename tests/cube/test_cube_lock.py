@@ -67,7 +67,7 @@ def test_a_second_process_is_refused_until_the_first_dies(cube: Cube) -> None:
 
 def test_the_holder_may_take_it_again(cube: Cube) -> None:
     """A run that holds the lock can grow its own cube; afterwards the holder's file is gone."""
-    holder = cube.path.with_name(cube.path.name + ".lock.pid")
+    holder = cube.path.with_name(f".{cube.path.name}.lock.pid")
     with writer_lock(cube.path):
         assert holder.read_text() == str(os.getpid())
         cube.grow_seeds(3)

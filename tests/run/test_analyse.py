@@ -93,7 +93,7 @@ def test_unfinished_runs_are_skipped(tiny: Path, tmp_path: Path, modhook_run: Ru
     with open_cube(cube_at) as cube:
         assert cube["mask_histogram"]["all"].notnull().all("bin").values.tolist() == [False, True]
     shutil.rmtree(cube_at)
-    (tmp_path / "tiny.zarr.lock").unlink(missing_ok=True)
+    (tmp_path / ".tiny.zarr.lock").unlink(missing_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("modhook_plugins.protocols.posthoc.Posthoc.run", interrupt)
         modhook_run("run", tiny, "--out", tmp_path)
