@@ -32,10 +32,11 @@ ABOVE = {
     "study": {"masks", "stacked", "fit", "steps", "cube", "run", "cli"},
     "cube": {"stacked", "fit", "steps", "study", "run", "cli"},
     "plotting": {"study", "cube", "run", "report", "asking", "cli"},
-    "run": {"launch", "report", "findings", "asking", "cli"},
+    "run": {"launch", "report", "findings", "asking", "watching", "cli"},
     "findings": {"run", "report", "launch", "asking", "cli"},
     "report": {"run", "asking", "cli"},
     "launch": {"asking", "cli"},
+    "watching": {"launch", "report", "findings", "asking", "cli"},
     "asking": {"cli"},
 }
 LOOSE = {"__init__", "__main__", "errors", "testing"}

@@ -31,6 +31,7 @@ from modhook.cli.report import report_command
 from modhook.cli.run import run_command
 from modhook.cli.say import say
 from modhook.cli.show import show_command
+from modhook.cli.watch import watch_command
 from modhook.errors import printable
 from modhook.plugin.culprit import DEBUG
 
@@ -63,6 +64,7 @@ for _command in (
     list_command,
     inspect_command,
     show_command,
+    watch_command,
     analyse_command,
     plot_command,
     report_command,

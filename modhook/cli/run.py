@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Tell this tracker too: tensorboard, wandb, ... (see modhook list trackers). May be repeated.",
 )
+@click.option("--live", is_flag=True, help="Show the runs, with their curves, on a page of this machine while they are computed.")
 @click.option("--retry-failed", is_flag=True, help="Compute failed stages and analyses again.")
 @click.option(
     "--repair", is_flag=True, help="Compute again what is lost or exchanged in the cube, instead of stopping there."
@@ -83,6 +86,7 @@ def run_command(
     device: str | None,
     checkpoint_every: float | None,
     trackers: tuple[str, ...],
+    live: bool,
     retry_failed: bool,
     repair: bool,
     fresh: bool,
@@ -135,18 +139,19 @@ def run_command(
 
     with joined(ranks.several(), loaded.run.device, loaded.masks.executor):
         tracker = make_trackers(loaded.run.trackers if ranks.speaks() else (), installed, str(path))
-        outcome = run_study(
-            loaded,
-            out,
-            installed,
-            tracker,
-            only=chosen,
-            fresh=fresh,
-            retry_failed=retry_failed,
-            only_control=only_control,
-            repair=repair,
-            spread=_spread(workers, scheduler),
-        )
+        with _page(path) if live and ranks.speaks() else contextlib.nullcontext():
+            outcome = run_study(
+                loaded,
+                out,
+                installed,
+                tracker,
+                only=chosen,
+                fresh=fresh,
+                retry_failed=retry_failed,
+                only_control=only_control,
+                repair=repair,
+                spread=_spread(workers, scheduler),
+            )
     code = 1 if outcome.failed else 0
     if not ranks.speaks():
         return code
@@ -174,6 +179,16 @@ def _spread(workers: int | None, scheduler: str | None) -> Spread:
     from modhook.launch.cluster import OnWorkers
 
     return OnWorkers(workers, scheduler)
+
+
+@contextlib.contextmanager
+def _page(path: Where) -> Iterator[None]:
+    """Serve the page of `modhook watch` within the block."""
+    from modhook.watching import Page, Watcher
+
+    with Page(Watcher(path, share=200)) as page:  # in the process that computes: half a per cent at most
+        say(f"live: {page.url}", err=True)
+        yield
 
 
 def _pair(text: str) -> tuple[str, str]:

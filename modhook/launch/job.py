@@ -20,6 +20,7 @@ from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
 from modhook.run.failure import gone_or_damaged
 from modhook.run.layout import prepare, versions
+from modhook.run.live import Live
 from modhook.run.one import Done, Run, Work, compute_run
 from modhook.run.sources import same_on_worker, sources
 from modhook.run.trackers import make_trackers
@@ -90,7 +91,7 @@ def compute(job: Job, run: Run, say: Callable[[str, str], None]) -> Done | Refus
             # What a person sees is told at a distance; logs are written here.
             logs = [name for name in job.trackers if name != "progress"]
             with offering(job.offers), gone_or_damaged(job.path):  # it was whole, when the job was sent
-                tracker = make_trackers(logs, _installed(job), job.path, relay=Relay(say))
+                tracker = make_trackers(logs, _installed(job), job.path, relay=Relay(say), live=Live(job.path))
                 return compute_run(_work(job, tracker), run)
         except KeyboardInterrupt:
             return Refused("stopped", RunError)

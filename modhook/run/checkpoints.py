@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from modhook.cube import Where, place_of
+from modhook.cube import Where
+from modhook.run.beside import beside, readable
 from modhook.steps.snapshot import PARTIAL, SUFFIX
 
 
@@ -25,20 +25,14 @@ class Checkpoints:
     @classmethod
     def of(cls, cube: Where) -> Checkpoints:
         """Return the checkpoints of the cube at this path; those of a cube at a URL lie in the current folder."""
-        place = place_of(cube)
-        if isinstance(place.path, Path):
-            return cls(place.path.with_name(f"{place.name}.checkpoints"))
-        # Cubes of one name at two URLs have their own.
-        unique = hashlib.blake2b(place.path.encode(), digest_size=4).hexdigest()
-        return cls(Path(f"{place.name}-{unique}.checkpoints").absolute())
+        return cls(beside(cube, "checkpoints"))
 
     def path(self, labels: Mapping[str, Any], stage: str) -> Path:
         """Return the file of one stage of one run, `seed=3,masks.beta=1e-05,add-0f3c9a21b7d4.safetensors`."""
         text = ",".join([*(f"{k}={v}" for k, v in labels.items()), stage])
-        readable = re.sub(r"[^A-Za-z0-9._=,-]+", "_", text)[:120]
         # Labels may be long, or differ in what a file name cannot hold.
         unique = hashlib.blake2b(json.dumps([dict(labels), stage]).encode(), digest_size=6).hexdigest()
-        return self.folder / f"{readable}-{unique}{SUFFIX}"
+        return self.folder / f"{readable(text)}-{unique}{SUFFIX}"
 
     def carried(self, labels: Mapping[str, Any], stage: str) -> Path:
         """Return the file of what one stage of one run leaves to the next."""

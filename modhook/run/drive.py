@@ -32,12 +32,14 @@ from modhook.run.checkpoints import Checkpoints
 from modhook.run.control import try_controls
 from modhook.run.failure import gone_or_damaged, told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
+from modhook.run.live import Live, clear
 from modhook.run.mend import check
 from modhook.run.off import check_off
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
 from modhook.run.sources import Sources, recorded, same_sources, sources
+from modhook.run.trackers import Trackers
 from modhook.run.trial import try_tasks
 from modhook.steps.ranks import rank, together
 from modhook.steps.ranks import spread as ranks_share
@@ -146,8 +148,9 @@ def _run(
         tracker.study_started(study.study.name, len(runs))
         if said := check_threads(study.run.threads):
             tracker.message(said)
-        with gone_or_damaged(cube.path):
-            finished = list(spread(Work(prepared, cube, plugins, tracker, device, retry, only_control), runs))
+        with gone_or_damaged(cube.path), contextlib.closing(Live(cube.path)) as live:
+            told = Trackers({"tracker": tracker, "live": live}) if rank() == 0 else tracker
+            finished = list(spread(Work(prepared, cube, plugins, told, device, retry, only_control), runs))
     computed, mistakes = sum(one.computed for one in finished), [one.mistake for one in finished if one.mistake]
     if mistakes and not computed:
         raise UserError(mistakes[0])
@@ -207,6 +210,7 @@ def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, tracker: 
     if fresh:
         old = removable(path) if place.exists() else None
         Checkpoints.of(path).clear()  # before the cube: without it they would continue another one
+        clear(path)
         if old is not None:
             old.remove()
     data = fingerprints(prepared.tasks)
