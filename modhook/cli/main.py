@@ -26,6 +26,7 @@ from modhook.cli.list import list_command
 from modhook.cli.new_plugin import new_plugin_command
 from modhook.cli.new_study import new_study_command
 from modhook.cli.output import tolerant
+from modhook.cli.pack import pack_command
 from modhook.cli.plot import plot_command
 from modhook.cli.report import report_command
 from modhook.cli.run import run_command
@@ -68,6 +69,7 @@ for _command in (
     analyse_command,
     plot_command,
     report_command,
+    pack_command,
     new_study_command,
     new_plugin_command,
 ):

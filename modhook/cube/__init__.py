@@ -8,6 +8,7 @@ from modhook.cube.grow import seal
 from modhook.cube.layout import Layout, layout_variables
 from modhook.cube.leftovers import remove_leftovers
 from modhook.cube.lock import writer_lock
+from modhook.cube.pack import Pack, pack
 from modhook.cube.place import Place, Where
 from modhook.cube.plan import RUN_VARIABLES, Plan
 from modhook.cube.reading import done, logits_from, masks_from, open_cube, weights_from
@@ -15,12 +16,13 @@ from modhook.cube.removal import removable
 from modhook.cube.run_locks import claim, computing
 from modhook.cube.store import keeps_records
 from modhook.cube.tensors import read_logits, read_masks, read_weights, write_masks, write_weights
-from modhook.cube.where import beside, is_url, place_of
+from modhook.cube.where import beside, is_url, place_of, stem
 
 __all__ = [
     "RUN_VARIABLES",
     "Cube",
     "Layout",
+    "Pack",
     "Place",
     "Plan",
     "Where",
@@ -36,6 +38,7 @@ __all__ = [
     "masks_from",
     "open_cube",
     "open_for_writing",
+    "pack",
     "place_of",
     "read_logits",
     "read_masks",
@@ -43,6 +46,7 @@ __all__ = [
     "removable",
     "remove_leftovers",
     "seal",
+    "stem",
     "weights_from",
     "write_masks",
     "write_weights",

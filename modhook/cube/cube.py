@@ -17,6 +17,7 @@ from modhook.cube.arrays import CONFIG, dim_names
 from modhook.cube.labels import Label, position
 from modhook.cube.ledger import VARIABLE as RECORD
 from modhook.cube.ledger import Damage, Index
+from modhook.cube.packed import check_kept
 from modhook.cube.place import Where
 from modhook.cube.plan import STATUSES
 from modhook.cube.store import open_root, open_store
@@ -327,6 +328,7 @@ class Cube:
         if name not in self._arrays:
             found = self._root.get(name)
             if not isinstance(found, zarr.Array):
+                check_kept(self.attrs, name, self.path)
                 known = self.variables
                 raise CubeError(
                     f"{self.path} has no variable {name!r}{near_miss(name, known)}; it has: {listing(known)}."

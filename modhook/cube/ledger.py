@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -265,9 +265,22 @@ class Ledger:
 
 def damaged(place: Place, text: str) -> DamageError:
     """Return the error that says what was found, and what mends it."""
-    return DamageError(
-        f"{place} is damaged: {text}; compute it again with `modhook run STUDY --repair`, or restore that file from a copy."
-    )
+    return DamageError(f"{place} is damaged: {text}; {place.mend_run}.")
+
+
+def without(data: bytes, arrays: Collection[str]) -> bytes:
+    """Return the bytes of a record without the files of some variables."""
+    found = _texts(data)
+    for at, text in enumerate(found):
+        table = json.loads(text) if text else {}
+        for sections in (table.get("stages", {}), table.get("analyses", {})):
+            for name, entries in sections.items():
+                sections[name] = {key: told for key, told in entries.items() if key.rpartition("/c/")[0] not in arrays}
+        found[at] = json.dumps(table, sort_keys=True, separators=(",", ":")) if table else text
+    parts = [struct.pack("<I", len(found))]
+    parts += [struct.pack("<I", len(raw)) + raw for text in found for raw in [text.encode()]]
+    packed: bytes = zstd.compress(b"".join(parts), 3)
+    return packed + int(google_crc32c.value(packed)).to_bytes(4, "little")
 
 
 def _key(array: str, run: Index) -> str:

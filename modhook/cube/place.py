@@ -10,9 +10,9 @@ import shutil
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modhook.errors import CubeError, GoneError, ModhookError, StorageError
 
@@ -37,6 +37,10 @@ class Place(ABC):
 
     name: str
     """Last part of the path, `scan.zarr`."""
+    mend = "restore that file from a copy, or start the study over with --fresh"
+    """What to do about a damaged file that no run wrote."""
+    mend_run = "compute it again with `modhook run STUDY --repair`, or restore that file from a copy"
+    """What to do about a damaged file of a run."""
 
     @property
     @abstractmethod
@@ -92,6 +96,10 @@ class Place(ABC):
 
     def guard(self, key: str) -> None:
         """Raise `CubeError` for a key that leads out of this place."""
+        return
+
+    def verify(self, document: Mapping[str, Any]) -> None:
+        """Raise `CubeError` if the files here are not those that the root's metadata tell of, where they do."""
         return
 
     @abstractmethod

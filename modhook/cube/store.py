@@ -14,6 +14,7 @@ from zarr.storage import WrapperStore
 
 from modhook.cube.ledger import Ledger, damaged, digest, sound
 from modhook.cube.metadata import ROOT, Draft, nodes_of, parsed
+from modhook.cube.packed import ENDING, Packed
 from modhook.cube.place import Folder, Place, Where
 from modhook.cube.where import place_of
 from modhook.errors import CubeError, ModhookError, near_file
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest, Store
     from zarr.core.buffer import Buffer, BufferPrototype
 
-_CHUNK = re.compile(r"(?P<array>.+)/c(?:/\d+)*")
+CHUNK = re.compile(r"(?P<array>.+)/c(?:/\d+)*")
 _READ = "cannot be read: {reason}; check the connection and your permission."
 _WRITE = "cannot be written: {reason}; check space, permission and connection."
 
@@ -114,7 +115,7 @@ class CheckedStore(StorageStore):
         """Write one key."""
         self.place.still_there()
         await super().set(key, value)
-        if self.ledger.active and _CHUNK.fullmatch(key):
+        if self.ledger.active and CHUNK.fullmatch(key):
             self.written[key] = digest(key, value.to_bytes())
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
@@ -122,7 +123,7 @@ class CheckedStore(StorageStore):
         if key == ROOT and byte_range is None:
             return prototype.buffer.from_bytes(self._root)
         value = await super().get(key, prototype, byte_range)
-        chunk = _CHUNK.fullmatch(key)
+        chunk = CHUNK.fullmatch(key)
         if byte_range is not None or chunk is None or not await self._checked(chunk["array"]):
             return value
         array = chunk["array"]
@@ -131,7 +132,7 @@ class CheckedStore(StorageStore):
         if value is None and array in self._labels:
             raise CubeError(
                 f"{self.place} is damaged: the labels of {array} cannot be read, {self.place}/{key} is missing; "
-                "restore that file from a copy, or start the study over with --fresh."
+                f"{self.place.mend}."
             )
         data = None if value is None else value.to_bytes()
         if data is not None and not sound(data):
@@ -141,7 +142,7 @@ class CheckedStore(StorageStore):
                 raise damaged(self.place, f"{array} {of}cannot be read, the checksum of {self.place}/{key} is wrong")
             raise CubeError(
                 f"{self.place} is damaged: {array} cannot be read, the checksum of {self.place}/{key} is wrong; "
-                "restore that file from a copy, or start the study over with --fresh."
+                f"{self.place.mend}."
             )
         if self.ledger.active and await self._fault(array, key, data, False):
             # The stage may have been computed again since its record was read: both are looked at anew.
@@ -152,7 +153,7 @@ class CheckedStore(StorageStore):
         return value
 
     async def _fault(self, array: str, key: str, data: bytes | None, fresh: bool) -> str | None:
-        if isinstance(self.place, Folder):
+        if isinstance(self.place, Folder | Packed):
             return self.ledger.fault(array, key, data, fresh)
         return await asyncio.to_thread(self.ledger.fault, array, key, data, fresh)
 
@@ -185,11 +186,15 @@ def open_store(place: Place, *, read_only: bool, sealed: bool = True) -> Checked
         raise CubeError(
             f"{place} is not a modhook cube; give a folder that modhook run has written, such as results/scan.zarr."
         ) from error
-    return CheckedStore(place.store(read_only=read_only), place, root, parsed(root, str(place), sealed=sealed))
+    document = parsed(root, str(place), sealed=sealed)
+    place.verify(document)
+    return CheckedStore(place.store(read_only=read_only), place, root, document)
 
 
 def _near(place: Place) -> str:
-    return near_file(place.path, (".zarr",), ("", "results")) if isinstance(place, Folder) else ""
+    if isinstance(place, Folder):
+        return near_file(place.path, (".zarr", ENDING), ("", "results"))
+    return " (a packed cube is read from this machine: download it first)" if place.name.endswith(ENDING) else ""
 
 
 def keeps_records(path: Where) -> bool:

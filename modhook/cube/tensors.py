@@ -81,7 +81,8 @@ def write_weights(cube: Cube, layout: str, run: Run, state: Mapping[str, Tensor]
     labels = {} if stage is None else {"stage": stage}
     wide = torch.float64 if cube.dtype(f"{group}/weights") == "float64" else torch.float32
     cube.write(f"{group}/weights", _flat([e for e in entries if e.floating], state, wide), run, **labels)
-    if integers := [e for e in entries if not e.floating]:
+    integers = [e for e in entries if not e.floating]
+    if any(e.count for e in integers):  # the layout has no place for those that are all empty
         cube.write(f"{group}/integers", _flat(integers, state, torch.int64), run, **labels)
     cube.write("runs/layout", layout, run)
 
@@ -110,8 +111,10 @@ def read_weights(cube: Cube, layout: str, run: Run, stage: str | None = None) ->
     labels = {} if stage is None else {"stage": stage}
     weights = _written(cube, f"masks/{layout}/weights", run, labels)
     found = _tensors([e for e in entries if e.floating], weights, lambda e: e.offset)
-    if integers := [e for e in entries if not e.floating]:
-        found |= _tensors(integers, _written(cube, f"masks/{layout}/integers", run, labels), lambda e: e.offset)
+    integers = [e for e in entries if not e.floating]
+    held = any(e.count for e in integers)
+    whole = _written(cube, f"masks/{layout}/integers", run, labels) if held else np.empty(0, np.int64)
+    found |= _tensors(integers, whole, lambda e: e.offset)
     return {e.name: found[e.name].to(getattr(torch, e.dtype)) for e in entries}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from modhook.cube.packed import ENDING, Packed, is_packed
 from modhook.cube.place import MISLEADING, Folder, Place, Where
 from modhook.errors import CubeError
 
@@ -23,7 +24,7 @@ def place_of(where: Where) -> Place:
         raise CubeError(f"{where} is a URL that was made a Path and has lost a '/'; give the URL as text.")
     found = _URL.fullmatch(str(where))
     if found is None:
-        return Folder(Path(where))
+        return _local(Path(where))
     protocol, rest = found["protocol"].lower(), found["rest"]
     parts = rest.split("/")
     if not rest.strip("/") or "::" in rest:
@@ -33,7 +34,7 @@ def place_of(where: Where) -> Place:
             f"{where!r} is not a plain URL; leave out '.', '..', '?', '#', backslashes and encoded separators."
         )
     if protocol in ("file", "local"):
-        return Folder(Path(rest))
+        return _local(Path(rest))
     from modhook.cube.remote import Remote
 
     lead = "/" if rest.startswith("/") else ""  # hdfs:///folder has no host
@@ -43,10 +44,20 @@ def place_of(where: Where) -> Place:
 def beside(where: Where, suffix: str) -> Path:
     """Return the local path for files that belong to a cube: beside it, or in the current folder if it lies at a URL.
 
-    `results/scan.zarr` and `-figures` make `results/scan-figures`; `s3://bucket/scan.zarr` makes `scan-figures`.
+    `results/scan.zarr` and `-figures` make `results/scan-figures`, and so does `results/scan.zip`; `s3://bucket/scan.zarr` makes
+    `scan-figures`.
     """
     place = place_of(where)
-    name = place.name.removesuffix(".zarr") + suffix
-    if not isinstance(place, Folder):
+    name = stem(place.name) + suffix
+    if not isinstance(place, Folder | Packed):
         return Path(name)
     return (Path(where) if not is_url(where) else place.path).with_name(name)
+
+
+def stem(name: str) -> str:
+    """Return the name of a cube without its ending: `scan` of `scan.zarr`, `scan.zip` and `scan.zarr.zip`."""
+    return next((short for end in (f".zarr{ENDING}", ".zarr", ENDING) if (short := name.removesuffix(end)) not in (name, "")), name)
+
+
+def _local(path: Path) -> Folder | Packed:
+    return Packed(path) if is_packed(path) else Folder(path)

@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 
 from modhook import __version__
+from modhook.cube import stem
 from modhook.errors import ModhookError
 from modhook.plugin.code import is_code
 from modhook.plugin.interfaces import Figure
@@ -42,7 +43,7 @@ def collect(
     docs, asked = _stage_docs(facts, plugins), _asked(facts, plugins)
     scores = score_tables(facts, docs)
     return {
-        "name": source.name.removesuffix(".zarr"),
+        "name": stem(source.name),
         "description": str(study.get("description", "")),
         "cube": source.name,
         "asked": asked,
@@ -147,13 +148,13 @@ def _routes(facts: Facts) -> list[tuple[str, str]]:
 
 def _again(facts: Facts) -> dict[str, str]:
     """Return the study as a file, its name, and the commands that compute and report it once more."""
-    stem, name = facts.source.name.removesuffix(".zarr"), str(facts.table.get("study", {}).get("name", ""))
-    rest = stem.removeprefix(f"{name}-")
+    own, name = stem(facts.source.name), str(facts.table.get("study", {}).get("name", ""))
+    rest = own.removeprefix(f"{name}-")
     # Whoever renamed the cube by hand gets the study without a variant.
-    variant = rest if stem != rest and re.fullmatch(PLAIN_NAME.pattern, rest) else None
-    text, file = as_toml(facts.table, variant), f"{stem}.toml"
+    variant = rest if own != rest and re.fullmatch(PLAIN_NAME.pattern, rest) else None
+    text, file = as_toml(facts.table, variant), f"{own}.toml"
     run = f"modhook run {shlex.quote(file)}" + (f" --variant {variant}" if variant else "") + " --out again"
-    cube = f"again/{stem if variant else name}.zarr"
+    cube = f"again/{own if variant else name}.zarr"
     return {
         "toml": text,
         "file": file,

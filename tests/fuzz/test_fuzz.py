@@ -28,6 +28,7 @@ from modhook.cube import (
     logits_from,
     masks_from,
     open_cube,
+    pack,
     weights_from,
     write_masks,
     write_weights,
@@ -227,3 +228,21 @@ def test_cubes(cube: Cube) -> None:
     assert counts["values: refused"] > 0
     assert counts["metadata of a node: refused"] == 0  # readers use the checked copies in the root
     assert everything(path) == expected
+
+
+def test_packed_cubes(cube: Cube, tmp_path: Path) -> None:
+    """A damaged pack is refused with one sentence, or everything read from it is as written."""
+    path = pack(cube.path, tmp_path / "a.zip", weights=True, logits=True).path
+    expected, good = everything(path), path.read_bytes()
+    rng = random.Random(5)
+    counts: Counter[str] = Counter()
+    for _ in range(COUNT // 5):
+        path.write_bytes(bad := damaged(good, rng))
+        try:
+            assert everything(path) == expected, "the pack was damaged, and another value was accepted"
+            counts["unchanged" if bad == good else "same"] += 1
+        except CubeError as error:
+            counts["refused" if "\n" not in str(error) else "in many lines"] += 1
+    print(f"packed cubes: {dict(sorted(counts.items()))}")
+    assert counts["in many lines"] == 0
+    assert counts["refused"] > 0

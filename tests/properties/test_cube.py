@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 from pathlib import Path
@@ -14,12 +15,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from modhook.cube import (
+    Cube,
     Plan,
     create,
     layout_variables,
     logits_from,
     masks_from,
+    open_cube,
     open_for_writing,
+    pack,
     weights_from,
     write_masks,
     write_weights,
@@ -59,7 +63,8 @@ def tensor(shape: tuple[int, ...], kind: str, salt: int) -> torch.Tensor:
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(network=networks, steps=steps, half=st.booleans())
 def test_a_cube_is_a_dictionary(network: dict[str, Any], steps: list[tuple[int, str, str, int]], half: bool) -> None:
-    """Random networks, runs, rewrites and growth: masks, logits, weights and scores equal the model; the rest is empty."""
+    """Random networks, runs, rewrites and growth: masks, logits, weights and scores equal the model, also
+    of the packed cube; the rest is empty."""
     masked = [n for n, (_, kind, wanted) in network.items() if wanted and kind.startswith(("float", "bfloat"))]
     state = {n: (shape, kind) for n, (shape, kind, _) in network.items()}
     layout = layout_variables("layout0", state, masked, ["control", "x"], "float16" if half else "float32")
@@ -94,8 +99,8 @@ def test_a_cube_is_a_dictionary(network: dict[str, Any], steps: list[tuple[int, 
             else:
                 cube.write("scores/accuracy", float(salt), run, stage=stage)
                 known["scores", run["seed"], point, stage] = float(salt)
-        found = open_for_writing(cube.path)
-        for key, value in known.items():
+        one_file = pack(cube.path, weights=True, logits=True).path
+        for found, (key, value) in itertools.product((open_for_writing(cube.path), Cube(one_file, read_only=True)), known.items()):
             if key[0] == "masks":
                 masks = masks_from(found, key[1], key[3], s=key[2])
                 stored = logits_from(found, key[1], key[3], s=key[2])
@@ -113,8 +118,10 @@ def test_a_cube_is_a_dictionary(network: dict[str, Any], steps: list[tuple[int, 
         for key, value in known.items():
             if key[0] == "scores":
                 expected[key[1] - 1, "ab".index(key[2]), STAGES.index(key[3])] = value
-        tree = xr.open_datatree(cube.path, engine="zarr")
+        tree, packed = xr.open_datatree(cube.path, engine="zarr"), open_cube(one_file)
         np.testing.assert_array_equal(tree["scores/accuracy"].values, expected)
+        np.testing.assert_array_equal(packed["scores/accuracy"].values, expected)
+        np.testing.assert_array_equal(packed["masks/layout0/bits"].values, tree["masks/layout0/bits"].values)
         assert int((tree["runs/status"].values == 1).sum()) == sum(k[0] != "scores" for k in known)
 
 
