@@ -25,6 +25,7 @@ from modhook.values import arguments
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
     from modhook.masks import Masks
 
@@ -36,6 +37,8 @@ class Answer:
         path: the cube. One that `ask` made in a temporary folder is deleted with the answer, and its report with it.
         functions: what was asked for.
         failed: one line per stage or analysis that failed: run, stage and reason.
+        off: what weights become that masks do not keep, as `Masks.applied_to`, `materialize` and `export.checkpoint` take it, with
+            `seed=` the mask's own; None: zero.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Answer:
         self.failed = failed
         self._question, self._thresholds = question, thresholds_of(thresholds)
         self._seeds = seeds
+        self.off: str | Mapping[str, Tensor] | None = None if question.off == "zero" else question.off
         if home.temporary:
             weakref.finalize(self, home.discard)
 

@@ -16,6 +16,7 @@ from modhook.asking.workers import spread_over
 from modhook.cube import Where
 from modhook.errors import ModhookWarning, UserError, listing
 from modhook.findings import thresholds_of
+from modhook.masks.off import Off
 from modhook.masks.select import DEFAULT_EXCLUDE
 from modhook.masks.selectors import Selectors
 from modhook.plugin.interfaces import Sampler, Tracker
@@ -49,6 +50,7 @@ def ask(
     batch: int | None = None,
     include: Selectors = "*",
     exclude: Selectors = DEFAULT_EXCLUDE,
+    off: Off = None,
     analyses: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("sharing", "inverse"),
     nonsense: Callable[..., Any] | None = None,
     thresholds: Mapping[str, float] | None = None,
@@ -76,8 +78,9 @@ def ask(
         out: the cube, `"results/name.zarr"`, a path or a URL. None: a temporary folder that is deleted with the `Answer`.
         workers: compute the seeds on as many processes of this machine, each with one thread unless `threads` says otherwise.
         device: "cpu", "cuda", ...; default: where the network is.
-        steps, samples, lr, beta, density, within, sampler, include, exclude: as in `fit_masks`. `within` cuts every mask to the
-            smallest one that loses no more than this share of the unmasked score on the function's tests.
+        steps, samples, lr, beta, density, within, sampler, include, exclude, off: as in `fit_masks`. `within` cuts every mask to the
+            smallest one that loses no more than this share of the unmasked score on the function's tests. `off` holds for every
+            mask and every control; what it shuffles or redraws follows from the seed.
         batch: items per step; default: those of the first batch. It is rounded down to a multiple of `samples`.
         analyses: names of analyses, or {name: options}.
         nonsense: `nonsense(batch, seed)` returns the batch with other answers, for that control. By default the classes of batches
@@ -99,7 +102,7 @@ def ask(
     thresholds_of(thresholds)
     instance("model", model, nn.Module, "an nn.Module")
     include, exclude = spelled(model, include, exclude)
-    question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples)
+    question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples, include, exclude, off)
     home = home_of(out)
     try:
         with offering(question.offers()):

@@ -14,9 +14,13 @@ from modhook.asking.batches import Items, Store, Whole, digest_of, gather
 from modhook.asking.names import among, mapping, named, per_function
 from modhook.asking.nonsense import classes
 from modhook.asking.source import plain_of, source_of, sources_of
-from modhook.asking.task import AskOptions, Question, scores_of
-from modhook.errors import ModhookError, ModhookWarning, UserError, listing
+from modhook.asking.task import GIVEN, AskOptions, Question, scores_of
+from modhook.errors import ModhookError, ModhookWarning, TrustWarning, UserError, listing
+from modhook.fit.off import kept
+from modhook.masks.off import NOTHING, off_weights, the_same
+from modhook.masks.select import DEFAULT_EXCLUDE, select
 from modhook.network.held import held
+from modhook.network.threads import using
 from modhook.network.twin import twin
 from modhook.noise.randomness import seeded
 from modhook.plugin.culprit import told
@@ -29,7 +33,17 @@ _FEW = 8
 
 
 def asked(
-    model: Any, functions: Any, loss: Any, score: Any, tests: Any, nonsense: Any, steps: Any, samples: Any
+    model: Any,
+    functions: Any,
+    loss: Any,
+    score: Any,
+    tests: Any,
+    nonsense: Any,
+    steps: Any,
+    samples: Any,
+    include: Any,
+    exclude: Any,
+    off: Any,
 ) -> tuple[Question, AskOptions, int]:
     """Return the question, what the cube records of it, and the items of a step. Raises `UserError`."""
     instance("model", model, nn.Module, "an nn.Module")
@@ -43,6 +57,7 @@ def asked(
     told_loss, told_score = _sources("loss", losses), _sources("score", scores)
     if nonsense is not None:
         function("nonsense", nonsense, "nonsense(batch, seed)")
+    becomes, its_name = _off(model, include, exclude, off)
     stores = {n: gather(f"the batches of {n!r}", given, 1, steps, samples) for n, given in wanted.items()}
     _alike("batches", stores, losses)
     missing = [name for name in wanted if name not in held_out]
@@ -67,6 +82,8 @@ def asked(
         classes={name: known for name, known in found.items() if known is not None},
         most=steps,
         samples=samples,
+        off=becomes,
+        off_name=its_name,
     )
     options = AskOptions(
         functions=tuple(wanted),
@@ -84,6 +101,18 @@ def asked(
 def _tests(tests: Any, functions: Mapping[str, Any]) -> dict[str, Any]:
     mapping("tests", tests)
     return among("tests", tests, functions)
+
+
+def _off(model: nn.Module, include: Any, exclude: Any, off: Any) -> tuple[str | dict[str, Tensor], str]:
+    """Return what masked weights become, tensors on the CPU, and its name in the study, by which another one is noticed."""
+    with using(model):
+        names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
+        found = kept(off_weights(model, names, off))
+        if found is None or isinstance(off, str):
+            return ("zero", "zero") if found is None else (off, off)
+        if the_same(model, found):
+            warnings.warn(NOTHING, TrustWarning, stacklevel=4)
+    return found, f"{GIVEN} {digest_of(sorted(found.items()))}"
 
 
 def _makes(given: Any) -> bool:

@@ -91,7 +91,10 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
             yield f"the {what} is another one"
         elif changed:
             yield f"the {what} of {listing(map(repr, changed))} is another one"
+    if old["masks"].get("off", "zero") != new["masks"].get("off", "zero"):
+        yield "what weights become that are not kept (off) is another one"
     rest = [{k: v for k, v in table.items() if k != "task"} for table in (old, new)]
+    rest = [{**table, "masks": {k: v for k, v in table["masks"].items() if k != "off"}} for table in rest]
     with contextlib.suppress(KeyError):
         yield from difference(rest[0], rest[1])
 

@@ -51,7 +51,7 @@ def study_of(
     if asked_for and within is None and density is None:
         within = WITHIN
     learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
-    learned |= {"sampler": named, "batch": batch}
+    learned |= {"sampler": named, "batch": batch, **({} if question.off_name == "zero" else {"off": question.off_name})}
     if within is not None:
         learned["cut"] = {"within": within}
     for key, given, usual in (("include", include, "*"), ("exclude", exclude, DEFAULT_EXCLUDE)):

@@ -16,10 +16,12 @@ from modhook.network.twin import twin
 from modhook.noise.seeding import derive
 from modhook.plugin.hookspecs import Spec
 from modhook.plugin.interfaces import Batch, Model, Net, NoOptions, Stage, Task
-from modhook.plugin.offered import Offer
+from modhook.plugin.offered import Offer, Offered, Weights
 
 NAME = "ask"
 """What the task and the network of a question are called in its study."""
+GIVEN = "weights given to ask,"
+"""What `masks.off` begins with where they lie in memory; their hash follows."""
 METRIC = "accuracy"
 """What a score is called that is one tensor: figures look for it."""
 
@@ -49,6 +51,7 @@ class Question:
         metrics: what the scores return.
         nonsense: the user's own way to spoil a batch, `nonsense(batch, seed)`. classes: {function: its classes}, for permuting them.
         most, samples: how batches are gathered (see `gather`).
+        off: what a weight becomes that is not kept: a kind, or {masked parameter: its tensor}; off_name: what the study calls it.
     """
 
     model: nn.Module
@@ -62,11 +65,14 @@ class Question:
     classes: Mapping[str, Tensor]
     most: int
     samples: int
+    off: str | Mapping[str, Tensor] = "zero"
+    off_name: str = "zero"
 
-    def offers(self) -> tuple[Offer, ...]:
-        """Return task and network as the plugin manager takes them."""
+    def offers(self) -> tuple[Offered, ...]:
+        """Return task, network and weights as a study finds them."""
         where = "modhook.asking:ask"
         return (
+            *(() if isinstance(self.off, str) else (Weights(self.off_name, self.off),)),
             Offer("tasks", Spec(NAME, "batches, loss and score that modhook.ask was given", where), _Task(self)),
             Offer("models", Spec(NAME, "the network that modhook.ask was given", where), _Network(self)),
         )

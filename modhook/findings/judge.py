@@ -18,8 +18,9 @@ from modhook.findings.statistics import interval, sign_flip_p
 
 SAID = "said of its learning"
 """The measure of sentences that change no verdict."""
-_UNSETTLED = ("reach", "extreme", "moving")
-"""What is said of a mask that has not settled, whatever its size does: it could not move, kept all or nothing, or still changed."""
+_DOUBTED = {"reach": "settled", "extreme": "settled", "moving": "settled", "nothing": "sufficient"}
+"""Which verdict is no `yes` after which sentence: a mask has not settled, whatever its size does, that could not move, kept all or
+nothing, or still changed; and none is sufficient that changes nothing."""
 _BESIDE = {"threshold": "sufficient", "beats": "real", "patterns": "sufficient"}
 """Beside which verdict the other sentences stand."""
 
@@ -206,11 +207,11 @@ class _Judge:
         still = {seed for rule, _, seeds in self.of.said for seed in seeds if rule == "moving"}
         for rule, sentence, seeds in self.of.said:
             words = f"{sentence} ({'seed' if len(seeds) == 1 else 'seeds'} {listing(map(str, seeds))})"
-            if rule not in _UNSETTLED:
+            if rule not in _DOUBTED:
                 found.append(self._unknown(_BESIDE.get(rule, "sufficient"), SAID, words))
                 continue
             answer: Answer = "no" if rule == "moving" and 1 < len(still) >= done else "cannot tell"
-            made = self._unknown("settled", f"{SAID}: {rule}", words)
+            made = self._unknown(_DOUBTED[rule], f"{SAID}: {rule}", words)
             found.append(attrs.evolve(made, answer=answer, n=len(seeds)))
         return found
 

@@ -22,9 +22,9 @@ from modhook.fit.pull import refuse_start
 from modhook.fit.ranked import ranked
 from modhook.fit.result import Fit
 from modhook.fit.size import BETA, size_of
-from modhook.fit.trust import ADAM, course_of, findings, special
+from modhook.fit.trust import ADAM, Course, course_of, findings, special
 from modhook.masks import Masks
-from modhook.masks.off import Off, off_weights
+from modhook.masks.off import Off, off_weights, the_same
 from modhook.masks.select import DEFAULT_EXCLUDE, select
 from modhook.masks.selectors import Selectors, selectors_of, words
 from modhook.network.scope import parameter_names
@@ -199,6 +199,7 @@ def fit_masks(
         names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
         parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
         others = off_weights(model, dict.fromkeys([*names, *(fixed or ())]), off, seed)
+        nothing = the_same(model, others)
     if fixed is not None:
         names = tuple(n for n in names if n not in fixed)
         if not names and not train_weights:
@@ -212,7 +213,10 @@ def fit_masks(
                 f"{type(drawn).__name__} ranks weights and learns nothing, so no weights can learn with it: "
                 "leave train_weights out, or take a sampler that learns."
             )
-        return ranked(model, batches, loss, names, drawn, size, steps, fixed, others)
+        found = findings(Course(steps=0, weights=0, kept=0, nothing=nothing))
+        for sentence in found.values():
+            warnings.warn(sentence, TrustWarning, stacklevel=2)
+        return ranked(model, batches, loss, names, drawn, size, steps, fixed, others, found)
     target, samplers = size.tell(drawn)
     generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))
     with using(model), torch.inference_mode(False):  # tensors made in inference mode cannot learn
@@ -300,6 +304,7 @@ def fit_masks(
             nearest=trainer.nearest,
             travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not drawn.holds_density else math.nan,
             special=special(model, names) if by_default else {},
+            nothing=nothing,
         )
     )
     rows.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in found.items()]

@@ -30,10 +30,12 @@ def ranked(
     steps: int,
     fixed: Masks | None,
     off: Mapping[str, Tensor] | None = None,
+    cautions: Mapping[str, str] | None = None,
 ) -> Fit:
     """Return the masks of the best weights by the ranking's scores, from one pass over the batches, `steps` at most.
 
-    With fixed masks, the weights are ranked on the network under these; with `off`, their changes from it are.
+    With fixed masks, the weights are ranked on the network under these; with `off`, their changes from it are. `cautions` are the
+    reasons not to trust them, {rule: sentence}.
 
     Raises `UserError`, `RunError`.
     """
@@ -46,8 +48,18 @@ def ranked(
             raise RunError(f"the ranking of {name!r} is not finite; look at the data and the loss.")
     logits = {n: scores[n].detach().cpu() for n in names}
     history = xr.Dataset(coords={"step": np.empty(0, dtype=np.int64)})
+    known = cautions or {}
+    history.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in known.items()]
     masks = size.masks(model, logits, fixed, None, off)
     assert masks is not None
     return Fit(
-        masks=masks, logits=logits, history=history, weights={}, route={}, fixed=fixed, model=model, off=kept(off)
+        masks=masks,
+        logits=logits,
+        history=history,
+        weights={},
+        route={},
+        cautions=tuple(known.values()),
+        fixed=fixed,
+        model=model,
+        off=kept(off),
     )

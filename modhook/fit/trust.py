@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from modhook.masks.off import NOTHING
 from modhook.masks.select import DEFAULT_EXCLUDE, parameter_names
 from modhook.network.threads import using
 
@@ -31,6 +32,7 @@ LATE = 0.1
 ADAM = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax)
 """Optimisers that move a logit by about their learning rate at most, whatever the gradient."""
 TITLES = {
+    "nothing": "Masks change nothing",
     "reach": "No logit could cross 0",
     "extreme": "Everything or nothing is kept",
     "threshold": "The mask loses what its samples reach",
@@ -54,6 +56,7 @@ class Course:
         travelled: the sum of the learning rates of all steps, for an optimiser that moves logits by no more.
         changed: how many logits changed side, row by row added up. late: in the last tenth of the steps.
         loss: of the samples. mask_loss: of the deterministic mask. unmasked_loss: of the network; at the end, on the same batches.
+        nothing: whether what masked weights become (`off`) is what they are.
         special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
     """
 
@@ -69,11 +72,14 @@ class Course:
     mask_loss: float = math.nan
     unmasked_loss: float = math.nan
     special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+    nothing: bool = False
 
 
 def findings(course: Course) -> dict[str, str]:
     """Return {rule: sentence} for every rule that a fit breaks, in the order of `TITLES`."""
     c, found = course, {}
+    if c.nothing:
+        found["nothing"] = NOTHING
     if c.own and c.changed == 0 and c.nearest > c.travelled:
         found["reach"] = (
             f"no logit could cross 0: each started at least {c.nearest:.3g} away from it, and the learning rates of all "

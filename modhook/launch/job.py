@@ -15,7 +15,7 @@ from modhook.cube import open_for_writing
 from modhook.errors import GoneError, ModhookError, RunError, StorageError, UserError
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins, plugins
-from modhook.plugin.offered import Offer, offered, offering
+from modhook.plugin.offered import Offered, offering, offers
 from modhook.run.build import build_task
 from modhook.run.data import data_fingerprint
 from modhook.run.failure import gone_or_damaged
@@ -59,8 +59,8 @@ class Job:
     only_control: bool
     token: str
     """Names this job: a worker loads the data of a job once."""
-    offers: tuple[Offer, ...] = ()
-    """Tasks and networks that live in the sender's memory."""
+    offers: tuple[Offered, ...] = ()
+    """Tasks, networks and weights that live in the sender's memory."""
 
 
 @attrs.frozen
@@ -146,7 +146,7 @@ def sent(work: Work, token: str) -> Job:
         retry=work.retry,
         only_control=work.only_control,
         token=token,
-        offers=offered(),
+        offers=offers(),
     )
 
 

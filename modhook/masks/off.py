@@ -20,6 +20,10 @@ from modhook.values.arguments import checked, shown
 
 Off: TypeAlias = "str | Mapping[str, Tensor] | nn.Module | None"
 KINDS = ("zero", "shuffled", "redrawn")
+NOTHING = (
+    "off holds the very weights that the network has, in every masked tensor, so that masks change nothing: every mask scores what the "
+    "network scores; give the other network's weights."
+)
 
 
 def off_weights(model: nn.Module, names: Iterable[str], off: Off, seed: int = 0) -> dict[str, Tensor] | None:
@@ -51,6 +55,14 @@ def off_weights(model: nn.Module, names: Iterable[str], off: Off, seed: int = 0)
     if not isinstance(given, Mapping):
         raise UserError(f"off must be one of {', '.join(KINDS)}, {{name: tensor}}, or a network, not {shown(off)}.")
     return _fitting(model, parameters, list(names), given)
+
+
+def the_same(model: nn.Module, others: Mapping[str, Tensor] | None) -> bool:
+    """Return whether what `off_weights` returned, on whatever device, is what the network has already."""
+    if not others:
+        return False
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return all(torch.equal(parameters[n].detach(), tensor.to(parameters[n].device)) for n, tensor in others.items())
 
 
 def _own(kind: str, name: str, weight: Tensor, seed: int) -> Tensor:

@@ -1,21 +1,25 @@
-"""Tasks and networks that live in memory: offered beside the installed plugins while something is computed with them.
+"""Tasks, networks and weights that live in memory: offered while something is computed with them.
 
-`modhook.ask` makes a task of its arguments, which no package brings. Within `offering(...)`, `plugins()` finds it like any
-other; a worker is sent the offers and makes them its own.
+`modhook.ask` makes a task of its arguments, which no package brings. Within `offering(...)`, `plugins()` finds it beside the
+installed ones, and a study that names weights finds them as it would find their file; a worker is sent the offers and makes them
+its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
 from modhook.plugin.hookspecs import Spec
 
-_offers: ContextVar[tuple[Offer, ...]] = ContextVar("modhook_offers", default=())
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_offers: ContextVar[tuple[Offered, ...]] = ContextVar("modhook_offers", default=())
 
 
 @attrs.frozen(eq=False)
@@ -35,9 +39,20 @@ class Offer:
         return self.made
 
 
+@attrs.frozen(eq=False)
+class Weights:
+    """Tensors by the names of their parameters, {name: (*shape)}, which a study names as it would name their file."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+
+
+Offered: TypeAlias = Offer | Weights
+
+
 @contextlib.contextmanager
-def offering(offers: Sequence[Offer]) -> Iterator[None]:
-    """Within it, `plugins()` finds these as well."""
+def offering(offers: Sequence[Offered]) -> Iterator[None]:
+    """Within it, `plugins()` and studies find these as well."""
     token = _offers.set((*_offers.get(), *offers))
     try:
         yield
@@ -45,6 +60,16 @@ def offering(offers: Sequence[Offer]) -> Iterator[None]:
         _offers.reset(token)
 
 
-def offered() -> tuple[Offer, ...]:
-    """Return what is offered now."""
+def offers() -> tuple[Offered, ...]:
+    """Return everything that is offered now."""
     return _offers.get()
+
+
+def offered() -> tuple[Offer, ...]:
+    """Return the tasks and networks that are offered now."""
+    return tuple(offer for offer in _offers.get() if isinstance(offer, Offer))
+
+
+def offered_weights(name: str) -> Mapping[str, Tensor] | None:
+    """Return the weights that are offered now under a name, or None."""
+    return next((o.tensors for o in _offers.get() if isinstance(o, Weights) and o.name == name), None)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from modhook.errors import MaskError, WeightsError
 from modhook.masks.off import off_weights
 from modhook.masks.select import select
+from modhook.plugin.offered import offered_weights
 from modhook.run.build import read_weights_file
 from modhook.study import Study, off_file
 
@@ -18,7 +19,7 @@ def off_of(study: Study, model: nn.Module, seed: int) -> str | Mapping[str, Tens
     file = off_file(study, seed)
     if file is not None:
         return read_weights_file(model, file)
-    return None if study.masks.off == "zero" else study.masks.off
+    return None if study.masks.off == "zero" else offered_weights(study.masks.off) or study.masks.off
 
 
 def check_off(study: Study, model: nn.Module, seed: int) -> None:

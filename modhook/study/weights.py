@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from modhook.errors import listing, near_file, near_miss
+from modhook.plugin.offered import offered_weights
 from modhook.study.labels import spelled
 from modhook.study.study import Named, Study
 from modhook.values.bounds import Rejected
@@ -35,7 +36,8 @@ def weights_file(study: Study, seed: int) -> pathlib.Path | None:
 
 def off_file(study: Study, seed: int) -> pathlib.Path | None:
     """Return the file of what a run's masked weights become (`masks.off`), or None where that is no file."""
-    return None if study.masks.off in KINDS else _place(study, study.masks.off, seed)
+    off = study.masks.off
+    return None if off in KINDS or offered_weights(off) is not None else _place(study, off, seed)
 
 
 def _place(study: Study, name: str, seed: int) -> pathlib.Path:
