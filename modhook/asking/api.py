@@ -10,7 +10,7 @@ from torch import nn
 
 from modhook.asking.answer import Answer
 from modhook.asking.arguments import asked
-from modhook.asking.place import Home, home_of, refuse_another
+from modhook.asking.place import Home, home_of, recorded_in, refuse_another
 from modhook.asking.study import spelled, study_of
 from modhook.asking.workers import spread_over
 from modhook.cube import Where
@@ -60,8 +60,8 @@ def ask(
     """Ask a network for the weights of several functions: one mask per function and seed, scores, overlap and controls in one cube.
 
     It is the study runner on a task made of the arguments: protocol `given`, a stage and a split per function. The same call
-    continues what was stopped, tries again what failed, and computes nothing twice; more seeds, controls that are only scored and
-    analyses extend the cube.
+    continues what was stopped, tries again what failed, and computes nothing twice; more seeds, controls and analyses extend the
+    cube.
 
     Args:
         model: a trained network, any `nn.Module`; it is not changed, and is asked in eval mode.
@@ -106,12 +106,13 @@ def ask(
     home = home_of(out)
     try:
         with offering(question.offers()):
-            installed = plugins()
+            installed, there = plugins(), recorded_in(home)
             study = study_of(
                 home.name,
                 options,
                 question,
                 installed,
+                there,
                 seeds=seeds,
                 controls=controls,
                 device=device,
@@ -130,7 +131,7 @@ def ask(
                 include=include,
                 exclude=exclude,
             )
-            refuse_another(home, study)
+            refuse_another(home, study, there)
             tracker = _tracker(progress, installed, home)
             spread = spread_over(workers)
             outcome = run_study(study, home.folder, installed, tracker, retry_failed=True, spread=spread)

@@ -56,11 +56,18 @@ def home_of(out: Any) -> Home:
     return Home(folder if is_url(folder) else Path(folder or ("/" if str(out).startswith("/") else ".")), name)
 
 
-def refuse_another(home: Home, study: Study) -> None:
-    """Raise `CubeError` if the cube that is there answers another question, saying what differs."""
+def recorded_in(home: Home) -> Mapping[str, Any] | None:
+    """Return the study that the cube which is there records; None where there is none."""
     if not place_of(home.path).exists():
+        return None
+    found: Mapping[str, Any] = open_for_writing(home.path).attrs.get("study", {})
+    return found
+
+
+def refuse_another(home: Home, study: Study, recorded: Mapping[str, Any] | None) -> None:
+    """Raise `CubeError` if the cube that is there answers another question, saying what differs."""
+    if recorded is None:
         return
-    recorded = open_for_writing(home.path).attrs.get("study", {})
     name = recorded.get("task", {}).get("name")
     if name != NAME:
         raise CubeError(
@@ -85,7 +92,8 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
         changed = [n for n in here["functions"] if there[what].get(n) != here[what].get(n)]
         if changed:
             yield words.format(listing(map(repr, changed)))
-    for what in ("loss", "score", "nonsense"):
+    spoiled = all("nonsense" in table.get("controls", {}) for table in (old, new))
+    for what in ("loss", "score", *(("nonsense",) if spoiled else ())):
         changed = [n for n in here["functions"] if _of(there[what], n) != _of(here[what], n)]
         if changed and len(changed) == len(here["functions"]):
             yield f"the {what} is another one"

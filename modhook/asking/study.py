@@ -30,6 +30,7 @@ def study_of(
     options: AskOptions,
     question: Question,
     plugins: Plugins,
+    there: Mapping[str, Any] | None,
     *,
     seeds: int,
     controls: Any,
@@ -42,14 +43,17 @@ def study_of(
     include: Any,
     exclude: Any,
 ) -> Study:
-    """Return the checked study of a question. Raises `UserError`: one sentence for everything that is wrong."""
+    """Return the checked study of a question; `there` is what the cube records that is there already.
+
+    Raises `UserError`: one sentence for everything that is wrong.
+    """
     named, settings = _sampler(sampler, plugins)
     asked_for, unusable = _controls(controls, options, question)
     within, density = masks["within"], masks["density"]
     if within is not None and density is not None:
         raise UserError("density and within both say how large the masks are; give one of them.")
-    if asked_for and within is None and density is None:
-        within = WITHIN
+    if within is None and density is None:
+        within = _usual(bool(asked_for), there)
     learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
     learned |= {"sampler": named, "batch": batch, **({} if question.off_name == "zero" else {"off": question.off_name})}
     if within is not None:
@@ -95,6 +99,15 @@ def spelled(model: nn.Module, include: Any, exclude: Any) -> tuple[Any, Any]:
         include if isinstance(include, str) and include == "*" else in_words(model, "include", include),
         exclude if exclude is DEFAULT_EXCLUDE else in_words(model, "exclude", exclude),
     )
+
+
+def _usual(compared: bool, there: Mapping[str, Any] | None) -> float | None:
+    """Return the size of masks where none is given; that of a cube that is there, so that controls may join it and be left out."""
+    cut = None if there is None else there.get("masks", {}).get("cut")
+    within = cut.get("within") if isinstance(cut, Mapping) else None
+    if cut == "threshold" or within == WITHIN:
+        return within
+    return WITHIN if compared else None
 
 
 def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict[str, Any], str]:

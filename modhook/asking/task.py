@@ -17,6 +17,7 @@ from modhook.noise.seeding import derive
 from modhook.plugin.hookspecs import Spec
 from modhook.plugin.interfaces import Batch, Model, Net, NoOptions, Stage, Task
 from modhook.plugin.offered import Offer, Offered, Weights
+from modhook.study import FOR_CONTROL
 
 NAME = "ask"
 """What the task and the network of a question are called in its study."""
@@ -36,7 +37,7 @@ class AskOptions:
     tests: Mapping[str, str]
     loss: str | Mapping[str, str]
     score: str | Mapping[str, str]
-    nonsense: str = ""
+    nonsense: str = attrs.field(default="", metadata={FOR_CONTROL: "nonsense"})
 
 
 @attrs.frozen(eq=False)

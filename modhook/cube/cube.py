@@ -245,14 +245,15 @@ class Cube:
         variables: Iterable[Variable],
         labels: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
         sizes: Mapping[str, Mapping[str, int]] | None = None,
+        stages: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         """Lay out further variables, under the writer's lock; those that are there already are checked and left alone.
 
         After a crash the cube opens as before, and the same call again completes it. Arguments as in `Plan`; labels of
-        groups that are there need not be given again. Raises `CubeError`, also if a variable is there with other
-        dimensions, type or labels.
+        groups that are there need not be given again. `stages`: further stages of groups that are there, {group: stages}; those
+        that it has keep their places. Raises `CubeError`, also for a variable with other dimensions, type or labels.
         """
-        grow.add_variables(self._place, tuple(variables), labels or {}, sizes or {})
+        grow.add_variables(self._place, tuple(variables), labels or {}, sizes or {}, stages)
         self._load()
 
     def grow_seeds(self, n: int) -> None:

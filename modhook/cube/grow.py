@@ -1,4 +1,4 @@
-"""Changes to the layout of a cube: further variables, further seeds.
+"""Changes to the layout of a cube: further variables, further seeds, further stages.
 
 A change is prepared node by node and becomes visible when the root's consolidated metadata, one file, is replaced.
 Until then every reader sees the cube as it was. What a crash left behind is found under the lock by the next change and
@@ -8,7 +8,7 @@ brought back in line first.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,20 +29,27 @@ from modhook.cube.where import place_of
 from modhook.errors import CubeError, listing
 from modhook.plugin.variables import Variable
 
+STAGE = "stage"
+"""The dimension of which a group may get further labels. Chunks never span two stages, so that what is there stays as it is."""
+
 
 def add_variables(
     place: Place,
     variables: Sequence[Variable],
     labels: Mapping[str, Mapping[str, Sequence[Any]]],
     sizes: Mapping[str, Mapping[str, int]],
+    stages: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """See `Cube.add_variables`."""
     with writer_lock(place.path):
         store = open_store(place, read_only=False)
         committed = open_root(store, place, writable=True)
         run_dims = {d: _labels(committed, d) for d in _run_dim_names(committed)}
-        touched = {a for g in {*labels, *sizes, *(v.group for v in variables)} for a in ancestors(g)}
+        grown = _grown(committed, stages or {}, place)
+        touched = {a for g in {*labels, *sizes, *grown, *(v.group for v in variables)} for a in ancestors(g)}
         old_labels, old_sizes = _dimensions(committed, touched, run_dims)
+        for group, its_stages in grown.items():
+            old_labels[group], old_sizes[group][STAGE] = {**old_labels[group], STAGE: its_stages}, len(its_stages)
         resolved = resolve(variables, _united(labels, old_labels, place), _united(sizes, old_sizes, place), run_dims)
         nodes = dict(committed.members(max_depth=None))
         known = frozenset(name for name, node in nodes.items() if isinstance(node, zarr.Array))
@@ -55,8 +62,11 @@ def add_variables(
         _check_nodes(store)
         draft = Draft(store)
         root = zarr.open_group(draft, mode="r+", zarr_format=3, use_consolidated=False)
-        _bring_in_line(root, run_dims, known)
+        _bring_in_line(root, run_dims, known, {**_stages(committed), **grown}, grown)
         lay_out(root, resolved, run_dims, skip=known)
+        for slot in resolved.slots:
+            if slot.variable.name in known and slot.variable.group in grown and slot.variable.value is not None:
+                _write_whole(root, slot)
         consolidate(draft)
 
 
@@ -77,7 +87,7 @@ def grow_seeds(place: Place, n: int) -> None:
         _check_nodes(store)
         draft = Draft(store)
         root = zarr.open_group(draft, mode="r+", zarr_format=3, use_consolidated=False)
-        _bring_in_line(root, {**run_dims, "seed": tuple(range(1, n + 1))}, known)
+        _bring_in_line(root, {**run_dims, "seed": tuple(range(1, n + 1))}, known, _stages(committed))
         consolidate(draft)
 
 
@@ -109,7 +119,7 @@ def seal(path: Where) -> None:
 def _check_nodes(store: CheckedStore) -> None:
     """Compare every node's own metadata with the checked ones in the root, because a change lists them anew.
 
-    A file that is missing or unreadable is written again. What a killed growth changed, the number of seeds, may differ.
+    A file that is missing or unreadable is written again. What a killed growth changed, the number of seeds or stages, may differ.
     """
     prototype = default_buffer_prototype()
     for name, listed in (nodes_of(store.document) or {}).items():
@@ -134,26 +144,66 @@ def _comparable(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     same = {k: v for k, v in node.items() if k != "consolidated_metadata"}
-    if isinstance(same.get("shape"), list) and (same.get("dimension_names") or [None])[0] == "seed":
-        same["shape"] = same["shape"][1:]
+    dims = same.get("dimension_names") or []
+    if isinstance(same.get("shape"), list) and len(dims) == len(same["shape"]):
+        grows = [dim == STAGE or (dim == "seed" and not at) for at, dim in enumerate(dims)]
+        same["shape"] = [None if g else size for size, g in zip(same["shape"], grows, strict=True)]
     return same
 
 
-def _bring_in_line(root: zarr.Group, run_dims: Mapping[str, Sequence[Label]], committed: frozenset[str]) -> None:
-    """Bring every variable on disk, also one that is not committed, to the run's dimensions.
+def _bring_in_line(
+    root: zarr.Group,
+    run_dims: Mapping[str, Sequence[Label]],
+    committed: frozenset[str],
+    stages: Mapping[str, Sequence[Label]],
+    grown: Container[str] = (),
+) -> None:
+    """Bring every variable on disk, also one that is not committed, to the run's dimensions and to the stages of its group.
 
     A coordinate that a crash left without its labels would make xarray refuse the whole tree.
     """
     n = len(run_dims["seed"])
-    for name, array in root.members(max_depth=None, use_consolidated_for_children=False):
+    for name, array in list(root.members(max_depth=None, use_consolidated_for_children=False)):
         dims = dim_names(array) if isinstance(array, zarr.Array) else ()
         if not isinstance(array, zarr.Array) or not dims:
             continue
         if dims[0] == "seed" and array.shape[0] != n:
             array.resize((n, *array.shape[1:]))
-        short = name.rpartition("/")[2]
+        group, _, short = name.rpartition("/")
+        if dims == (short,) and name not in committed and short not in run_dims and array.nchunks_initialized < array.nchunks:
+            del root[name]  # a crash came before its labels
+            continue
+        if STAGE in dims and group in stages and array.shape[dims.index(STAGE)] != len(stages[group]):
+            array.resize(tuple(len(stages[group]) if d == STAGE else size for d, size in zip(dims, array.shape, strict=True)))
+        if dims == (short,) and short == STAGE and group in grown:
+            array.with_config(CONFIG)[:] = label_array(stages[group])
         if dims == (short,) and short in run_dims and (short == "seed" or name not in committed):
             array.with_config(CONFIG)[:] = label_array(run_dims[short])
+
+
+def _stages(root: zarr.Group) -> dict[str, tuple[Label, ...]]:
+    """Return the stages of every group that has them."""
+    names = [name for name, node in root.members(max_depth=None) if isinstance(node, zarr.Array)]
+    return {name.rpartition("/")[0]: _labels(root, name) for name in names if name.rpartition("/")[2] == STAGE}
+
+
+def _grown(root: zarr.Group, further: Mapping[str, Sequence[Any]], place: Place) -> dict[str, tuple[Label, ...]]:
+    """Return all stages of the groups that are to get some, in their order there: those that they have come first."""
+    there, grown = _stages(root), {}
+    for group, labels in further.items():
+        if group not in there:
+            raise CubeError(f"{place} has no group {group!r} with stages that could get further ones.")
+        new = [label for label in labels_of(labels, f"the stages of {group!r}") if label not in there[group]]
+        if new:
+            grown[group] = (*there[group], *new)
+    return grown
+
+
+def _write_whole(root: zarr.Group, slot: Slot) -> None:
+    """Write the constant of a variable that has got further stages."""
+    array = root[slot.variable.name]
+    assert isinstance(array, zarr.Array)
+    array.with_config(CONFIG)[...] = fitted(slot.variable.value, slot.variable.dtype, slot.shape, slot.variable.name)
 
 
 def _run_dim_names(root: zarr.Group) -> list[str]:
@@ -207,9 +257,11 @@ def _check_same(root: zarr.Group, slot: Slot, place: Place) -> None:
     dims = dim_names(array)
     text = slot.variable.dtype == "str"
     same_type = array.dtype.kind not in "fiu" if text else array.dtype == dtype_of(slot.variable)
-    if (dims, array.shape, array.chunks) != (slot.dims, slot.shape, chunks_of(slot)) or not same_type:
+    # It may be about to get further stages.
+    before = tuple(min(old, new) if d == STAGE else new for d, old, new in zip(slot.dims, array.shape, slot.shape, strict=False))
+    if (dims, array.shape, array.chunks) != (slot.dims, before, chunks_of(slot)) or not same_type:
         raise CubeError(f"{place} has {name} already, with other dimensions or another type; this needs a new cube.")
     if slot.variable.value is not None:
-        new = fitted(slot.variable.value, slot.variable.dtype, slot.shape, name)
+        new = fitted(slot.variable.value, slot.variable.dtype, slot.shape, name)[tuple(slice(n) for n in before)]
         if not np.array_equal(np.asarray(array[...]).astype(object), new.astype(object)):
             raise CubeError(f"{place} has {name} already, with other values; this needs a new cube.")

@@ -31,6 +31,7 @@ from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.control import try_controls
 from modhook.run.failure import gone_or_damaged, told_what_is_safe
+from modhook.run.further import add_controls, continued
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.live import Live, clear
 from modhook.run.mend import check
@@ -240,10 +241,8 @@ def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, tracker: 
                 f"the cube gets {listing(gained)}, which the analysis {name} has now; runs that have it already get them by "
                 f"`modhook analyse {path} {name}`"
             )
-    # What `modhook analyse` added stays on record: its options say how the variables in the cube were computed.
-    known = cube.attrs["study"].get("analyses", {})
-    record = resolved(study)
-    record["analyses"] = dict(sorted({**known, **record["analyses"]}.items()))
+    add_controls(cube, prepared, tracker)
+    record = continued(cube.attrs["study"], resolved(study))
     if cube.attrs["study"] != record:
         cube.set_attrs(study=record)
     if known_code != code:

@@ -79,11 +79,21 @@ def valid_steps(steps: int, every: int) -> list[int]:
     return list(range(every, steps, every)) if every else []
 
 
-def plan(prepared: Prepared, seeds: Sequence[int], data: Mapping[str, Any], code: Mapping[str, Any] | None = None) -> Plan:
-    """Return the cube's plan. `data` is the fingerprint of the data, `code` the digests of the files that the study names."""
+def plan(
+    prepared: Prepared,
+    seeds: Sequence[int],
+    data: Mapping[str, Any],
+    code: Mapping[str, Any] | None = None,
+    controls: Sequence[ControlStage] | None = None,
+) -> Plan:
+    """Return the cube's plan.
+
+    `data` is the fingerprint of the data, `code` the digests of the files that the study names; `controls` are the stages of controls
+    in their order in the cube, the study's own unless given.
+    """
     study, task = prepared.study, prepared.tasks[0]
     stages, masked = prepared.protocol.stages(task), prepared.protocol.masked_stages(task)
-    controls = prepared.controls(task)
+    controls = prepared.controls(task) if controls is None else controls
     learned = [control.label for control in controls]
     variables: list[Variable] = []
     labels: dict[str, dict[str, list[Any]]] = {

@@ -27,7 +27,8 @@ def check(cube: Cube, prepared: Prepared, runs: Sequence[Run], repair: bool, tra
         told = [one.text for _, damage in found.values() for one in damage]
         raise _damaged(cube, told)
     for run, damage in found.values():
-        stages, names = list(prepared.stages(prepared.tasks[run.index])), _analyses(cube, prepared)
+        own, names = prepared.stages(prepared.tasks[run.index]), _analyses(cube, prepared)
+        stages = list(dict.fromkeys([*own, *map(str, cube.labels("runs/status")["stage"])]))  # also controls that nobody asks for now
         wrong = [stages.index(one.name) for one in damage if not one.analysis and one.name in stages]
         # What clipping over all parameters takes from stage to stage is kept only until the next one is done.
         linked = prepared.points[run.index].study.masks.clip_over == "all"

@@ -7,7 +7,7 @@ from modhook.study.grid import points
 from modhook.study.loading import Checked, check, load, restore
 from modhook.study.named import find_callable
 from modhook.study.own import own_code
-from modhook.study.resolve import difference, plain_table, resolved
+from modhook.study.resolve import FOR_CONTROL, difference, plain_table, resolved
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.shipped import shipped_studies, study_file
 from modhook.study.structure import structure
@@ -16,6 +16,7 @@ from modhook.study.weights import off_file, weights_file
 from modhook.values.bounds import PLAIN_NAME, Matches
 
 __all__ = [
+    "FOR_CONTROL",
     "PLAIN_NAME",
     "Checked",
     "ControlStage",

@@ -23,6 +23,9 @@ _KINDS = {"task": "tasks", "model": "models", "analyses": "analyses"}
 NEW_MEANING = "modhook_new_meaning"
 """In the metadata of an option: its default does not do what was done before there was the option."""
 
+FOR_CONTROL = "modhook_for_control"
+"""In the metadata of an option: the control that alone it plays a part in."""
+
 
 def resolved(study: Study) -> dict[str, Any]:
     """Return everything that a study says, defaults included, as what JSON can hold, always in the same order.
@@ -53,8 +56,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], plugins: Plugins 
 
     `old` and `new` come from `resolved`; `old` is the cube's. Left out is what may change when a cube is continued:
     `study.seeds` (more seeds grow the cube; with fewer, the others stay as they are), `study.description`, all of
-    `run`, and analyses that only one of them has. So is what says the same in another way: an option that the cube does not
-    know, as it is older, and that stands at its default here, and `masks.init` left to the sampler where the cube has that number.
+    `run`, analyses and controls that only one of them has, and of which stages a control is. So is what says the same in another
+    way: an option that the cube does not know, as it is older, and that stands at its default here, `masks.init` left to the
+    sampler where the cube has that number, and an option that only a control takes part in (`FOR_CONTROL`) which not both have.
     An empty list means that the cube can be continued.
 
     `plugins` are those that the study can name; default: everything installed.
@@ -62,7 +66,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], plugins: Plugins 
     return [
         f"{dotted(path)} is {_shown(there)} there and {_shown(here)} here"
         for path, there, here in _differing(old, new, ())
-        if not _may_change(path, there, here) and not _says_the_same(path, there, here, new, plugins)
+        if not _may_change(path, there, here)
+        and not _says_the_same(path, there, here, new, plugins)
+        and not _plays_no_part(path, old, new, plugins)
     ]
 
 
@@ -78,6 +84,13 @@ def _says_the_same(path: tuple[str, ...], there: Any, here: Any, new: Mapping[st
     if field is None or field.metadata.get(NEW_MEANING):
         return False
     return any(_plain(value) == _plain(here) for value in _defaults(field))
+
+
+def _plays_no_part(path: tuple[str, ...], old: Mapping[str, Any], new: Mapping[str, Any], plugins: Plugins | None) -> bool:
+    options = _options(path, new, plugins)
+    field = attrs.fields_dict(options).get(path[-1]) if attrs.has(options) else None
+    control = None if field is None else field.metadata.get(FOR_CONTROL)
+    return control is not None and not all(control in table.get("controls", {}) for table in (old, new))
 
 
 def _options(path: tuple[str, ...], new: Mapping[str, Any], plugins: Plugins | None) -> Any:
@@ -116,7 +129,9 @@ def _defaults(field: attrs.Attribute[Any]) -> Iterator[Any]:
 def _may_change(path: tuple[str, ...], there: Any, here: Any) -> bool:
     if path[0] == "run" or path in (("study", "seeds"), ("study", "description")):
         return True
-    return path[0] == "analyses" and len(path) <= 2 and (there is _ABSENT or here is _ABSENT)
+    if path[0] == "controls" and path[2:] == ("stages",):
+        return True
+    return path[0] in ("analyses", "controls") and len(path) <= 2 and (there is _ABSENT or here is _ABSENT)
 
 
 def _differing(

@@ -112,6 +112,39 @@ def test_nonsense_needs_labels_or_a_function(setting: Setting) -> None:
         modhook.ask(setting.model, given, controls="all", **arguments)
 
 
+def test_controls_join_an_answer(setting: Setting, tmp_path: Path) -> None:
+    """Controls that are asked for later have the numbers of a cube that had them at once, and no size is made up for its masks."""
+
+    def nonsense(batch: Any, seed: int) -> Any:
+        return batch[0], (batch[1] + seed % 3 + 1) % 4
+
+    def others(batch: Any, seed: int) -> Any:
+        return batch[0], 3 - batch[1]
+
+    arguments = setting.arguments(seeds=1, steps=4, analyses=())
+    later, whole = tmp_path / "later.zarr", tmp_path / "whole.zarr"
+    sized: dict[str, Any] = {**arguments, "density": 0.4}
+    modhook.ask(setting.model, BOTH, out=later, **sized)
+    modhook.ask(setting.model, BOTH, out=later, controls={"random": {"draws": 2}, "untrained": True}, nonsense=others, **sized)
+    found = modhook.ask(setting.model, BOTH, out=later, controls={"nonsense": True}, nonsense=nonsense, **sized)
+    with pytest.raises(UserError, match="another question: the nonsense is another one"):
+        modhook.ask(setting.model, BOTH, out=later, controls={"nonsense": True}, nonsense=others, **sized)
+    again = modhook.ask(setting.model, BOTH, out=later, **sized)
+    assert again.cube.attrs["study"]["controls"].keys() == {"untrained", "nonsense"}
+    assert again.cube.attrs["study"]["task"]["nonsense"] == found.cube.attrs["study"]["task"]["nonsense"]
+    both = {"untrained": True, "nonsense": True}
+    expected = modhook.ask(setting.model, BOTH, out=whole, controls=both, nonsense=nonsense, **sized)
+    stages = expected.cube["controls/stage"].values
+    for name in ("scores/accuracy", "unmasked/accuracy", "equal_size/accuracy", "equal_score", "density", "kind", "of"):
+        one, other = (answer.cube[f"controls/{name}"].sel(stage=stages).values for answer in (found, expected))
+        np.testing.assert_array_equal(one, other)
+    bare = tmp_path / "bare.zarr"
+    modhook.ask(setting.model, BOTH, out=bare, **arguments)
+    answer = modhook.ask(setting.model, BOTH, out=bare, controls={"shuffled": True, "magnitude": True}, **arguments)
+    assert answer.cube.attrs["study"]["masks"]["cut"] == "threshold"
+    assert answer.cube["controls/equal_size/accuracy"].notnull().all()
+
+
 def test_every_class_gets_the_name_of_another() -> None:
     """A permutation without fixed points of the classes that there are; labels that are no class stay, and so does the rest."""
     from modhook.asking.batches import gather

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from modhook.cube import masks_from, open_cube
+from modhook.cube import masks_from, open_cube, open_for_writing
+from modhook.run.mend import survey
 from modhook_plugins.trackers.progress import Progress
 from modhook_tasks.addmul import AddMul
 
@@ -141,9 +143,54 @@ def test_scored_controls_join_a_finished_cube(study: Path, tmp_path: Path, modho
     study.write_text(without + "[controls]\nrandom = { draws = 3 }\n")
     code, _, err = modhook_run("run", study, "--out", tmp_path)
     assert (code, "analyses.random.draws is 2 there and 3 here" in err) == (2, True), err
-    study.write_text(without + "[controls]\nshuffled = true\n")
-    code, _, err = modhook_run("run", study, "--out", tmp_path)
-    assert (code, "controls is absent there and" in err) == (2, True), err
+
+
+def test_learned_controls_join_a_finished_cube(
+    tiny: Path, whole: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Controls that join a cube in two goes have the numbers of a cube laid out with them; what was there keeps its very files."""
+    bare = tiny.read_text().replace("seeds = 2", "seeds = 1")
+    folder, cube = tmp_path / "o", tmp_path / "o" / "tiny.zarr"
+    some = '[controls]\nnonsense = { stages = ["mul"] }\nseed_ceiling = { seeds = 2, stages = ["add"] }\n'
+    kept: dict[str, bytes] = {}
+    computed: list[str] = []
+    started = Progress.stage_started
+
+    def stage_started(self: Progress, name: str, steps: int) -> None:
+        computed.append(name)
+        started(self, name, steps)
+
+    monkeypatch.setattr(Progress, "stage_started", stage_started)
+    goes = (
+        (bare, None),
+        (bare + some, {"mul (nonsense)", "add (mask seed 2)"}),
+        (bare + CONTROLS, set(LABELS) - {"mul (nonsense)", "add (mask seed 2)"}),
+        (bare + some, set()),
+        (bare, set()),
+    )
+    for text, new in goes:
+        tiny.write_text(text)
+        computed.clear()
+        code, _, err = modhook_run("run", tiny, "--out", folder)
+        assert code == 0, err
+        assert new is None or set(computed) == new
+        values = {str(f.relative_to(cube)): f.read_bytes() for f in cube.rglob("c/**/*") if f.is_file()}
+        values = {f: d for f, d in values.items() if "stage" not in f and not f.startswith(("runs/", "seed_ceiling/"))}
+        assert {f: values[f] for f in kept} == kept
+        kept = values
+    with open_cube(whole) as expected, open_cube(cube) as found:
+        assert set(found["controls/stage"].values) == set(LABELS)
+        assert found.attrs["study"]["controls"].keys() == {"nonsense", "seed_ceiling", "shuffled"}
+        assert found.groups == expected.groups
+        for group in expected.groups:
+            one, other = expected[group].to_dataset(), found[group].to_dataset()
+            assert set(one.variables) == set(other.variables)
+            if "stage" in one.coords:
+                other = other.sel(stage=one["stage"].values)
+            for name, value in one.data_vars.items():
+                if group != "/timing" and name not in ("digest", "ms_per_step", "train_ms_per_step"):
+                    np.testing.assert_array_equal(other[name].values, value.values, err_msg=f"{group}/{name}")
+    assert survey(open_for_writing(cube)) == 1
 
 
 def test_what_reads_a_cube_knows_controls(whole: Path, tmp_path: Path, modhook_run: Run) -> None:
