@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from modhook.masks.select import matching as matching
     from modhook.masks.select import select as select
     from modhook.network.reference import reference_weights as reference_weights
+    from modhook.network.unmasked import unmasked as unmasked
     from modhook.plotting import style as style
     from modhook.plotting.plot import plot as plot
     from modhook.plugin.contract import CarriedGradients as CarriedGradients
     from modhook.plugin.contract import FinishedRun as FinishedRun
     from modhook.plugin.contract import RunContext as RunContext
     from modhook.plugin.contract import StageRecord as StageRecord
+    from modhook.plugin.folder import study_path as study_path
     from modhook.plugin.hookspecs import Spec as Spec
     from modhook.plugin.hookspecs import hookimpl as hookimpl
     from modhook.plugin.interfaces import Analysis as Analysis
@@ -89,10 +91,12 @@ _HOME = {
     "matching": "masks.select",
     "select": "masks.select",
     "reference_weights": "network.reference",
+    "unmasked": "network.unmasked",
     "CarriedGradients": "plugin.contract",
     "FinishedRun": "plugin.contract",
     "RunContext": "plugin.contract",
     "StageRecord": "plugin.contract",
+    "study_path": "plugin.folder",
     "Spec": "plugin.hookspecs",
     "hookimpl": "plugin.hookspecs",
     "Analysis": "plugin.interfaces",

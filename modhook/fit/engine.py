@@ -25,6 +25,7 @@ from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
 from modhook.network.guard import Guard, memory_of
 from modhook.network.threads import using
+from modhook.network.unmasked import masking
 from modhook.noise.noise import generators
 from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
@@ -134,7 +135,8 @@ class MaskTrainer:
             given = [*self.logits, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
             self._guard = Guard(self.model, given, numbers)
         try:
-            yield
+            with masking(self.weights):
+                yield
         finally:
             with using(self.model):
                 self._guard.put_back()

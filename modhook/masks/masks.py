@@ -28,6 +28,7 @@ from modhook.network.files import write_whole
 from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
+from modhook.network.unmasked import masking
 from modhook.values.arguments import instance, shown
 
 if TYPE_CHECKING:
@@ -303,7 +304,8 @@ class Masks(Mapping[str, Tensor]):
             for name, tensor in masked.items():
                 originals.append((parameters[name], parameters[name].data))
                 parameters[name].data = tensor
-            yield
+            with masking({name: original for name, (_, original) in zip(masked, originals, strict=True)}):
+                yield
         finally:
             for parameter, original in reversed(originals):
                 parameter.data = original

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.network.scope import substituted
+from modhook.network.unmasked import unmasked
 from modhook.objectives.reading import Outputs, Place, checked_outputs, checked_place, outputs_of, taken
 from modhook.values.arguments import instance
 
 
 @attrs.frozen(eq=False)
 class KL:
-    """What `kl` returns; `weights` are the network's own, by first name, in the same memory."""
+    """What `kl` returns; `weights` are the network's own, by first name, in the same memory; None: those before the masks."""
 
-    weights: Mapping[str, Tensor] = attrs.field(repr=False)
+    weights: Mapping[str, Tensor] | None = attrs.field(repr=False)
     outputs: Outputs | None
     where: Place | None
 
@@ -45,6 +46,10 @@ class KL:
     @contextmanager
     def _unmasked(self, net: Any) -> Iterator[None]:
         """Within it `net` has the weights of the network without masks; the network is the same object in the same mode."""
+        if self.weights is None:
+            with unmasked(net):
+                yield
+            return
         there = dict(net.named_parameters()) if isinstance(net, nn.Module) else {}
         if {n: w.shape for n, w in self.weights.items()} != {n: w.shape for n, w in there.items()}:
             raise UserError(
@@ -55,7 +60,7 @@ class KL:
             yield
 
 
-def kl(model: nn.Module, outputs: Outputs | None = None, *, where: Place | None = None) -> KL:
+def kl(model: nn.Module | None = None, outputs: Outputs | None = None, *, where: Place | None = None) -> KL:
     """Return the divergence from the network without masks: the mean over positions of sum_c p_c (log p_c - log q_c).
 
     p are the probabilities of the network without masks and q those under one mask, softmax of the logits. p is computed without
@@ -65,7 +70,7 @@ def kl(model: nn.Module, outputs: Outputs | None = None, *, where: Place | None 
     Args:
         model: the network whose masks are learned, on its device. Its weights are looked up when they are needed, not copied. Masks
             are checked and controlled on copies, so that another network of the same names and shapes is not noticed: p is
-            then what that one answers.
+            then what that one answers. None: whichever network it is called under the masks of, see `modhook.unmasked`.
         outputs: `outputs(net, batch)`, the logits (B, ..., C), classes last; by default as in `cross_entropy`.
         where: where the batch holds which positions count, (B, ...), 0 or False for those that do not, such as an attention mask: a
             key, a position in the batch, or a function of the batch. A group in which none counts has the loss 0.
@@ -73,8 +78,10 @@ def kl(model: nn.Module, outputs: Outputs | None = None, *, where: Place | None 
     Raises (when called, unless for `model`):
         UserError: a network of other parameter names or shapes, no logits, or shapes that do not fit.
     """
-    instance("model", model, nn.Module, "an nn.Module")
+    if model is not None:
+        instance("model", model, nn.Module, "an nn.Module or None")
     checked_outputs(outputs)
     if where is not None:
         checked_place("where", where)
-    return KL({name: parameter.detach() for name, parameter in model.named_parameters()}, outputs, where)
+    own = None if model is None else {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return KL(own, outputs, where)

@@ -60,6 +60,8 @@ class Task(ABC):
     Options: ClassVar[type] = NoOptions
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     """Names of what `score` returns; each becomes a variable of `scores`."""
+    numbers: ClassVar[tuple[str, ...]] = ()
+    """Those of `metrics` that are no shares of 1, such as a difference: tables show them as numbers, and not as per cent."""
     control: bool = True
     """Whether the first stage is the control. Without one, `copied` copies from the first stage."""
     independent: ClassVar[bool] = False
@@ -120,6 +122,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
         """Return `{metric: (B,) tensor}`, one number per item, for every name in `metrics`."""
+
+    def table(self, metric: str) -> str:
+        """Return how tables show a metric, or what an analysis computes of it: as "percent" or as "number"."""
+        return "number" if metric in self.numbers else "percent"
 
     def nonsense(self, data: Batch, stage: str, seed: int) -> Batch:
         """Return data of this task with answers that mean nothing, for the control `nonsense` of a stage.

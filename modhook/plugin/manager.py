@@ -153,6 +153,11 @@ class Plugins:
         made._place = Place(folder, whose, only)
         return made
 
+    @property
+    def folder(self) -> Path:
+        """The folder that names of files start at: the study's, or else the current one."""
+        return Path() if self._place is None else self._place.folder
+
     def is_code(self, kind: str, name: object) -> bool:
         """Return whether a name leads to code that no installed plugin brings."""
         return is_code(name) and name not in self._entries[kind]

@@ -13,6 +13,7 @@ from modhook.network.files import read_file
 from modhook.network.reference import KNOWN, saved, translated
 from modhook.noise.seeding import derive
 from modhook.plugin.culprit import told
+from modhook.plugin.folder import names_relative_to
 from modhook.plugin.interfaces import Model, Task
 from modhook.plugin.manager import Plugins
 from modhook.run.failure import out_of_memory
@@ -21,15 +22,9 @@ from modhook.study import Study
 
 def build_task(study: Study, plugins: Plugins) -> Task:
     """Return the task with its data loaded. Raises `UserError`, `DataError`."""
-    task: Task = plugins.load("tasks", study.task.name)(study.task.options)
-    try:
-        task.load()
-    except ModhookError:
-        raise
-    except OSError as error:
-        raise DataError(f"the data of task {study.task.name!r} cannot be read: {error}.") from error
-    except Exception as error:
-        raise _failed(f"load of task {study.task.name!r}", error) from error
+    with names_relative_to(plugins.folder):
+        task: Task = plugins.load("tasks", study.task.name)(study.task.options)
+        _load(task, study.task.name)
     labels = [s.name for s in task.stages]
     begins = not task.control or labels[:1] == ["control"]
     if not labels or not begins or len(set(labels)) != len(labels) or "unmasked" in labels:
@@ -38,6 +33,17 @@ def build_task(study: Study, plugins: Plugins) -> Task:
             f"False); they are {labels}."
         )
     return task
+
+
+def _load(task: Task, name: str) -> None:
+    try:
+        task.load()
+    except ModhookError:
+        raise
+    except OSError as error:
+        raise DataError(f"the data of task {name!r} cannot be read: {error}.") from error
+    except Exception as error:
+        raise _failed(f"load of task {name!r}", error) from error
 
 
 def build_model(study: Study, task: Task, plugins: Plugins, seed: int) -> nn.Module:
@@ -61,6 +67,11 @@ def model_shapes(study: Study, task: Task, plugins: Plugins) -> nn.Module:
 
 
 def _make(study: Study, task: Task, plugins: Plugins) -> nn.Module:
+    with names_relative_to(plugins.folder):
+        return _made(study, task, plugins)
+
+
+def _made(study: Study, task: Task, plugins: Plugins) -> nn.Module:
     name, options = study.model.name, study.model.options
     factory: Any = None
     if plugins.is_code("models", name):

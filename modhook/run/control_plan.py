@@ -47,10 +47,10 @@ def control_plan(
         ),
     ]
     for group, doc in SCORES.items():
-        table = {"table": "percent"} if group == "scores" else {}
+        tables = {m: {"table": task.table(m)} if group == "scores" else {} for m in task.metrics}
         variables += [
             Variable(f"{GROUP}/{group}/{m}", ("stage", "split"), "float64", f"mean {m} {doc}", attrs=table)
-            for m in task.metrics
+            for m, table in tables.items()
         ]
     recorded = [v for v in known if v.group == "history" and v.dims[:1] == ("stage",)]
     variables += [attrs.evolve(v, name=f"{GROUP}/{v.name}") for v in recorded]

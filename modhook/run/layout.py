@@ -113,7 +113,7 @@ def plan(
             ("stage", "split"),
             "float64",
             f"mean {m} over each split's items",
-            attrs={"table": "percent"},
+            attrs={"table": task.table(m)},
         )
         for m in task.metrics
     ]

@@ -1,7 +1,8 @@
 """A task is tried before anything is trained: what it gives must be what its interface promises.
 
 One batch of the loss and one of the scores, on a network that is thrown away. What a task raises by itself is left to the run,
-which records it; what it returns and cannot be used would stop every run, so it is said here.
+which records it; what it returns and cannot be used would stop every run, so it is said here, and so is a `UserError`: the task has
+found a mistake of the user's, such as a network that cannot answer it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from modhook.errors import DataError, ModhookError, PluginError, listing, near_miss
+from modhook.errors import DataError, ModhookError, PluginError, UserError, listing, near_miss
 from modhook.noise.randomness import seeded
 from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Task
@@ -65,12 +66,12 @@ def _try_once(study: Study, task: Task, plugins: Plugins, device: torch.device, 
     name, split = study.task.name, task.splits[0]
     with seeded(0), _kept(task):
         model = build_model(study, task, plugins, 0).to(device).requires_grad_()  # a pretrained network may be frozen
-        with contextlib.suppress(Exception):
+        with _left_to_the_run():
             loss = task.loss(model.train(trains), next(Draw(task, stage, size, 0, device)))
             _check_loss(loss, name)
         data = task.test_set(split)
         few = {n: t[: min(len(t), 8, study.train.eval_batch)] for n, t in data.items()}
-        with contextlib.suppress(Exception):
+        with _left_to_the_run():
             batch = next(in_order(task, few, 8, device))
             with torch.no_grad():
                 found = task.score(model.eval(), batch)
@@ -109,6 +110,17 @@ def _check_scores(found: Any, metrics: tuple[str, ...], name: str) -> None:
             raise _Unusable(
                 f"{what} must return one number per item for {metric!r}, a tensor of shape (B,), not {shape}."
             )
+
+
+@contextlib.contextmanager
+def _left_to_the_run() -> Iterator[None]:
+    """What a task raises within it is said by the run; a user's mistake at once."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception:  # noqa: S110 - it comes again, with its place
+        pass
 
 
 class _Unusable(BaseException):

@@ -11,6 +11,7 @@ from typing import Any
 from modhook.errors import PluginError, UserError
 from modhook.plugin.code import Place, find
 from modhook.plugin.culprit import told
+from modhook.plugin.folder import names_relative_to
 from modhook.plugin.interfaces import Model
 from modhook.plugin.manager import KINDS, Plugins
 from modhook.study.problems import Problems
@@ -50,7 +51,8 @@ def named(
         good = not plugins.imports(name) or _callable(name, rest, path, plugins, problems)
         return (Named(name, options), None) if good and options is not None else None
     cls = plugin_class(kind, name, (*path, "name"), plugins, problems)
-    made = None if cls is None else make(cls, rest, path, problems)
+    with names_relative_to(plugins.folder):
+        made = None if cls is None else make(cls, rest, path, problems)
     return None if made is None else (Named(name, made[0]), made[1])
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import attrs
+
 from modhook.cube import RUN_VARIABLES, layout_variables
 from modhook.errors import UserError
 from modhook.plugin.interfaces import Task
@@ -54,7 +56,8 @@ def page() -> str:
     tasks: dict[str, Task] = {}
     for entry in own.entries("tasks"):
         cls = entry.load()
-        tasks[entry.spec.name] = cls(cls.Options())
+        if all(field.default is not attrs.NOTHING for field in attrs.fields(cls.Options)):  # others need the user's files
+            tasks[entry.spec.name] = cls(cls.Options())
     parts = [HEAD, "## In every cube\n"]
     study = restore(EVERYTHING, plugins=own)
     made = plan(prepare(study, own, [tasks["addmul"]]), [1], {})

@@ -54,7 +54,7 @@ class HalfMask(Analysis):
                     where,
                     "float64",
                     f"mean {m} under half of the control's mask, {split}",
-                    attrs={"table": "percent"},
+                    attrs={"table": task.table(m)},
                 )
                 for m in task.metrics
             ),
@@ -63,7 +63,7 @@ class HalfMask(Analysis):
                 where,
                 "float64",
                 f"{task.metrics[0]} under the control's mask minus that under its half, {split}",
-                attrs={"table": "percent"},
+                attrs={"table": task.table(task.metrics[0])},
             ),
             Variable("half_mask/masked", (*where, "parameter"), "uint8", "1 where the mask is kept on the tensor"),
         )

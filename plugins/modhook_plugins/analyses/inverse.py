@@ -44,7 +44,7 @@ class Inverse(Analysis):
                 ("stage", "split"),
                 "float64",
                 f"mean {m} under the inverted mask of the stage",
-                attrs={"table": "percent", "complement_of": f"scores/{m}"},
+                attrs={"table": task.table(m), "complement_of": f"scores/{m}"},
             )
             for m in task.metrics
         )

@@ -24,7 +24,7 @@ class MagnitudeMasks(Analysis):
                     ("stage", "split"),
                     "float64",
                     f"mean {m} with the largest weights alone, as many as the stage's mask keeps",
-                    attrs={"table": "percent"},
+                    attrs={"table": task.table(m)},
                 )
                 for m in task.metrics
             ),

@@ -45,7 +45,7 @@ class OwnRemoved(Analysis):
                     ("stage", "split"),
                     "float64",
                     f"mean {m} of the network without the weights that this function keeps and no other does",
-                    attrs={"table": "percent"},
+                    attrs={"table": task.table(m)},
                 )
                 for m in task.metrics
             ),

@@ -31,7 +31,7 @@ def score_variables(group: str, task: Task, doc: str) -> list[Variable]:
                 ("stage", "split"),
                 "float64",
                 f"mean {m} {doc}, mean over the draws",
-                attrs={"table": "percent"},
+                attrs={"table": task.table(m)},
             )
             for m in task.metrics
         ),
