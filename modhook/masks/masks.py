@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from modhook.errors import MaskError, UserError, listing
 from modhook.masks.fingerprint import checked_fingerprint, checked_names, checksum, differences, fingerprint
+from modhook.masks.heads import heads
+from modhook.masks.levels import Levels, by
 from modhook.masks.names import one_per_parameter, remembered, tied_names
 from modhook.masks.off import Off, off_weights
 from modhook.masks.same import same_network, same_parameters
@@ -155,6 +157,29 @@ class Masks(Mapping[str, Tensor]):
     def to_dataframe(self) -> pd.DataFrame:
         """Return one row per tensor: `parameter`, `module` (whose parameter it is), `kept`, `total`, `density` (NaN where total is 0)."""
         return frame(self)
+
+    def by(self, level: Levels = "layer", *, model: nn.Module | None = None) -> pd.DataFrame:
+        """Return `kept`, `total` and `density` for every module of a level, one row each, in the network's order.
+
+        Args:
+            level: "layer" (the first numbered module on a path, `encoder.layer.0`; what lies beside lists of these is one: `embeddings`),
+                "part" (the path within a numbered layer, `attention.query`), "module" (whose parameter it is), "type" (of that module),
+                "parameter"; a depth, 1 for the network's own modules; a function of a parameter's name that returns a label; or several.
+            model: the network, where types are asked for; by default the one that the masks were made with, if it is still there.
+
+        Raises `UserError` for another level, or types without a network. `modhook.iou(a, b, by=level)` compares two masks so.
+        """
+        return by(self, level, self._network(model))
+
+    def heads(self, *, model: nn.Module | None = None) -> pd.DataFrame:
+        """Return `kept`, `total` and `density` for every head of every attention: `module`, `head`, one row each.
+
+        A head's weights are its rows of queries, keys and values and its columns of the output; keys and values that heads share
+        (grouped queries) count for each of them. `modhook.masks.heads` says which attentions are found.
+
+        Raises `UserError` without a network (see `by`), or without any such attention.
+        """
+        return heads(self, self._network(model))
 
     # -- parts
 

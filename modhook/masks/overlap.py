@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import attrs
 import numpy as np
@@ -14,29 +14,43 @@ from torch import Tensor
 
 from modhook.errors import MaskError, UserError, listing
 from modhook.masks import chance
+from modhook.masks.levels import Levels, compared
 from modhook.masks.masks import Masks
 from modhook.masks.names import one_per_parameter
 from modhook.masks.same import same_network, same_parameters
 from modhook.values.arguments import instance, one_of, shown
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
+    from torch import nn
 
 Array = NDArray[np.float64]
 ON = ("same", "common")
 
 
-def iou(a: Masks, b: Masks, *, on: str = "same") -> float:
+@overload
+def iou(a: Masks, b: Masks, *, on: str = "same") -> float: ...
+@overload
+def iou(a: Masks, b: Masks, *, on: str = "same", by: Levels, model: nn.Module | None = None) -> pd.DataFrame: ...
+def iou(
+    a: Masks, b: Masks, *, on: str = "same", by: Levels | None = None, model: nn.Module | None = None
+) -> float | pd.DataFrame:
     """Return |A and B| / |A or B| over all weights; NaN if both keep nothing.
 
     Args:
         a, b: two masks of one network.
         on: "same": both must cover the same parameters; "common": parameters that only one of them covers are left out.
+        by: a level of `Masks.by`: a table instead, one row per module, with `intersection`, `union`, `iou`, and `iou_chance`, the exact
+            expectation for random masks that keep as many weights of each tensor (`modhook.chance`).
+        model: the network, where types of modules are asked for (see `Masks.by`).
 
     Raises:
-        MaskError: different parameters (or none in common), or masks of two networks.
+        MaskError: different parameters (or none in common), or masks of two networks. UserError: another level.
     """
     a, b = _both(a, b, on)
+    if by is not None:
+        return compared(a, b, by, a._network(model) or b._network(model))
     return _ratio((a & b).kept(), (a | b).kept())
 
 

@@ -13,6 +13,7 @@ from modhook.values.arguments import shown
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
+    from torch import nn
 
     from modhook.fit import Fit
     from modhook.masks import Masks
@@ -57,6 +58,32 @@ class Plot:
         from modhook.plotting.of_masks import density
 
         return density(masks)
+
+    def layers(self, masks: Masks | Mapping[str, Masks], *, model: nn.Module | None = None) -> Figure:
+        """Draw the share of weights that masks keep in each part of each layer (`Masks.by`): a whole network in one picture.
+
+        Args:
+            masks: masks, or {function: masks}, a panel each.
+            model: as in `Masks.by`.
+        """
+        ready()
+        from modhook.plotting.of_layers import layers
+
+        return layers(masks, model)
+
+    def heads(self, masks: Masks | Mapping[str, Masks], *, model: nn.Module | None = None) -> Figure:
+        """Draw the share of weights that masks keep of each head of each attention (`Masks.heads`).
+
+        Args:
+            masks: masks, or {function: masks}, a panel each.
+            model: the network; by default the one that the masks were made with, if it is still there.
+
+        Raises `UserError` where no attention is found.
+        """
+        ready()
+        from modhook.plotting.of_layers import heads
+
+        return heads(masks, model)
 
     def history(self, fit: Fit | xr.Dataset) -> Figure:
         """Draw loss, share of kept weights and gradient norm over the steps of a fit."""

@@ -302,6 +302,15 @@ class Analysis(ABC):
         """Return labels for dimensions that only this analysis has; `stage`, `split`, `parameter` are known. `stages` have masks."""
         return {}
 
+    def network_labels(self, model: nn.Module, task: Task, stages: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+        """Return labels for dimensions that depend on the network, such as its layers: {dimension: labels}.
+
+        `model` is built as for a run, before any is computed: its modules, names and shapes are there, its values need not be (it may be
+        on the meta device). A sweep over networks is asked for each of them, and the cube has the labels of all, in order: `compute` then
+        fills those of its own network, and `run.coordinates(variable)` says which there are. They must be the same in every call.
+        """
+        return {}
+
     @abstractmethod
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Return `{variable name: array}` for this run; own dims in full."""

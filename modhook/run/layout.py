@@ -17,6 +17,7 @@ from modhook.plugin.manager import Plugins
 from modhook.plugin.variables import Variable
 from modhook.run.build import model_shapes
 from modhook.run.control_plan import control_plan
+from modhook.run.network_labels import network_labels
 from modhook.steps.loop import recorded_steps
 from modhook.study import ControlStage, Point, Study, control_stages, points, resolved
 
@@ -47,6 +48,8 @@ class Prepared:
     protocol: Protocol
     analyses: dict[str, Analysis]
     """By the names that the cube has for them: one that the study names by its code has that of its class."""
+    network_labels: dict[str, dict[str, list[Any]]] = attrs.field(factory=dict)
+    """{analysis: {dimension: labels}} of dimensions that depend on the networks."""
 
     def stages(self, task: Task) -> tuple[str, ...]:
         """Return the labels of all stages of a run, in the order in which they are computed: the protocol's, then the controls'."""
@@ -169,6 +172,7 @@ def analysis_plan(
         "split": list(task.splits),
         "parameter": _parameters(prepared),
         **analysis.labels(task, masked),
+        **prepared.network_labels.get(name, {}),
     }
     groups: dict[str, dict[str, list[Any]]] = {}
     for variable in declared:
@@ -350,4 +354,5 @@ def prepare(study: Study, plugins: Plugins, tasks: Sequence[Task]) -> Prepared:
     found = points(study)
     protocol: Protocol = plugins.load("protocols", study.study.protocol)(study.protocol)
     analyses = {short(name): plugins.load("analyses", name)(options) for name, options in study.analyses.items()}
-    return Prepared(study, found, layouts(found, tasks, plugins), list(tasks), protocol, analyses)
+    labelled = network_labels(found, tasks, plugins, analyses, protocol.masked_stages(tasks[0]))
+    return Prepared(study, found, layouts(found, tasks, plugins), list(tasks), protocol, analyses, labelled)

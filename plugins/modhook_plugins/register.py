@@ -112,6 +112,16 @@ def modhook_analyses() -> list[Spec]:
             "Pictures of every tensor: weights of one function, of several, of none",
             f"{_HERE}.analyses.mask_images:MaskImages",
         ),
+        Spec(
+            "layers",
+            "Share of weights that each mask keeps in each part of each layer: a large network in one table",
+            f"{_HERE}.analyses.layers:Layers",
+        ),
+        Spec(
+            "heads",
+            "Share of weights that each mask keeps of each head of each attention",
+            f"{_HERE}.analyses.layers:Heads",
+        ),
     ]
 
 
@@ -215,6 +225,16 @@ def modhook_figures() -> list[Spec]:
             "mask_images",
             "Where in each tensor the weights of one stage, of several, of the control alone are",
             f"{figures}.mask_images:MaskImages",
+        ),
+        Spec(
+            "layer_map",
+            "Share of weights that each stage keeps, layer by layer and part by part",
+            f"{figures}.module_maps:LayerMap",
+        ),
+        Spec(
+            "head_map",
+            "Share of weights that each stage keeps, attention by attention and head by head",
+            f"{figures}.module_maps:HeadMap",
         ),
         Spec(
             "gradient_cosine",

@@ -197,3 +197,33 @@ def test_notebooks_show_it_and_settings_do_not_matter() -> None:
         "assert 'matplotlib' not in sys.modules; modhook.plot(m); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_layers_and_heads_in_one_picture() -> None:
+    """A panel per function shows each layer's parts, and each head, by the very shares of the tables; what is not there is grey."""
+    layer = nn.TransformerEncoderLayer(8, 4, 6)
+    model = nn.ModuleDict({"embed": nn.Embedding(3, 8), "encoder": nn.TransformerEncoder(layer, 24, enable_nested_tensor=False)})
+    masks = {}
+    for seed, name in enumerate(("one", "two")):
+        g = torch.Generator().manual_seed(seed)
+        masks[name] = Masks({n: torch.rand(p.shape, generator=g) < 0.3 for n, p in model.named_parameters()}, model)
+    figure = modhook.plot.layers(masks)
+    texts = [t.get_text() for t in figure.axes[0].get_xticklabels()]
+    rows = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert texts == ["(itself)", "self_attn", "self_attn.out_proj", "linear1", "linear2", "norm1", "norm2"]
+    assert rows == ["embed", *(f"encoder.layers.{i}" for i in range(24))]
+    for axes, one in zip(figure.axes, masks.values(), strict=False):
+        drawn = np.ma.filled(axes.images[0].get_array(), np.nan)
+        assert np.isnan(drawn[0, 1:]).all()
+        assert np.isnan(drawn[1:, 0]).all()
+        part = one.select("encoder.layers.7.linear2")
+        assert drawn[8, 4] == pytest.approx(100 * part.density)
+    heads = modhook.plot.heads(masks["two"])
+    drawn = np.ma.filled(heads.axes[0].images[0].get_array(), np.nan)
+    assert drawn.shape == (24, 4)
+    assert drawn[5].tolist() == pytest.approx((100 * masks["two"].heads()["density"][20:24]).tolist())
+    assert [t.get_text() for t in heads.axes[0].get_yticklabels()][:2] == ["0.self_attn", "1.self_attn"]
+    with pytest.raises(UserError, match="these masks cover no attention"):
+        modhook.plot.heads(masks["one"].select("embed"))
+    with pytest.raises(UserError, match=r"give masks, or {function: masks}, not 3"):
+        modhook.plot.layers(3)  # type: ignore[arg-type]
