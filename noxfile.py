@@ -170,3 +170,10 @@ def truth(session: nox.Session) -> None:
     """
     session.install("-e", ".", *CONSTRAINTS)
     session.run("python", "tests/truth/run.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def reproduction(session: nox.Session) -> None:
+    """Write docs/reproduction.md and its figures from docs/cubes; `-- --take results/addmul_fnn.zarr` takes a cube in first."""
+    session.install("-e", ".", *CONSTRAINTS)
+    session.run("python", "tests/reproduction/reproduce.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})

@@ -1,0 +1,341 @@
+"""What the claims are measured by: one number per seed, and what stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+from cubes_of_studies import POOLED, Network, Values
+
+LEARNED = 0.9
+"""Accuracy from where on a network, or a mask, counts as one that does its task."""
+FAR = 2.0
+"""From how many times chance on masks share more than their sizes explain."""
+
+
+@attrs.frozen
+class Beside:
+    """A number beside the measured one: chance, a control, the unmasked network."""
+
+    label: str
+    values: Values
+
+
+@attrs.frozen
+class Measured:
+    """One number per seed, what stands beside it, and what has to hold for it to mean anything."""
+
+    values: Values
+    beside: Sequence[Beside] = ()
+    granted: Sequence[tuple[str, Values, float]] = ()
+    """(what, per seed, least): on average at least so much."""
+    reading: Callable[[], str] = lambda: ""
+    """What the controls do to the reading, in a sentence; empty where they change nothing."""
+
+
+def worst(many: Sequence[Values], high: bool) -> Values:
+    """Return, per seed, the least number where high is good, else the largest; NaN where one is missing."""
+    return np.min(many, axis=0) if high else np.max(many, axis=0)
+
+
+def mean(values: Values) -> float:
+    """Return the mean of the seeds that have a number; NaN without any."""
+    found = values[np.isfinite(values)]
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def pair(network: Network) -> tuple[str, str]:
+    """Return the two functions of a study with two of them."""
+    first, second = (s for s in network.stages if s not in ("unmasked", "control"))
+    return first, second
+
+
+# -- accuracies under masks
+
+
+def scored(network: Network, group: str, cross: bool, high: bool) -> Values:
+    """Return the worse of the two functions' accuracies, each under its own mask, or under the other's with `cross`."""
+    both = pair(network)
+    return worst(
+        [network.at(f"{group}/accuracy", stage=s, split=both[(i + cross) % 2]) for i, s in enumerate(both)], high
+    )
+
+
+def learned(network: Network) -> list[tuple[str, Values, float]]:
+    """Return what claims about two functions take for granted."""
+    splits = pair(network)
+    told = [
+        (
+            "the network itself",
+            worst([network.at("scores/accuracy", stage="unmasked", split=s) for s in splits], True),
+            LEARNED,
+        )
+    ]
+    return [(what, values, least) for what, values, least in told if np.isfinite(values).any()]
+
+
+def controls(network: Network, cross: bool, high: bool) -> list[Beside]:
+    """Return what other masks of the same sizes score on the same items, as far as the cube has them."""
+    found = [
+        Beside(
+            "unmasked", worst([network.at("scores/accuracy", stage="unmasked", split=s) for s in pair(network)], high)
+        ),
+        Beside(
+            "mask of the whole task",
+            worst([network.at("scores/accuracy", stage="control", split=s) for s in pair(network)], high),
+        ),
+        Beside("random masks", scored(network, "random", cross, high)),
+        Beside("largest weights", scored(network, "magnitude", cross, high)),
+    ]
+    for kind in ("shuffled", "untrained"):
+        both = pair(network)
+        values = [
+            network.at("controls/equal_size/accuracy", stage=f"{s} ({kind})", split=both[(i + cross) % 2])
+            for i, s in enumerate(both)
+        ]
+        found.append(Beside(f"{kind} network, equal size", worst(values, high)))
+    return [b for b in found if np.isfinite(b.values).any()]
+
+
+def keeps(network: Network, _: Sequence[Network]) -> Measured:
+    """Each function's mask on its own function."""
+    values, beside = scored(network, "scores", False, True), controls(network, False, True)
+
+    def reading() -> str:
+        as_good = [
+            b.label
+            for b in beside
+            if b.label not in ("unmasked", "mask of the whole task") and mean(b.values) >= LEARNED
+        ]
+        return (
+            f"So do {' and '.join(as_good)}: the score of the mask alone says nothing of this network."
+            if as_good
+            else ""
+        )
+
+    return Measured(values, beside, learned(network), reading)
+
+
+def loses(network: Network, _: Sequence[Network]) -> Measured:
+    """Each function's mask on the other function."""
+    return Measured(scored(network, "scores", True, False), controls(network, True, False), learned(network))
+
+
+def needed(network: Network, _: Sequence[Network]) -> Measured:
+    """Each function without the weights of its mask."""
+    values = scored(network, "inverse", False, False)
+    beside = [
+        Beside(
+            "without the weights that only this function's mask keeps", scored(network, "own_removed", False, False)
+        ),
+        Beside("without as many of each tensor at random", scored(network, "own_removed/random", False, False)),
+    ]
+    beside = [b for b in beside if np.isfinite(b.values).any()]
+
+    def reading() -> str:
+        if len(beside) == 2 and mean(beside[1].values) <= mean(beside[0].values) + 0.05:
+            return "As many weights taken out at random do the function at least nearly as much harm as those that are its own."
+        return ""
+
+    return Measured(values, beside, learned(network), reading)
+
+
+def survives(network: Network, _: Sequence[Network]) -> Measured:
+    """Each function without the weights of the other's mask."""
+    return Measured(scored(network, "inverse", True, True), (), learned(network))
+
+
+# -- shared weights
+
+
+def inner(network: Network) -> list[str]:
+    """Return the matrices between the first and the last one: an LSTM's but those that see the input."""
+    names = [str(p) for p in network.cube["overlap"]["parameter"].values]
+    there = [n for n in names if np.isfinite(network.at("overlap/size", parameter=n)).any()]
+    first = [n for n in there if n.endswith("weight_ih_l0")] or there[:1]
+    return [n for n in there if n not in first and n != there[-1]]
+
+
+def pooled(network: Network, parts: Sequence[str]) -> tuple[Values, Values]:
+    """Return IoU of the two functions' masks over some matrices together, and what random masks of their sizes would have."""
+    a, b = pair(network)
+    shared, union, by_chance = (np.zeros(network.cube.sizes["seed"]) for _ in range(3))
+    for name in parts:
+        both = network.at("overlap/intersection", stage=a, other=b, parameter=name)
+        kept = [network.at("overlap/kept", stage=s, parameter=name) for s in (a, b)]
+        shared, union = shared + both, union + kept[0] + kept[1]
+        by_chance = by_chance + kept[0] * kept[1] / network.at("overlap/size", parameter=name)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return shared / (union - shared), by_chance / (union - by_chance)
+
+
+def apart(network: Network, _: Sequence[Network]) -> Measured:
+    """IoU of two masks over the inner matrices."""
+    values, by_chance = pooled(network, inner(network))
+    everywhere = network.at("overlap/iou_total", stage=pair(network)[0], other=pair(network)[1])
+    ceiling = worst([network.at("seed_ceiling/iou", stage=s, other=s) for s in pair(network)], True)
+    beside = [
+        Beside("chance", by_chance),
+        Beside("over all matrices", everywhere),
+        Beside("two masks of one function", ceiling),
+    ]
+
+    def reading() -> str:
+        times = mean(values) / mean(by_chance) if mean(by_chance) > 0 else float("nan")
+        return (
+            f"The masks share {times:.1f} times as much as random masks of their sizes: the functions do have weights in common."
+            if times >= FAR
+            else ""
+        )
+
+    own = [("each mask on its own function", scored(network, "scores", False, True), LEARNED)]
+    return Measured(values, [b for b in beside if np.isfinite(b.values).any()], [*learned(network), *own], reading)
+
+
+def _beta(network: Network) -> tuple[list[float], Values]:
+    """Return the betas, ascending, and per beta and seed the worse of both functions' own accuracies."""
+    found = network.array("scores/accuracy")
+    assert found is not None
+    if POOLED not in found.dims:
+        return [], np.empty((0, network.cube.sizes["seed"]))
+    betas = sorted(float(b) for b in found[POOLED].values)
+    own = [worst([found.sel({POOLED: b, "stage": s, "split": s}).values for s in pair(network)], True) for b in betas]
+    return betas, np.asarray(own)
+
+
+def holds(network: Network, _: Sequence[Network]) -> Measured:
+    """Decades of beta over which both masks do their function."""
+    betas, own = _beta(network)
+    values = np.full(network.cube.sizes["seed"], np.nan)
+    for seed in range(len(values)):
+        if betas and np.isfinite(own[:, seed]).all():
+            good = [b for b, score in zip(betas, own[:, seed], strict=True) if score >= LEARNED]
+            values[seed] = np.log10(good[-1] / good[0]) if good else 0.0
+    return Measured(values)
+
+
+def falls(network: Network, _: Sequence[Network]) -> Measured:
+    """By how much the shared share falls from the smallest to the largest beta."""
+    betas, found = _beta(network)[0], network.array("overlap/shared_total")
+    if not betas or found is None:
+        return Measured(np.full(network.cube.sizes["seed"], np.nan))
+    ends = [
+        np.mean([found.sel({POOLED: b, "stage": s}).values for s in pair(network)], axis=0)
+        for b in (betas[0], betas[-1])
+    ]
+    by_chance = network.array("overlap/shared_chance_total")
+    beside = [Beside(f"shared at beta {betas[0]:g}", ends[0]), Beside(f"shared at beta {betas[-1]:g}", ends[1])]
+    if by_chance is not None:
+        expected = [
+            np.mean([by_chance.sel({POOLED: b, "stage": s}).values for s in pair(network)], axis=0)
+            for b in (betas[0], betas[-1])
+        ]
+        beside += [Beside("chance at these", (expected[0] + expected[1]) / 2)]
+    return Measured(ends[0] - ends[1], beside)
+
+
+# -- SCAN
+
+
+def fails(split: str) -> Callable[[Network, Sequence[Network]], Measured]:
+    """By how much a split's own mask is worse on it than the mask of the whole task."""
+
+    def measure(network: Network, _: Sequence[Network]) -> Measured:
+        whole, own = (network.at("scores/accuracy", stage=s, split=split) for s in ("control", split))
+        beside = [
+            Beside("mask of the whole task", whole),
+            Beside("the split's own mask", own),
+            Beside("unmasked", network.at("scores/accuracy", stage="unmasked", split=split)),
+        ]
+        random = Beside("random masks", network.at("random/accuracy", stage=split, split=split))
+        beside += [random] if np.isfinite(random.values).any() else []
+        return Measured(whole - own, beside, [("the mask of the whole task", whole, LEARNED)])
+
+    return measure
+
+
+def like_scratch(split: str) -> Callable[[Network, Sequence[Network]], Measured]:
+    """How far the own mask's accuracy is from that of networks trained on the split."""
+
+    def measure(network: Network, others: Sequence[Network]) -> Measured:
+        own = network.at("scores/accuracy", stage=split, split=split)
+        same = [
+            o
+            for o in others
+            if o.study == "scan_baselines"
+            and o.table["model"]["name"] == network.table["model"]["name"]
+            and o.point.get("task.train_split") == split
+        ]
+        scratch = same[0].at("scores/accuracy", stage="unmasked", split=split) if same else np.full(1, np.nan)
+        return Measured(np.abs(own - mean(scratch)), [Beside("own mask", own), Beside("trained on the split", scratch)])
+
+    return measure
+
+
+# -- CIFAR-10, transfer, mathematics
+
+
+def removed(network: Network, _: Sequence[Network]) -> Measured:
+    """What a class loses under the mask that is learned without it."""
+    return Measured(
+        _over_classes(network, "target_drop", np.nanmean),
+        [Beside("largest of another class", _over_classes(network, "other_drop", np.nanmean))],
+    )
+
+
+def spared(network: Network, _: Sequence[Network]) -> Measured:
+    """The largest loss of another class over that of the removed one."""
+    return Measured(_over_classes(network, "other_share", np.nanmedian))
+
+
+def _over_classes(network: Network, name: str, over: Callable[..., Any]) -> Values:
+    found = network.array(f"class_removal/{name}")
+    if found is None:
+        return np.full(network.cube.sizes["seed"], np.nan)
+    values = found.transpose("seed", "stage").values
+    return np.array([over(v[np.isfinite(v)]) if np.isfinite(v).any() else np.nan for v in values])
+
+
+def alike(network: Network, _: Sequence[Network]) -> Measured:
+    """IoU of two masks of one function."""
+    found, by_chance = network.array("stability/iou_total"), network.array("stability/chance_total")
+    nothing = np.full(network.cube.sizes["seed"], np.nan)
+    values, expected = (
+        nothing if x is None else np.asarray(x.mean("function", skipna=False).values) for x in (found, by_chance)
+    )
+    return Measured(values, [Beside("chance", expected)])
+
+
+def _reused(network: Network, last: bool) -> Measured:
+    found, used = network.array("transfer_sharing/reused"), network.array("transfer_sharing/used")
+    if found is None or used is None or found.sizes["stage"] < 2:
+        return Measured(np.full(network.cube.sizes["seed"], np.nan))
+    weights = [str(p) for p in found["parameter"].values if not str(p).endswith("bias")]
+    chosen = weights[-1:] if last else weights[:-1]
+    second = found.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
+    in_use = used.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
+    which = np.argmax(np.nan_to_num(second), axis=0)
+    beside = [Beside("in use by then (what random masks would reuse)", in_use[which, np.arange(len(which))])]
+    return Measured(second.max(axis=0), beside)
+
+
+def reuses_little(network: Network, _: Sequence[Network]) -> Measured:
+    """The largest share that the second task's mask reuses in a layer before the last."""
+    return _reused(network, last=False)
+
+
+def reuses_last(network: Network, _: Sequence[Network]) -> Measured:
+    """The share that the second task's mask reuses in the last layer."""
+    return _reused(network, last=True)
+
+
+def easy_fails(network: Network, _: Sequence[Network]) -> Measured:
+    """By how much the mask of easy questions is worse on hard ones than the mask of all."""
+    whole, own = (network.at("scores/accuracy", stage=s, split="hard") for s in ("control", "easy"))
+    return Measured(
+        whole - own,
+        [Beside("mask of all questions", whole), Beside("mask of easy ones", own)],
+        [("the mask of all questions", whole, 0.5)],
+    )

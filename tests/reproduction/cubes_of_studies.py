@@ -1,0 +1,182 @@
+"""What the page reads of cubes: networks with their numbers per seed, and how each differs from the published study."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+import modhook
+from modhook.study import load, resolved
+from modhook.study.labels import labels
+from modhook.study.source import shipped_files
+
+Values = NDArray[np.float64]
+"""One number per seed of the cube."""
+_IRRELEVANT = ("study", "run", "sweep", "analyses", "controls")
+POOLED = "masks.beta"
+"""The swept key that claims may be about as a whole."""
+
+
+@attrs.frozen(eq=False)
+class Network:
+    """One network of a study: a cube at one point of its sweep, a sweep of `POOLED` aside."""
+
+    study: str
+    cube: xr.DataTree
+    path: Path
+    point: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Its study and place in the sweep."""
+        at = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in self.point.items())
+        return f"`{self.study}`" + (f", {at}" if at else "")
+
+    def array(self, name: str) -> xr.DataArray | None:
+        """Return a variable over seed and its own dimensions; None where the cube does not have it."""
+        try:
+            found = self.cube[name]
+        except KeyError:
+            return None
+        assert isinstance(found, xr.DataArray)
+        kept = found.sel({k: v for k, v in self.point.items() if k in found.dims})
+        swept = {d: 0 for d in kept.dims if d == POOLED and kept.sizes[d] == 1}
+        return kept.isel(swept).drop_vars([*swept], errors="ignore")
+
+    def at(self, name: str, **where: Any) -> Values:
+        """Return one number per seed; NaN where the cube lacks the variable, the label or the number."""
+        found = self.array(name)
+        if found is None or any(d not in found.dims or v not in found[d].values for d, v in where.items()):
+            return np.full(self.cube.sizes["seed"], np.nan)
+        return np.asarray(found.sel(where).values, dtype=np.float64)
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages of the study."""
+        return [str(s) for s in self.cube["scores"]["stage"].values]
+
+    @property
+    def table(self) -> Mapping[str, Any]:
+        """The resolved study that the cube holds."""
+        return dict(self.cube.attrs["study"])
+
+    @property
+    def done(self) -> int:
+        """How many seeds have all the study's stages, at every point of a pooled sweep."""
+        status = self.array("runs/status")
+        assert status is not None
+        ended = status.sel(stage=self.stages) == 1
+        return int(ended.all([d for d in ended.dims if d != "seed"]).sum())
+
+    def differences(self) -> list[str]:
+        """Return how this network was computed otherwise than in the published study, seeds first."""
+        published = published_study(self.study)
+        if not published:
+            return ["not a published study"]
+        seeds = int(published["study"]["seeds"])
+        told = [f"{self.done} of {seeds} seeds"] if self.done != seeds else []
+        here, there = (
+            dict(_leaves({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
+        )
+        swept = {k: labels(v) for k, v in published.get("sweep", {}).items()}
+        own = {k: labels(v) for k, v in self.table.get("sweep", {}).items()}
+        for key in dict.fromkeys([*there, *here]):
+            if key in swept or key in own:
+                continue
+            if here.get(key, "nothing") != there.get(key, "nothing"):
+                told.append(f"{key} {_shown(here.get(key, 'nothing'))} instead of {_shown(there.get(key, 'nothing'))}")
+        for key, values in own.items():
+            wanted = swept.get(key, labels([there[key]]) if key in there else [])
+            if key in self.point and self.point[key] not in wanted:
+                told.append(f"{key} {self.point[key]} instead of {', '.join(map(str, wanted)) or 'nothing'}")
+            if key not in self.point and list(values) != list(wanted):
+                told.append(
+                    f"{len(values)} of {len(wanted)} values of {key}"
+                    if set(values) < set(wanted)
+                    else f"other values of {key}"
+                )
+        return told
+
+    def seconds(self) -> float:
+        """Return how long the stages took that are done, in all."""
+        found = self.array("timing/seconds")
+        return 0.0 if found is None else float(found.sum())
+
+    def threads(self) -> list[int]:
+        """Return with how many threads stages were computed."""
+        found = self.array("runs/threads")
+        assert found is not None
+        return sorted({int(t) for t in np.unique(found.values) if t})
+
+    def commands(self) -> list[str]:
+        """Return what computes this network's runs, and then the analyses that the published study does not have."""
+        published = published_study(self.study)
+        here, there = (
+            dict(_leaves({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
+        )
+        sets = [f"study.seeds={self.table['study']['seeds']}", f"run.threads={self.table['run']['threads']}"]
+        own = self.table.get("sweep", {})
+        sets += [f"{k}={_toml(v)}" for k, v in here.items() if published and k not in own and there.get(k, v) != v]
+        sets += [
+            f"sweep.{k}={_toml(v)}" for k, v in own.items() if published and published.get("sweep", {}).get(k) != v
+        ]
+        only = [f"--only {shlex.quote(f'{k}={v}')}" for k, v in self.point.items() if len(own.get(k, [])) > 1]
+        run = " ".join(
+            [f"modhook run {self.study}", *(f"--set {shlex.quote(s)}" for s in sets), *only, "--out results"]
+        )
+        further = [n for n in self.table.get("analyses", {}) if published and n not in published.get("analyses", {})]
+        return [run, *(self._analyse(name) for name in further)]
+
+    def _analyse(self, name: str) -> str:
+        options = [f" --set {shlex.quote(f'{k}={_toml(v)}')}" for k, v in self.table["analyses"][name].items()]
+        return f"modhook analyse results/{self.study}.zarr {name}{''.join(options)}"
+
+
+def networks(paths: Sequence[Path]) -> list[Network]:
+    """Return the networks of cubes, packed or not, of which at least one seed is done, in the cubes' order."""
+    found = []
+    for path in paths:
+        cube = modhook.open_cube(path)
+        study = str(cube.attrs["study"]["study"]["name"])
+        dims = [d for d in cube.attrs["modhook_run_dims"] if d not in ("seed", POOLED)]
+        for values in itertools.product(*(cube[d].values.tolist() for d in dims)):
+            network = Network(study, cube, path, dict(zip(dims, values, strict=True)))
+            if network.done:
+                found.append(network)
+    return found
+
+
+@functools.cache
+def published_study(name: str) -> dict[str, Any]:
+    """Return the resolved study that comes with modhook under this name; nothing where none does."""
+    file = shipped_files().get(name)
+    return resolved(load(file)) if file is not None else {}
+
+
+def _leaves(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else f"{value}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(v) for v in value)}]"
+    return f'"{value}"' if isinstance(value, str) else f"{value}"

@@ -1,0 +1,194 @@
+"""The page of the paper's claims: its rule, its numbers from cubes whose numbers are known, and the page that is there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modhook.cube import Plan, create, pack
+from modhook.masks import chance
+from modhook.plugin.manager import plugins
+from modhook.plugin.variables import Variable
+from modhook.run import run_study
+from modhook.run.trackers import make_trackers
+from modhook.study import load, resolved
+from modhook.study.source import shipped_files
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reproduce  # noqa: E402 - a program beside the tests, not a package
+from cubes_of_studies import Network, networks  # noqa: E402
+from paper_claims import CLAIMS  # noqa: E402
+from reproduction_page import page, reference_numbers, rows  # noqa: E402
+from verdict_rule import NOT_SEEN, SEEN, UNCLEAR, WEAKLY, Rule, judged  # noqa: E402
+
+STAGES, SPLITS = ["unmasked", "control", "add", "mul"], ["iid", "add", "mul"]
+
+
+def made(folder: Path, seeds: int, own: float, other: float, unmasked: float = 1.0, *changes: str) -> Path:
+    """Write a packed cube of `addmul_fnn` whose accuracies are these, up to a thousandth by seed, and whose masks are random."""
+    study = resolved(load(shipped_files()["addmul_fnn"], overrides=[f"study.seeds={seeds}", *changes]))
+    overlap = ("stage", "other", "parameter")
+    plan = Plan(
+        {"study": study, "versions": {"torch": "2.0"}},
+        {"seed": list(range(1, seeds + 1)), "model.hidden": ["800x4", "400-400-200"]},
+        (
+            Variable("scores/accuracy", ("stage", "split"), "float64", "d"),
+            Variable("inverse/accuracy", ("stage", "split"), "float64", "d"),
+            Variable("overlap/size", ("parameter",), "float64", "d"),
+            Variable("overlap/kept", ("stage", "parameter"), "float64", "d"),
+            *(Variable(f"overlap/{n}", overlap, "float64", "d") for n in ("intersection", "iou", "iou_chance")),
+        ),
+        {
+            "scores": {"stage": STAGES, "split": SPLITS},
+            "inverse": {"stage": STAGES[1:], "split": SPLITS},
+            "overlap": {"stage": STAGES[1:], "other": STAGES[1:], "parameter": ["a", "b", "c"]},
+        },
+    )
+    cube = create(folder / "addmul_fnn.zarr", plan)
+    rng = np.random.default_rng(0)
+    for seed in range(1, seeds + 1):
+        run = {"seed": seed, "model.hidden": "400-400-200"}
+        shift = seed / 1000
+        scores = {
+            "unmasked": [unmasked] * 3,
+            "control": [own] * 3,
+            "add": [0.5, own - shift, other],
+            "mul": [0.5, other, own],
+        }
+        cube.write("overlap/size", np.full(3, 40.0), run)
+        masks = {s: [rng.random(40) < 0.3 for _ in range(3)] for s in STAGES[1:]}
+        both = [[[float((x & y).sum()) for x, y in zip(masks[s], masks[o], strict=True)] for o in masks] for s in masks]
+        cube.write("overlap/kept", np.array([[float(x.sum()) for x in m] for m in masks.values()]), run)
+        cube.write("overlap/intersection", np.array(both), run)
+        for stage in STAGES[1:]:
+            cube.write("inverse/accuracy", np.array([0.0, 0.3 - shift, 0.3 - shift]), run, stage=stage)
+        for stage in STAGES:
+            cube.write("scores/accuracy", np.array(scores[stage]), run, stage=stage)
+            cube.write("timing/seconds", 1800.0, run, stage=stage)
+            cube.set_status(run, stage, "done", threads=1)
+    return pack(cube.path, folder / "cubes" / "addmul_fnn.zip").path
+
+
+def verdicts(path: Path) -> dict[str, Any]:
+    """Return the verdict on each claim about the one network of a cube."""
+    return {row.claim.key: row.verdict for row in rows(networks([path]))}
+
+
+def test_the_rule_looks_at_the_whole_interval() -> None:
+    """Mean and interval are those of the t table; each word for each place of the interval, whatever is better."""
+    values = [0.91, 0.95, 0.97, 0.9]
+    found = judged(values, Rule(0.9, 0.8))
+    half = 3.182446305 * np.std(values, ddof=1) / 2  # the t of 3 degrees of freedom, from a table
+    low, high = np.mean(values) - half, np.mean(values) + half
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx((np.mean(values), low, high, 4))
+    assert found.word == WEAKLY  # the mean is beyond the first bound, the interval is not
+    for rule, sign in ((Rule(0.9, 0.8), 1), (Rule(-0.9, -0.8, high=False), -1)):
+        for centre, word in ((0.95, SEEN), (0.9, WEAKLY), (0.85, WEAKLY), (0.8, UNCLEAR), (0.7, NOT_SEEN)):
+            assert judged([sign * (centre + x) for x in (-0.01, 0.0, 0.01)], rule).word == word
+    assert judged([1.0, 1.0], Rule(0.9, 0.8)).word == UNCLEAR
+    assert judged([1.0, 1.0], Rule(0.9, 0.8)).why == "2 of at least 3 seeds"
+    assert judged([np.nan, np.nan], Rule(0.9, 0.8)).why == "no number yet"
+    assert judged([1.0, np.nan, 1.0, 1.0], Rule(0.9, 0.8)).word == SEEN
+    assert judged([1.0] * 5, Rule(0.9, 0.8), granted="the network knows nothing").word == UNCLEAR
+    assert judged([0.99, 1.0, 1.0], Rule(0.9, 0.8), within=(0.0, 1.0)).high == 1.0
+
+
+def test_verdicts_of_cubes_whose_numbers_are_known(tmp_path: Path) -> None:
+    """Seen, not seen, weakly seen; too few seeds and a network that has not learned its task tell nothing."""
+    good = verdicts(made(tmp_path / "a", 3, own=0.99, other=0.6))
+    assert {k: v.word for k, v in good.items()} == {
+        "addmul-keeps": SEEN,
+        "addmul-loses": NOT_SEEN,
+        "addmul-needs": WEAKLY,
+    }
+    assert good["addmul-keeps"].mean == pytest.approx(0.99 - 0.002)  # the worse operation, mean of three seeds
+    assert good["addmul-needs"].mean == pytest.approx(0.3 - 0.002)
+    assert {v.word for v in verdicts(made(tmp_path / "b", 2, own=0.99, other=0.6)).values()} == {UNCLEAR}
+    unlearned = verdicts(made(tmp_path / "c", 3, own=0.99, other=0.6, unmasked=0.8))
+    assert {v.why for v in unlearned.values()} == {"the network itself: 0.80 on average, less than 0.9"}
+
+
+def test_every_difference_stands_in_the_row(tmp_path: Path) -> None:
+    """Seeds, steps and sizes that are not the published ones, and nothing else; the command asks for the same study."""
+    path = made(
+        tmp_path, 3, 0.99, 0.0, 1.0, "masks.steps=100", "masks.beta=1e-3", "run.threads=1", "analyses.random.draws=2"
+    )
+    (network,) = networks([path])  # the other size has no seed that is done
+    assert network.differences() == [
+        "3 of 10 seeds",
+        "masks.steps 100 instead of 20,000",
+        "masks.beta 0.001 instead of 0.0001",
+    ]
+    run, analysis = network.commands()
+    assert run.startswith(
+        "modhook run addmul_fnn --set study.seeds=3 --set run.threads=1 --set masks.steps=100 --set masks.beta=0.001 "
+    )
+    assert run.endswith("--only model.hidden=400-400-200 --out results")
+    assert analysis.startswith("modhook analyse results/addmul_fnn.zarr random")
+    overrides = [part.partition(" ")[0] for part in run.split("--set ")[1:]]
+    again = resolved(load(shipped_files()["addmul_fnn"], overrides=overrides))
+    assert again["masks"] == network.table["masks"]
+    assert again["study"] == network.table["study"]
+    text = page([network], [], [{"claim": "addmul-keeps", "network": network.label, "text": "98.0 %"}])
+    (row,) = (line for line in text.splitlines() if line.startswith("| `addmul_fnn`") and "98.0 %" in line)
+    assert "3 of 10 seeds; masks.steps 100 instead of 20,000" in row
+    assert "**seen**" in row
+    assert "6.0 hours in all" in text  # 3 seeds x 4 stages of half an hour
+    assert "not run: `addmul_fnn_big`, `addmul_fnn_huge`, `addmul_lstm`" in text
+    assert text.count("\n\nNot run.") == len({c.key for c in CLAIMS if "addmul_fnn" not in c.studies})
+
+
+def test_pooled_overlaps_and_chance(tmp_path: Path) -> None:
+    """IoU over several matrices as of one mask, chance as `modhook.chance` has it."""
+    (network,) = networks([made(tmp_path, 3, 1.0, 0.0)])
+    from claim_measures import pooled
+
+    found, expected = pooled(network, ["a", "c"])
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        masks = {s: [rng.random(40) < 0.3 for _ in range(3)] for s in STAGES[1:]}
+        a, b = (np.concatenate([masks[s][0], masks[s][2]]) for s in ("add", "mul"))
+        assert found[seed] == pytest.approx((a & b).sum() / (a | b).sum())
+        sizes = [(40, int(masks["add"][i].sum()), int(masks["mul"][i].sum())) for i in (0, 2)]
+        by_chance = chance.total([chance.shared(*s) for s in sizes]).iou(int(a.sum()), int(b.sum()))
+        assert expected[seed] == pytest.approx(by_chance, rel=0.05)
+
+
+def test_a_real_cube_is_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny run: copied, given controls that need no training, packed; the page has its numbers, the cube is as it was."""
+    monkeypatch.setattr(reproduce, "JOINING", {"random": ("draws=1",), "own_removed": ("draws=1",)})
+    installed = plugins()
+    study = load(shipped_files()["addmul_fnn"], variant="smoke", plugins=installed)
+    cube = Path(run_study(study, tmp_path, installed, make_trackers([], installed, "x")).path)
+    before = {f: f.read_bytes() for f in cube.rglob("*") if f.is_file()}
+    reproduce.main(["--take", str(cube), "--docs", str(tmp_path / "docs")])
+    assert {f: f.read_bytes() for f in cube.rglob("*") if f.is_file()} == before
+    (network,) = networks([tmp_path / "docs/cubes" / f"{cube.stem}.zip"])
+    for name in ("random/accuracy", "own_removed/random/accuracy"):
+        assert np.isfinite(network.at(name, stage="add", split="add")).all()
+    text = (tmp_path / "docs/reproduction.md").read_text()
+    assert "**cannot tell**" in text
+    assert "random masks" in text
+    assert "train.steps 10 instead of 20,000" in text
+    assert (tmp_path / "docs/cubes" / f"{cube.stem}-addmul_performance.png").stat().st_size > 10_000
+    monkeypatch.setattr(reproduce, "LARGEST", 1000)
+    with pytest.raises(SystemExit, match="not for the repository"):
+        reproduce.check_size(network.path)
+    assert not network.path.exists()
+
+
+def test_the_page_is_that_of_the_cubes() -> None:
+    """docs/reproduction.md is what the command writes from docs/cubes: nobody edits it, and a changed rule shows."""
+    found: list[Network] = networks(sorted((ROOT / "docs/cubes").glob("*.zip")))
+    figures = reproduce.captions(reproduce.figures(found))
+    assert (ROOT / "docs/reproduction.md").read_text(encoding="utf-8") == page(found, figures, reference_numbers())
+    for file, _ in figures:
+        assert (ROOT / "docs" / file).is_file()
+    for zip_file in (ROOT / "docs/cubes").glob("*.zip"):
+        assert zip_file.stat().st_size < reproduce.LARGEST
