@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import ModhookWarning, TrustWarning, UserError
+from modhook.fit.among import among_only, refuse_among
 from modhook.fit.arguments import bytes_of, initial, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
@@ -65,6 +66,7 @@ def fit_masks(
     score: Callable[[nn.Module, Any], Any] | None = None,
     valid: Iterable[Any] | None = None,
     fixed: Masks | None = None,
+    among: Masks | None = None,
     off: Off = None,
     train_weights: Mapping[str, Tensor] | None = None,
     optimizer: str | MakeOptimizer = "adam",
@@ -120,6 +122,8 @@ def fit_masks(
             score that cannot be compared is refused there. The first batch of `valid`, which may be given alone, is also what
             `history["mask_loss"]` is measured on.
         fixed: masks that are applied and not learned.
+        among: masks whose weights are the only ones to learn about, such as a cut through a ranking without training: all others start at
+            a logit of -30, no sample keeps them, and they come last in the ranking. Parameters that it does not name are learned whole.
         off: what a weight becomes that is not kept: zero (None, "zero"); "shuffled" or "redrawn" within its tensor, by `seed`; or
             that of a second network, given as it is or as {name: tensor}: with the weights before fine-tuning the masks say which
             changes are needed. A weight under a mask m is off + m (w - off); the fit keeps it as `fit.off`.
@@ -184,7 +188,7 @@ def fit_masks(
         function("callback", callback, "callback(step, trainer)")
     batches_of("batches", batches)
     chosen = {n: words(selectors_of(n, v)) for n, v in (("include", include), ("exclude", exclude)) if not isinstance(v, str)}
-    for name, masks in (("fixed", fixed), ("reference", reference)):
+    for name, masks in (("fixed", fixed), ("reference", reference), ("among", among)):
         if masks is not None:
             instance(name, masks, Masks, "a modhook.Masks")
     if carried is not None:
@@ -196,6 +200,7 @@ def fit_masks(
     with using(model):
         fixed = None if fixed is None else fixed._of(model)
         reference = None if reference is None else reference._of(model)
+        among = None if among is None else among._of(model)
         names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
         parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
         others = off_weights(model, dict.fromkeys([*names, *(fixed or ())]), off, seed)
@@ -207,6 +212,7 @@ def fit_masks(
     drawn = sampler_of(sampler)
     size = size_of(model, names, drawn, beta=beta, density=density, within=within, score=score, valid=valid)
     learning = trained(parameters, aliases, train_weights)
+    refuse_among(among, names, drawn, density)
     if isinstance(drawn, Ranking):
         if learning:
             raise UserError(
@@ -223,7 +229,7 @@ def fit_masks(
         trainer = MaskTrainer(
             model,
             loss,
-            initial(parameters, names, aliases, init, drawn, generator),
+            among_only(initial(parameters, names, aliases, init, drawn, generator), among),
             drawn,
             samples=samples,
             lr=lr,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import RunError, StackError, UserError
+from modhook.fit.among import movable
 from modhook.fit.clipping import Clipping
 from modhook.fit.complement import asks, bound
 from modhook.fit.explain import calls_the_model, listened, without_gradient
@@ -116,7 +117,7 @@ class MaskTrainer:
         self.left_out = 0
         self.travelled = 0.0
         """The sum of the learning rates of all steps."""
-        self.start, self.nearest = distances(self.logits.values())
+        self.start, self.nearest = distances(movable(self.logits))
         self.watch = Watch(self.logits, reference)
         self.held = None if held is None else cut_held(held, samples)
         self._whole: dict[str, float] = {}

@@ -1,0 +1,119 @@
+"""Masks learned among some of the weights only, and a ranking without training that says among which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import modhook
+from modhook import Masks, UserError
+
+WIDE = 12
+
+
+def loss(net: Any, x: Tensor) -> Tensor:
+    """How far the first output is from the sum of the first two inputs."""
+    return (net(x)[:, 0] - x[:, 0] - x[:, 1]).square().mean()
+
+
+def score(net: Any, x: Tensor) -> Tensor:
+    """1 for an item whose first output is right to a tenth."""
+    return ((net(x)[:, 0] - x[:, 0] - x[:, 1]).abs() < 0.1).double()
+
+
+@pytest.fixture(scope="module")
+def data() -> list[Tensor]:
+    """Batches of inputs."""
+    return [torch.randn(32, WIDE, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+
+
+@pytest.fixture
+def model() -> nn.Linear:
+    """Adds its first two inputs in its first output; everything else is noise that the first output needs not."""
+    made = nn.Linear(WIDE, 3, bias=False)
+    with torch.no_grad():
+        made.weight.copy_(torch.randn(3, WIDE, generator=torch.Generator().manual_seed(5)))
+        made.weight[0] = 0.001
+        made.weight[0, :2] = 1
+    return made
+
+
+def among_of(model: nn.Module, count: int) -> Masks:
+    """Keeps the first weights of the first output."""
+    mask = torch.zeros(3, WIDE, dtype=torch.bool)
+    mask[0, :count] = True
+    return Masks({"weight": mask}, model)
+
+
+@pytest.mark.parametrize("sampler", ["gumbel", "hard_concrete", "continuous_sparsification"])
+def test_no_other_weight_is_ever_kept_and_all_come_last(model: nn.Linear, data: list[Tensor], sampler: str) -> None:
+    """Every weight outside ranks behind every weight inside, no sample shows it to the loss, and the start inside is the sampler's own."""
+    among, seen = among_of(model, 5), []
+
+    def watched(net: Any, x: Tensor) -> Tensor:
+        column = net(torch.eye(WIDE))[:, 0]  # the masked weights of the first output: (WIDE,)
+        if column.requires_grad:  # else the loss is only measured, also without any mask
+            seen.append(column.detach())
+        return loss(net, x)
+
+    options: dict[str, Any] = {"sampler": sampler, "steps": 60, "lr": 0.1, "beta": 2.0, "beta_start": 0.01, "executor": "loop"}
+    fit = modhook.fit_masks(model, data, watched, among=among, progress=False, **options)
+    inside, outside = fit.logits["weight"][among["weight"]], fit.logits["weight"][~among["weight"]]
+    assert outside.max() < inside.min()
+    assert not fit.masks["weight"][~among["weight"]].any()
+    assert fit.cut(keep=5) == among
+    shown = torch.stack(seen[-4 * 50 :])  # before the first step, the route is looked for
+    assert (shown[:, 5:].abs() < 1e-6).all(), "no sample keeps what is outside"
+    assert (shown[:, :2].abs() > 0.5).any()
+
+
+def test_everything_among_all_is_the_fit_without(model: nn.Linear, data: list[Tensor]) -> None:
+    """Masks that keep every weight, or name no parameter, change no bit."""
+    options: dict[str, Any] = {"sampler": "hard_concrete", "steps": 20, "lr": 0.1, "beta": 1.0, "progress": False}
+    plain = modhook.fit_masks(model, data, loss, **options).logits["weight"]
+    for among in (among_of(model, 5) | ~among_of(model, 5), Masks({}, model)):
+        assert torch.equal(modhook.fit_masks(model, data, loss, among=among, **options).logits["weight"], plain)
+
+
+def test_learned_among_what_a_ranking_keeps(model: nn.Linear, data: list[Tensor]) -> None:
+    """The two steps of the recipe: never larger than the ranking's own cut, and as small as the function allows."""
+    sized: dict[str, Any] = {"within": 0.001, "score": score, "valid": data[:2], "progress": False}
+    first = modhook.fit_masks(model, data, loss, sampler="integrated_gradients", steps=8, **sized)
+    rising: dict[str, Any] = {"samples": 16, "steps": 100, "lr": 0.1, "beta": 3.0, "beta_start": 0.003, "init": 3.0}
+    fit = modhook.fit_masks(model, data, loss, sampler="hard_concrete", among=first.masks, **rising, **sized)
+    assert (fit.masks & ~first.masks).kept() == 0
+    assert fit.masks.kept() == 2
+    assert fit.masks["weight"][0, :2].all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sampler": "magnitude", "within": 0.1}, "ranks weights and learns nothing"),
+        ({"density": 0.1}, "density= holds a density of all weights"),
+        ({"sampler": "top_k"}, "TopK holds a density of all weights"),
+        ({"among": {}}, "among must be a modhook.Masks"),
+        ({"among": "none"}, "keeps none of the weights"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(
+    model: nn.Linear, data: list[Tensor], arguments: dict[str, Any], message: str
+) -> None:
+    """Refused before anything is learned."""
+    given = {"among": among_of(model, 5)} | arguments
+    if given["among"] == "none":
+        given["among"] = among_of(model, 0)
+    if "within" in given:
+        given |= {"score": score, "valid": data[:1]}
+    with pytest.raises(UserError, match=message):
+        modhook.fit_masks(model, data, loss, steps=1, progress=False, **given)
+
+
+def test_a_mask_settles_by_the_weights_that_can_move(model: nn.Linear, data: list[Tensor]) -> None:
+    """How far logits are from 0 at the start is asked of those that are not gone: else a mask among few weights would never settle."""
+    options: dict[str, Any] = {"sampler": "hard_concrete", "steps": 600, "lr": 0.1, "beta": 1.0, "stop": "settled", "progress": False}
+    fit = modhook.fit_masks(model, data, loss, among=among_of(model, 2), **options)
+    assert fit.stopped == "settled"
