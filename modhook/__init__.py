@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modhook.errors import RunError as RunError
     from modhook.errors import TrustWarning as TrustWarning
     from modhook.errors import UserError as UserError
+    from modhook.findings import compared as compared
     from modhook.fit import Fit as Fit
     from modhook.fit import fit_masks as fit_masks
     from modhook.masks import Masks as Masks
@@ -75,6 +76,7 @@ _HOME = {
     "RunError": "errors",
     "TrustWarning": "errors",
     "UserError": "errors",
+    "compared": "findings",
     "Fit": "fit",
     "fit_masks": "fit",
     "Masks": "masks",

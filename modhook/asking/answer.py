@@ -17,7 +17,7 @@ from modhook.asking.place import Home
 from modhook.asking.task import Question
 from modhook.cube import Where, done, masks_from, open_cube
 from modhook.errors import UserError, listing, near_miss
-from modhook.findings import VERDICTS, Finding, judge, measured, thresholds_of, verdict
+from modhook.findings import VERDICTS, Finding, compared, has_controls, judge, measured, thresholds_of, verdict
 from modhook.masks.parts import parts
 from modhook.plugin.manager import plugins
 from modhook.plugin.offered import offering
@@ -104,6 +104,16 @@ class Answer:
             raise UserError("no seed has the masks of all functions; ask again to compute what is missing.")
         each = [parts({name: self.masks[name, seed] for name in self.functions}) for seed in whole]
         return xr.concat(each, xr.DataArray(whole, dims="seed", name="seed"))
+
+    @cached_property
+    def compared(self) -> xr.Dataset:
+        """Each function's mask beside its controls: `modhook.compared`. Raises `UserError` without controls."""
+        return compared(self.cube, self._question.metrics[0], self.seeds)
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether there is something that `compared` shows."""
+        return has_controls(self.cube)
 
     @cached_property
     def _judged(self) -> dict[str, list[Finding]]:

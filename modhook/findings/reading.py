@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,41 +13,45 @@ from modhook.cube import done, masks_from, weights_from
 from modhook.errors import CubeError, UserError, listing
 from modhook.findings.records import REAL, Compared, Measured, Values
 from modhook.masks import Masks, chance, iou
+from modhook.values.arguments import shown
 
 _LAST = 0.1
 """The share of the steps at the end over which a mask must have settled."""
 
 
-def measured(cube: xr.DataTree, metric: str | None = None, seeds: Collection[int] | None = None) -> list[Measured]:
+def measured(
+    cube: xr.DataTree,
+    metric: str | None = None,
+    seeds: Collection[int] | None = None,
+    point: Mapping[str, Any] | None = None,
+) -> list[Measured]:
     """Return what a cube says of each function: every stage that leaves a mask, the control aside.
 
     Args:
-        cube: from `open_cube`; of a study without a sweep, or with one point selected.
+        cube: from `open_cube`.
         metric: by default the cube's first. A function is measured on the split of its name, or else on the first.
         seeds: those that count; by default all of the cube.
+        point: of a study with a sweep the point that is meant, {key: label}; `points(cube)` has all of them.
 
     Raises:
-        UserError: a sweep, or a metric that is not there.
+        UserError: a sweep without its point, one that it does not have, or a metric that is not there.
     """
-    finished = done(cube).load()
-    if sweep := [str(d) for d in finished.dims if d not in ("seed", "stage")]:
-        raise UserError(
-            f"the cube has a sweep over {listing(sweep)}: its findings would mix several studies; select one point."
-        )
-    metrics = [str(name) for name in cube["scores"].data_vars]
-    if metric is None:
-        metric = metrics[0]
-    if metric not in metrics:
-        raise UserError(f"the cube has no metric {metric!r}; it has {listing(metrics)}.")
-    if seeds is not None:
-        finished = finished.sel(seed=[s for s in finished["seed"].values if int(s) in seeds])
-    read = _Reader(cube, finished, metric)
+    read = Reader.of(cube, metric, seeds, point or {})
     return [read.function(name) for name in read.functions]
 
 
-class _Reader:
-    def __init__(self, cube: xr.DataTree, finished: xr.DataArray, metric: str) -> None:
-        self.cube, self.finished, self.metric = cube, finished, metric
+def points(cube: xr.DataTree) -> list[dict[str, Any]]:
+    """Return every point of a cube's sweep, {key: label}; one empty point of a study without one."""
+    run = cube["runs/status"]
+    keys = [str(d) for d in run.dims if d not in ("seed", "stage")]
+    return [dict(zip(keys, at, strict=True)) for at in itertools.product(*(np.asarray(run[key]).tolist() for key in keys))]
+
+
+class Reader:
+    """One point of a cube, read for some seeds and one metric."""
+
+    def __init__(self, cube: xr.DataTree, finished: xr.DataArray, metric: str, point: Mapping[str, Any]) -> None:
+        self.cube, self.finished, self.metric, self.point = cube, finished, metric, dict(point)
         self.seeds = [int(s) for s in finished["seed"].values]
         self.stages = [str(s) for s in finished["stage"].values]
         self.scores = self._array(f"scores/{metric}")
@@ -55,6 +60,33 @@ class _Reader:
         kept = self._masked()
         self.functions = [str(s) for s in self.scores["stage"].values if s not in ("unmasked", "control") and s in kept]
         self._agreements: dict[str, tuple[Values, Values] | None] = {}
+
+    @classmethod
+    def of(
+        cls, cube: xr.DataTree, metric: str | None, seeds: Collection[int] | None, point: Mapping[str, Any]
+    ) -> Reader:
+        """Return a cube's reader. Raises `UserError`; see `measured`."""
+        finished = done(cube).load()
+        sweep = [str(d) for d in finished.dims if d not in ("seed", "stage")]
+        if unknown := [key for key in point if key not in sweep]:
+            raise UserError(f"the cube has no sweep over {unknown[0]!r}; it has {listing(sweep) if sweep else 'none'}.")
+        for key, label in point.items():
+            labels = finished[key].values.tolist()
+            if label not in labels:
+                raise UserError(f"the cube has no {key} = {shown(label)}; it has {listing(map(str, labels))}.")
+        if left := [key for key in sweep if key not in point]:
+            raise UserError(
+                f"the cube has a sweep over {listing(left)}: its findings would mix several studies; select one point."
+            )
+        metrics = [str(name) for name in cube["scores"].data_vars]
+        if metric is None:
+            metric = metrics[0]
+        if metric not in metrics:
+            raise UserError(f"the cube has no metric {metric!r}; it has {listing(metrics)}.")
+        finished = finished.sel(dict(point))
+        if seeds is not None:
+            finished = finished.sel(seed=[s for s in finished["seed"].values if int(s) in seeds])
+        return cls(cube, finished, metric, point)
 
     def function(self, name: str) -> Measured:
         """Return what is known of one function."""
@@ -86,7 +118,7 @@ class _Reader:
     def _kept(self, name: str) -> Values:
         """Return the share of all weights that the function's masks keep."""
         known = [bool(self.finished.sel(seed=seed, stage=name)) for seed in self.seeds]
-        masks = [masks_from(self.cube, s, name) if k else None for s, k in zip(self.seeds, known, strict=True)]
+        masks = [masks_from(self.cube, s, name, **self.point) if k else None for s, k in zip(self.seeds, known, strict=True)]
         return np.array([np.nan if m is None else m.density for m in masks])
 
     def _said(self, name: str) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
@@ -123,7 +155,9 @@ class _Reader:
             found = self.cube[path]
         except KeyError:
             return None
-        return found.load() if isinstance(found, xr.DataArray) else None
+        if not isinstance(found, xr.DataArray):
+            return None
+        return found.sel({k: v for k, v in self.point.items() if k in found.dims}).load()
 
     def _at(self, values: xr.DataArray, stage: str, split: str | None = None) -> Values:
         at = values.sel(stage=stage) if split is None else values.sel(stage=stage, split=split)
@@ -139,17 +173,45 @@ class _Reader:
         layouts = self.cube["masks"].children.values() if "masks" in self.cube.children else ()
         return {str(stage) for layout in layouts for stage in np.asarray(layout["bits"].coords["stage"])}
 
-    def _controls(self, name: str, own: str) -> dict[str, Compared]:
+    def has_control(self, kind: str) -> bool:
+        """Return whether the cube has a control: masks of another kind on the same network, or masks learned again."""
+        kinds = self._array("controls/kind")
+        return self._array(f"{kind}/{self.metric}") is not None or (kinds is not None and kind in kinds.values)
+
+    def beside(self, name: str, kind: str) -> tuple[Values, Values, Values]:
+        """Return score at equal size, size at equal score and unmasked score of a control of one function, or of its own mask.
+
+        One number per seed each; NaN where it was not measured.
+        """
+        own, nan = self._split(name), np.full(len(self.seeds), np.nan)
+        whole = self._score("unmasked", own)
+        if kind == "mask":
+            labels, kept = self._control_labels(name), self._array("controls/of_density")
+            sizes = [] if kept is None else [self._at(kept, label) for label in labels.values()]
+            known = [next((float(x) for x in each if np.isfinite(x)), np.nan) for each in zip(*sizes, strict=True)]
+            return self._score(name, own), np.array(known) if known else nan, whole
+        if (other := self._array(f"{kind}/{self.metric}")) is not None:
+            scored = self._at(other, name, own) if name in other["stage"].values else nan
+            return scored, nan, np.where(np.isfinite(scored), whole, np.nan)
+        label = self._control_labels(name).get(kind)
+        paths = ("controls/equal_size", "controls/unmasked")
+        equal, unmasked = (self._array(f"{path}/{self.metric}") for path in paths)
+        needed = self._array("controls/equal_score")
+        if label is None or equal is None or unmasked is None or needed is None:
+            return nan, nan, nan
+        return self._at(equal, label, own), self._at(needed, label), self._at(unmasked, label, own)
+
+    def _control_labels(self, name: str) -> dict[str, str]:
+        """Return the control stages of one function that a verdict listens to, by their kind."""
         kinds, of = self._array("controls/kind"), self._array("controls/of")
         if kinds is None or of is None:
             return {}
-        labels = {
-            str(kind): str(stage)
-            for stage, kind, whose in zip(kinds["stage"].values, kinds.values, of.values, strict=True)
-            if str(whose) == name and str(kind) in REAL
-        }
+        every = zip(kinds["stage"].values, kinds.values, of.values, strict=True)
+        return {str(k): str(stage) for stage, k, whose in every if str(whose) == name and str(k) in REAL}
+
+    def _controls(self, name: str, own: str) -> dict[str, Compared]:
         found = {}
-        for kind, label in labels.items():
+        for kind, label in self._control_labels(name).items():
             unmasked = self._array(f"controls/unmasked/{self.metric}")
             equal = self._array(f"controls/equal_size/{self.metric}")
             needed, size = self._array("controls/equal_score"), self._array("controls/of_density")
@@ -172,7 +234,7 @@ class _Reader:
         seeds = [seed for seed in self.seeds if bool(self.finished.sel(seed=seed, stage=name))]
         if len(seeds) < 2 or not self._one_network(seeds):
             return None
-        masks = {seed: masks_from(self.cube, seed, name) for seed in seeds}
+        masks = {seed: masks_from(self.cube, seed, name, **self.point) for seed in seeds}
         pairs = {frozenset(p): _alike(masks[p[0]], masks[p[1]]) for p in itertools.combinations(seeds, 2)}
         if len(seeds) == 2:  # one pair is one number, not two
             return tuple(np.array([x]) for x in pairs[frozenset(seeds)])  # type: ignore[return-value]
@@ -183,7 +245,7 @@ class _Reader:
         """Return whether all seeds have the same weights: then masks of two seeds are masks of one network."""
         if not hasattr(self, "_same"):
             try:
-                first, *rest = (weights_from(self.cube, seed) for seed in seeds)
+                first, *rest = (weights_from(self.cube, seed, **self.point) for seed in seeds)
                 self._same = all(
                     w.keys() == first.keys() and all(bool((w[n] == t).all()) for n, t in first.items()) for w in rest
                 )
@@ -196,14 +258,17 @@ class _Reader:
         density = self._array("history/density")
         if density is None or "step" not in density.dims or name not in density["stage"].values:
             return None
-        steps = density["step"].values
-        before = steps[steps <= (1 - _LAST) * steps[-1]]
-        if not len(before):
-            return None
-        end = self._at(density.sel(step=steps[-1]), name)
-        start = self._at(density.sel(step=before[-1]), name)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(end > 0, np.abs(end - start) / end, np.nan)
+        at = density.sel(stage=name, seed=self.seeds).transpose("seed", "step")
+        return np.array([_last_change(row, at["step"].values) for row in at.values])
+
+
+def _last_change(density: Values, steps: Values) -> float:
+    """Return by what share of itself a density changed over the last tenth of the steps that were done, from its rows."""
+    done = np.flatnonzero(np.isfinite(density))  # a fit that ended early, or at a smaller point of a sweep, has no later rows
+    before = done[steps[done] <= (1 - _LAST) * steps[done[-1]]] if len(done) else done
+    if not len(before) or density[done[-1]] <= 0:
+        return np.nan
+    return float(abs(density[done[-1]] - density[before[-1]]) / density[done[-1]])
 
 
 def _alike(a: Masks, b: Masks) -> tuple[float, float]:

@@ -21,6 +21,11 @@ def parts(given: Any, shared: bool, most: int) -> Shown:
     most = checked("most", most, Count)
     data = _dataset(given, of_parts.parts, ("exclusive", "shared", "member"), "modhook.parts")
     name = "shared" if shared else "exclusive"
+    given_dims = tuple(data.dims)
+    spread, seeds = None, data.sizes.get("seed", 1)
+    if "seed" in data.dims:
+        spread = data[name].std("seed", ddof=1).values if seeds > 1 else None  # (S,)
+        data = data.isel(seed=0, drop=True)[["member", "degree"]].merge(data.drop_vars(["member", "degree"]).mean("seed"))
     values, chance = data[name].values, data[f"{name}_chance"].values  # (S,)
     order = np.argsort(-values, kind="stable")[:most]
     order = order[np.lexsort((-values[order], data["degree"].values[order]))]
@@ -35,15 +40,19 @@ def parts(given: Any, shared: bool, most: int) -> Shown:
         corner.set_axis_off()
         places = np.arange(len(order))
         bars.bar(places, values[order], 0.7, color=colour(0), label="measured")
+        if spread is not None:
+            ends = [np.minimum(spread, values)[order], spread[order]]
+            bars.errorbar(places, values[order], yerr=ends, fmt="none", elinewidth=0.8, ecolor="0.15")
         bars.hlines(chance[order], places - 0.4, places + 0.4, color="black", linewidth=1.4, label="chance", zorder=3)
-        for at, value, mark in zip(places, values[order], chance[order], strict=True):
+        tops = values if spread is None else values + spread
+        for at, value, top, mark in zip(places, values[order], tops[order], chance[order], strict=True):
             bars.annotate(
-                f"{value:,}", (at, max(value, mark)), xytext=(0, 1.5), textcoords="offset points", ha="center", va="bottom",
+                f"{value:,.0f}", (at, max(top, mark)), xytext=(0, 1.5), textcoords="offset points", ha="center", va="bottom",
                 fontsize=5, rotation=90 if len(order) > 8 else 0,
             )  # fmt: skip
         bars.set_xticks([])
         bars.tick_params(labelleft=True)
-        bars.set_ylim(0, 1.25 * max(1.0, float(values[order].max(initial=0)), float(chance[order].max(initial=0))))
+        bars.set_ylim(0, 1.25 * max(1.0, float(tops[order].max(initial=0)), float(chance[order].max(initial=0))))
         bars.set_xlim(-0.6, len(order) - 0.4)
         corner.legend(*bars.get_legend_handles_labels(), loc="center left", borderpad=0)
         figure.suptitle(
@@ -73,7 +82,8 @@ def parts(given: Any, shared: bool, most: int) -> Shown:
         left = (
             f"; the {len(order)} largest of {data.sizes['subset']} subsets" if len(order) < data.sizes["subset"] else ""
         )
-        below(figure, f"chance: random masks with as many weights of each tensor{left}")
+        over = f"\nmean over {seeds} seed{'s, bars: standard deviation' if seeds > 1 else ''}" if "seed" in given_dims else ""
+        below(figure, f"chance: random masks with as many weights of each tensor{left}{over}")
     return figure
 
 

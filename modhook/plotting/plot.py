@@ -22,6 +22,7 @@ _KINDS = {
     "curve": ("score", "complement", "density"),
     "parts": ("exclusive", "shared", "member"),
     "overlaps": ("iou", "iou_chance", "function"),
+    "controls": ("equal_size", "equal_score", "against"),
 }
 """By which variables and coordinates a dataset is known."""
 
@@ -34,16 +35,18 @@ class Plot:
     """
 
     def __call__(self, what: Any, **options: Any) -> Figure:
-        """Draw masks (`density`), a fit or its history (`history`), and the datasets of `fit.curve` (`curve`), `modhook.parts` (`parts`)
-        and `modhook.overlaps` (`overlaps`).
+        """Draw masks (`density`), a fit or its history (`history`), the datasets of `fit.curve` (`curve`), `modhook.parts` (`parts`),
+        `modhook.overlaps` (`overlaps`) and `modhook.compared` (`controls`), and answers: beside their controls, or their parts
+        where they have none.
 
         Args:
-            what: `Masks`, {name: Masks}, a `Fit`, or one of these datasets.
+            what: `Masks`, {name: Masks}, a `Fit`, an `Answer`, or one of these datasets.
             options: those of the method for it.
 
         Raises:
             UserError: anything else, an option that there is not, or matplotlib cannot draw here.
         """
+        what = _drawn_of(what)
         kind = self._kind(what)
         draw = getattr(self, kind)
         known = list(inspect.signature(draw).parameters)[1:]
@@ -103,7 +106,7 @@ class Plot:
         """Draw the parts of several functions as an UpSet plot (Lex et al. 2014): a bar per subset over the functions that it has.
 
         Args:
-            parts: what `modhook.parts` returned, or {function: masks}.
+            parts: what `modhook.parts` returned, or {function: masks}; of several seeds (`answer.parts`) means and deviations are drawn.
             shared: draw what each subset shares, whatever other functions keep, instead of its exclusive part.
             most: subsets that are drawn, the largest; the note says how many there are.
         """
@@ -111,6 +114,14 @@ class Plot:
         from modhook.plotting.of_parts import parts as drawn
 
         return drawn(parts, shared, most)
+
+    def controls(self, compared: xr.Dataset) -> Figure:
+        """Draw what `modhook.compared` returned (`answer.compared`): scores at equal size and sizes at an equal score, of each function's
+        mask and of each control, means over seeds with intervals."""
+        ready()
+        from modhook.plotting.of_controls import controls as drawn
+
+        return drawn(compared)
 
     def overlaps(self, overlaps: xr.Dataset | Mapping[str, Masks]) -> Figure:
         """Draw the IoU of every two functions as a matrix, with that of chance under each number."""
@@ -150,10 +161,17 @@ class Plot:
             if "step" in what.dims and "loss" in what:
                 return "history"
             raise UserError(
-                "this dataset is none that modhook.plot knows: it draws those of fit.curve, fit.history, modhook.parts and "
-                f"modhook.overlaps, and this one has {', '.join(map(str, what.data_vars)) or 'no variable'}."
+                "this dataset is none that modhook.plot knows: it draws those of fit.curve, fit.history, modhook.parts, modhook.overlaps "
+                f"and modhook.compared, and this one has {', '.join(map(str, what.data_vars)) or 'no variable'}."
             )
-        raise UserError(f"modhook.plot draws Masks, {{name: Masks}}, a Fit or a Dataset of them, not {shown(what)}.")
+        raise UserError(f"modhook.plot draws Masks, {{name: Masks}}, a Fit, an Answer or a Dataset of them, not {shown(what)}.")
+
+
+def _drawn_of(what: Any) -> Any:
+    """Return what is drawn of an answer, which this room does not know: its masks beside their controls, or their parts."""
+    if type(what).__name__ != "Answer" or not hasattr(what, "has_controls"):
+        return what
+    return what.compared if what.has_controls else what.parts
 
 
 def _all_masks(what: Mapping[Any, Any]) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import attrs
 
 from modhook.findings import VERDICTS, judge, measured, verdict
-from modhook.report.facts import Facts
+from modhook.report.facts import Facts, label
 
 
 @attrs.frozen
 class Verdicts:
-    """One row per function, in the order of `names`, and what each rests on: (function, [(verdict, answer, sentence)])."""
+    """One row per function (and point of a sweep), in the order of `names`, and what each rests on: (row, [(verdict, answer, words)])."""
 
     names: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
@@ -18,11 +18,18 @@ class Verdicts:
 
 
 def verdicts(facts: Facts) -> Verdicts | None:
-    """Return the verdicts of a cube that has something to compare with: controls of its masks; None without, and for a sweep."""
+    """Return the verdicts of a cube that has something to compare with: controls of its masks; None without.
+
+    Of a study with a sweep every point has verdicts of its own, and a row names the point before the function.
+    """
     compared = {"controls", "own_removed"} & set(facts.cube.children)
-    if not compared or facts.sweep or not facts.metrics:
+    if not compared or not facts.metrics:
         return None
-    judged = [(one.function, judge(one)) for one in measured(facts.cube, facts.metrics[0])]
+    judged = [
+        (": ".join(filter(None, (label(point), one.function))), judge(one))
+        for point in facts.points
+        for one in measured(facts.cube, facts.metrics[0], point=point)
+    ]
     rows = tuple((name, tuple(verdict(found, v) for v in VERDICTS)) for name, found in judged)
     because = tuple((name, tuple((f.verdict, f.answer, f.words) for f in found)) for name, found in judged)
     return Verdicts(VERDICTS, rows, because) if rows else None

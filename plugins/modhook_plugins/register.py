@@ -145,6 +145,17 @@ def modhook_figures() -> list[Spec]:
             "add/mul: IoU and IoMin of the two operations' masks per layer",
             f"{figures}.overlap:AddMulOverlap",
         ),
+        Spec(
+            "controls",
+            "Each mask beside its controls: score at equal size, size at an equal score",
+            f"{figures}.controls:Controls",
+        ),
+        Spec("parts", "Weights of exactly these functions, for every subset of them (UpSet)", f"{figures}.parts:Parts"),
+        Spec(
+            "seed_ceiling",
+            "IoU of masks of one function over mask seeds beside that of two functions and chance, per function and tensor",
+            f"{figures}.seed_ceiling:SeedCeiling",
+        ),
         Spec("kept_weights", "Weights kept per layer and stage", f"{figures}.kept_weights:KeptWeights"),
         Spec(
             "sharing_size",

@@ -17,6 +17,8 @@ from annotated_types import Ge, Le
 from modhook import Analysis, Masks, Task, UserError, Variable, chance, iou
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from modhook import FinishedRun
 
 
@@ -55,6 +57,19 @@ class SeedCeiling(Analysis):
             Variable(
                 "seed_ceiling/pairs", pairs, "float64", "|A & B| / |A | B| of the stage's masks of these two mask seeds"
             ),
+            Variable(
+                "seed_ceiling/parameter_iou",
+                ("stage", "parameter"),
+                "float64",
+                "mean |A & B| / |A | B| of each tensor over the stage's masks of two different mask seeds: its ceiling; NaN where none "
+                "of two keeps a weight of it",
+            ),
+            Variable(
+                "seed_ceiling/parameter_chance",
+                ("stage", "parameter"),
+                "float64",
+                "expected of random masks that keep as many weights of the tensor, mean over the same pairs",
+            ),
         )
 
     def labels(self, task: Task, stages: Sequence[str]) -> dict[str, list[Any]]:
@@ -72,6 +87,8 @@ class SeedCeiling(Analysis):
             )
         measured, expected = (np.full((len(stages), len(stages)), np.nan) for _ in range(2))
         pairs = np.full((len(stages), n, n), np.nan)
+        parameters = run.coordinates("seed_ceiling/parameter_iou")["parameter"]
+        tensors, random = (np.full((len(stages), len(parameters)), np.nan) for _ in range(2))
         for i, j in itertools.combinations_with_replacement(range(len(stages)), 2):
             if stages[i] not in masks or stages[j] not in masks:
                 continue
@@ -82,15 +99,35 @@ class SeedCeiling(Analysis):
             measured[i, j] = measured[j, i] = np.mean(values)
             expected[i, j] = expected[j, i] = np.mean([_by_chance(one, two) for one, two in found])
             if i == j:
+                for p, name in enumerate(parameters):
+                    if name in masks[stages[i]][0]:  # a sweep over networks has the tensors of all
+                        tensors[i, p], random[i, p] = _of_tensor([(a[name], b[name]) for a, b in found])
                 for (a, b), value in zip(chosen, values, strict=True):
                     pairs[i, a, b] = pairs[i, b, a] = value
-        return {"seed_ceiling/iou": measured, "seed_ceiling/chance": expected, "seed_ceiling/pairs": pairs}
+        return {
+            "seed_ceiling/iou": measured,
+            "seed_ceiling/chance": expected,
+            "seed_ceiling/pairs": pairs,
+            "seed_ceiling/parameter_iou": tensors,
+            "seed_ceiling/parameter_chance": random,
+        }
 
     def _of(self, run: FinishedRun, stage: str) -> list[Masks] | None:
         """Return a stage's masks by mask seed; None where it was learned once only."""
         further = [run.controls.get(f"mask seed {seed}", {}).get(stage) for seed in range(2, self.options.seeds + 1)]
         found = [run.masks[stage], *(m for m in further if m is not None)]
         return found if len(found) == self.options.seeds else None
+
+
+def _of_tensor(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Return the mean IoU of two masks of one tensor, and that of random ones of their sizes; pairs that keep nothing are left out."""
+    found = []
+    for one, other in pairs:
+        first, second, either = int(one.sum()), int(other.sum()), int((one | other).sum())
+        if either:
+            law = chance.total([chance.shared(one.numel(), first, second)])
+            found.append((int((one & other).sum()) / either, law.iou(first, second)))
+    return tuple(np.mean(found, axis=0).tolist()) if found else (np.nan, np.nan)
 
 
 def _by_chance(one: Masks, two: Masks) -> float:
