@@ -232,7 +232,7 @@ class Context(RunContext):
             self._used.pop().remove()
         if ended := _ended(record, steps):
             self.tracker.message(f"  {name}: {ended}")
-        if rules := [title for rule, title in TITLES.items() if any(line.startswith(f"{rule}: ") for line in _trust(record))]:
+        if rules := [title for rule, title in TITLES.items() if any(line.startswith(f"{rule}: ") for line in self._trust(record))]:
             self.tracker.message(f"  {name}: before you trust it (see the report): {'; '.join(rules)}")
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
@@ -241,6 +241,9 @@ class Context(RunContext):
     def _task_stage(self, stage: str) -> str:
         """Return the task's name of a stage of the cube."""
         return stage
+
+    def _trust(self, record: StageRecord) -> list[str]:
+        return trusted(record, self.study.masks.cut)
 
     def _mask_seed(self) -> int:
         """Return the seed of the batches and of the masks' noise."""
@@ -298,7 +301,7 @@ class Context(RunContext):
         if done is not None and "history/steps" in known:
             write(self._path("history/steps"), np.float64(done), self.labels, **own)
         if done is not None and self._path("history/trust") in known:
-            write(self._path("history/trust"), "\n".join(_trust(record)), self.labels, **own)
+            write(self._path("history/trust"), "\n".join(self._trust(record)), self.labels, **own)
         if record.history is not None and record.history.sizes["step"]:
             rows = recorded_steps(steps)
             for name in record.history.data_vars:
@@ -376,8 +379,10 @@ def _told_later() -> Iterator[None]:
         yield
 
 
-def _trust(record: StageRecord) -> list[str]:
-    return [] if record.history is None else list(record.history.attrs.get("trust", ()))
+def trusted(record: StageRecord, cut: object) -> list[str]:
+    """Return what a fit said of itself, but of its threshold only where masks are cut by that: other cuts are what is advised."""
+    lines = [] if record.history is None else list(record.history.attrs.get("trust", ()))
+    return [line for line in lines if cut == "threshold" or not line.startswith("threshold: ")]
 
 
 def _ended(record: StageRecord, steps: int) -> str:

@@ -109,6 +109,22 @@ def test_what_was_said_of_the_masks_stands_in_the_answer(answer: modhook.Answer)
     np.testing.assert_allclose(one.kept, counted)
 
 
+def test_masks_that_a_score_cuts_are_not_told_to_be_cut_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of the sampler's threshold is said of masks that are cut there, and of no others; the rest is said of both."""
+    for bound in ("LEAST", "WORSE", "MOVING"):
+        monkeypatch.setattr(f"modhook.fit.trust.{bound}", -1e9)  # every fit breaks these rules
+    model, given = nn.Linear(4, 2), {"a": batches(0)}
+    nn.init.eye_(model.weight)
+    rules = {}
+    for within in (None, 0.5):
+        asked = modhook.ask(
+            model, given, loss=loss, score=score, tests=given, seeds=1, steps=2, within=within, analyses=[], progress=False, threads=1
+        )  # fmt: skip
+        rules[within] = {rule for rule, *_ in measured(asked.cube)[0].said}
+    assert rules[None] - rules[0.5] == {"threshold"}
+    assert "moving" in rules[0.5]
+
+
 def test_a_sweep_is_refused() -> None:
     """Several studies in one cube have no one verdict."""
     import xarray as xr
