@@ -18,21 +18,32 @@ from modhook.findings.statistics import interval, sign_flip_p
 
 SAID = "said of its learning"
 """The measure of sentences that change no verdict."""
+ABILITY = "ability against "
+REMOVED = "own weights removed"
+_ENDS = {
+    1.0: "its mask keeps everything in {}, and scores there what the network does",
+    0.0: "its mask keeps nothing in {}, and scores there what needs none of the weights",
+}
+"""Sizes of a mask from which nothing follows, as shares of all weights."""
 _DOUBTED = {"reach": "settled", "extreme": "settled", "moving": "settled", "nothing": "sufficient"}
 """Which verdict is no `yes` after which sentence: a mask has not settled, whatever its size does, that could not move, kept all or
 nothing, or still changed; and none is sufficient that changes nothing."""
 _BESIDE = {"threshold": "sufficient", "beats": "real", "patterns": "sufficient"}
 """Beside which verdict the other sentences stand."""
+_SHARES = ("sufficient", "necessary", "specific")
+"""Verdicts on shares of the unmasked score, which mean nothing where that is no better than where there is nothing."""
 
 
 def judge(measured: Measured, thresholds: Mapping[str, float] = THRESHOLDS) -> list[Finding]:
     """Return every finding on one function, at least one per verdict, in the verdicts' order."""
     one = _Judge(measured, thresholds)
+    real = one.real()
     found = [
         *one.sufficient(),
         *one.necessary(),
         *one.specific(),
-        *one.real(),
+        *one.able(real),
+        *real,
         *one.stable(),
         *one.settled(),
         *one.said(),
@@ -43,7 +54,9 @@ def judge(measured: Measured, thresholds: Mapping[str, float] = THRESHOLDS) -> l
 def verdict(findings: Sequence[Finding], name: str) -> Answer:
     """Return a function's verdict from its findings.
 
-    `real` needs the ability, and for every control one of score and size; it is `no` where one of these is.
+    `real` needs the ability, and for every control one of score and size; it is `no` where one of these is. `necessary` needs one
+    of the losses beyond random weights and beyond the other functions. What is no ability is neither sufficient nor necessary nor
+    specific to be told.
     """
     own = [f for f in findings if f.verdict == name and f.measure != SAID]
     groups: dict[str, list[Finding]] = {}
@@ -65,12 +78,14 @@ class _Judge:
 
     def sufficient(self) -> list[Finding]:
         """Score under the mask against the unmasked one."""
-        kept = _share(self.of.masked, self.of.unmasked)
+        left = _share(self.of.masked, self.of.unmasked)
         words = "keeps {value} of the unmasked score"
-        found = [self._made("sufficient", "score under the mask", kept, "sufficient", words, reference=1.0)]
-        if self.of.kept is not None and (count := int((self.of.kept == 1).sum())):
-            words = f"its mask keeps everything in {count} of {len(self.of.kept)} seeds, and scores there what the network does"
-            found.append(attrs.evolve(self._unknown("sufficient", "weights kept", words), value=1.0, n=count))
+        found = [self._made("sufficient", "score under the mask", left, "sufficient", words, reference=1.0)]
+        kept = self.of.kept
+        for share, what in _ENDS.items():
+            if kept is not None and (count := int((kept == share).sum())):
+                words = what.format(f"{count} of {len(kept)} seeds")
+                found.append(attrs.evolve(self._unknown("sufficient", "weights kept", words), value=share, n=count))
         return found
 
     def necessary(self) -> list[Finding]:
@@ -78,13 +93,21 @@ class _Judge:
         of = self.of
         if of.removed is None or of.random is None:
             return [
-                self._unknown(
-                    "necessary", "own weights removed", "own weights were not removed: ask for the control own_removed"
-                )
+                self._unknown("necessary", REMOVED, "own weights were not removed: ask for the control own_removed")
             ]
         lost = _share(of.random - of.removed, of.unmasked)
         words = "loses {value} of the unmasked score without its own weights, beyond what it loses without as many random ones"
-        return [self._made("necessary", "own weights removed", lost, "necessary", words, reference=0.0, paired=True)]
+        found = [self._made("necessary", REMOVED, lost, "necessary", words, reference=0.0, paired=True)]
+        # As many random weights may take all that can be lost; the same removal leaves other functions alone all the same.
+        if of.spared:
+            own, rest = np.minimum(_share(of.removed, of.unmasked), 1.0), _rest(of.spared)
+            words = "loses {value} of the unmasked score without its own weights, beyond what the other functions lose without these"
+            measure = f"{REMOVED} as loss beyond the other functions'"
+            reference = _mean(1 - rest)
+            found.append(
+                self._made("necessary", measure, rest - own, "necessary", words, reference=reference, paired=True)
+            )
+        return found
 
     def specific(self) -> list[Finding]:
         """Own score against the other functions' under its mask."""
@@ -96,11 +119,7 @@ class _Judge:
             ]
         # More than all of a score that was hardly there would outweigh everything else.
         own = np.minimum(_share(self.of.masked, self.of.unmasked), 1.0)
-        known = {
-            n: o for n, o in self.of.others.items() if np.isfinite(o[0]).any()
-        } or self.of.others  # one may have failed
-        each = [np.minimum(_share(masked, whole), 1.0) for masked, whole in known.values()]
-        rest = np.mean(each, axis=0)
+        rest = _rest(self.of.others)
         words = "keeps {value} more of its own score than of the other functions'"
         return [
             self._made(
@@ -113,6 +132,12 @@ class _Judge:
                 paired=True,
             )
         ]
+
+    def able(self, real: Sequence[Finding]) -> list[Finding]:
+        """Where the network does not do the function, for every verdict on shares of its score: they cannot be told."""
+        no = [f.measure.removeprefix(ABILITY) for f in real if f.measure.startswith(ABILITY) and f.answer == "no"]
+        words = f"without a mask, the network is no better at it than its control ({listing(no)}): shares of such a score say nothing"
+        return [attrs.evolve(self._unknown(name, "ability", words), n=len(self.of.masked)) for name in _SHARES if no]
 
     def real(self) -> list[Finding]:
         """Ability, score at equal size and size at equal score, against every control in which there is nothing."""
@@ -127,7 +152,7 @@ class _Judge:
             near = _percent(float(np.nanmin(above))) if np.isfinite(above).any() else "-"
             words = f"without a mask, the network is {{value}} of its score above its control ({kind}), and {near} above the nearest"
             reference = _mean(_share(control.unmasked, of.unmasked))
-            measure = f"ability against {kind}"
+            measure = f"{ABILITY}{kind}"
             found.append(
                 self._made(
                     "real",
@@ -153,6 +178,13 @@ class _Judge:
             found.append(self._size(kind, control))
         return found
 
+    @property
+    def _empty(self) -> str:
+        """Why nothing is compared with a mask that keeps nothing; empty where one keeps something."""
+        kept = self.of.kept
+        known = () if kept is None else kept[np.isfinite(kept)]
+        return "its masks keep nothing" if len(known) and not np.any(known) else ""
+
     def _size(self, kind: str, control: Compared) -> Finding:
         """Weights of a control for an equal score. Seeds in which it never has one give a lower bound, which can speak for `yes` alone."""
         measure = f"advantage over {kind} as size at equal score"
@@ -172,7 +204,15 @@ class _Judge:
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log2(control.size)
         found = self._made(
-            "real", measure, logs, "real_size", words, reference=1.0, paired=True, logs=True, why=control.why
+            "real",
+            measure,
+            logs,
+            "real_size",
+            words,
+            reference=1.0,
+            paired=True,
+            logs=True,
+            why=control.why or self._empty,
         )
         bounded = never.any() and found.answer == "no"
         return attrs.evolve(found, answer="cannot tell" if bounded else found.answer, words=found.words + more)
@@ -188,7 +228,7 @@ class _Judge:
             above = (of.agreement - of.chance) / (1 - of.chance)
         shared, random = (_percent(_mean(x)) for x in (of.agreement, of.chance))
         words = f"its masks share {shared} over seeds (IoU), random ones {random}: {{value}} of the way from chance to equal"
-        why = "random masks of these sizes share as much" if np.isfinite(of.agreement).any() else of.why
+        why = "random masks of these sizes share as much" if np.isfinite(of.agreement).any() else of.why or self._empty
         return [self._made("stable", measure, above, "stable", words, reference=0.0, paired=True, why=why)]
 
     def settled(self) -> list[Finding]:
@@ -273,7 +313,7 @@ class _Judge:
         both = np.concatenate([of.unmasked, of.masked])
         if not (np.isfinite(both).any() and np.nanmin(both) >= 0 and np.nanmax(both) <= 1):
             return (-math.inf, 1.0) if name == "specific" else (-math.inf, math.inf)
-        if name == "specific":
+        if name == "specific" or measure.startswith(f"{REMOVED} as "):  # shares of at most 1
             return -1.0, 1.0
         whole = of.unmasked[of.unmasked > 0]
         top = float((1 / whole).mean()) if len(whole) else math.inf
@@ -303,6 +343,13 @@ def _share(part: Values, whole: Values) -> Values:
     """Return the part as a share of the whole, NaN where that is not positive: a share of it would mean nothing."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(whole > 0, part / whole, np.nan)
+
+
+def _rest(others: Mapping[str, tuple[Values, Values]]) -> Values:
+    """Return the mean of what other functions keep of their own unmasked scores, each at most 1; one that failed is left out."""
+    known = [pair for pair in others.values() if np.isfinite(pair[0]).any()] or list(others.values())
+    rest: Values = np.mean([np.minimum(_share(score, whole), 1.0) for score, whole in known], axis=0)
+    return rest
 
 
 def _mean(values: Values) -> float:

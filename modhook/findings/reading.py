@@ -106,6 +106,7 @@ class Reader:
             others=others,
             removed=None if removed is None else self._at(removed, name, own),
             random=None if random is None else self._at(random, name, own),
+            spared={} if removed is None else {o: (self._at(removed, name, o), whole) for o, (_, whole) in others.items()},
             controls=self._controls(name, own),
             agreement=None if agreement is None else agreement[0],
             chance=None if agreement is None else agreement[1],

@@ -63,6 +63,8 @@ REAL = Measured(
     chance=of(0.05, 0.05, 0.05),
     moved=of(0.01, 0.02, 0.01),
 )
+UNABLE = {"real": "no", "sufficient": "cannot tell", "necessary": "cannot tell", "specific": "cannot tell"}
+"""What is said where the network without a mask is no better than where there is nothing."""
 
 
 def verdicts(measured: Measured) -> dict[str, str]:
@@ -102,12 +104,6 @@ CHANGED = [
     ("real", {"controls": same("nonsense")}, "no"),
     ("real", {"controls": {**REAL.controls, "shuffled": control(equal=0.97, size=3.0)}}, "yes"),
     ("real", {"controls": {**REAL.controls, "shuffled": control(equal=0.6, size=1.0)}}, "yes"),
-    ("real", {"controls": {**REAL.controls, "untrained": control(unmasked=0.99)}}, "no"),
-    (
-        "real",
-        {"controls": {**REAL.controls, "untrained": Compared(of(0.1, 0.97, 0.2), of(0.5, 0.5, 0.5), of(4, 4, 4))}},
-        "no",
-    ),
     ("real", {"controls": {"shuffled": control(), "untrained": control()}}, "cannot tell"),
     ("real", {"controls": {}}, "cannot tell"),
     ("stable", {"agreement": of(0.06, 0.05, 0.05)}, "no"),
@@ -125,6 +121,49 @@ def test_each_verdict_follows_its_own_numbers(name: str, changes: dict[str, obje
     if name == "sufficient":  # what it scores is compared elsewhere, too
         return
     assert set(found.values()) == {"yes"}
+
+
+@pytest.mark.parametrize("unmasked", [of(0.99, 0.98, 0.99), of(0.1, 0.97, 0.2)])
+def test_shares_of_a_score_that_is_none_cannot_be_told(unmasked: np.ndarray) -> None:
+    """Where a control does as well without a mask (in one seed is enough), a mask keeps much of nothing: no verdict says yes to that."""
+    changed = attrs.evolve(
+        REAL, controls={**REAL.controls, "untrained": Compared(unmasked, of(0.5, 0.5, 0.5), of(4, 4, 4))}
+    )
+    assert verdicts(changed) == {**dict.fromkeys(VERDICTS, "yes"), **UNABLE}
+    words = [f.words for f in judge(changed) if f.measure == "ability"]
+    assert len(words) == 3
+    assert all("no better at it than its control (untrained)" in text for text in words)
+    lost = attrs.evolve(changed, masked=of(0.6, 0.61, 0.62), removed=REAL.random)  # what is lost is lost of anything
+    assert (verdicts(lost)["sufficient"], verdicts(lost)["necessary"]) == ("no", "no")
+
+
+def test_a_mask_that_keeps_nothing_shows_nothing() -> None:
+    """It is not sufficient to be told, whatever it scores; what cannot be compared with it says why, and nothing else changes."""
+    zeros, nan = of(0.0, 0.0, 0.0), of(*[math.nan] * 3)
+    controls = {kind: attrs.evolve(one, size=nan) for kind, one in REAL.controls.items()}
+    empty = attrs.evolve(REAL, kept=zeros, controls=controls, agreement=nan)
+    assert verdicts(empty) == {**dict.fromkeys(VERDICTS, "yes"), "sufficient": "cannot tell", "stable": "cannot tell"}
+    words = [f.words for f in judge(empty) if not f.n]
+    assert words == ["was not measured: its masks keep nothing (n = 0)"] * 4
+    assert any("keeps nothing in 3 of 3 seeds" in f.words for f in judge(empty))
+    assert verdicts(attrs.evolve(REAL, kept=of(0.0, 0.2, 0.2)))["sufficient"] == "cannot tell"
+
+
+def test_random_weights_may_take_all_that_can_be_lost() -> None:
+    """Removing as many random weights breaks the function too: then the same removal, which breaks no other function, is what says so."""
+    broken = attrs.evolve(REAL, removed=of(0.25, 0.24, 0.26), random=of(0.29, 0.28, 0.3))
+    assert verdicts(broken)["necessary"] == "no"
+    spared = {"g": (of(1.0, 0.99, 1.0), of(1.0, 1.0, 1.0)), "h": (of(0.8, 0.9, 0.9), of(0.9, 0.9, 0.9))}
+    told = attrs.evolve(broken, spared=spared)
+    assert verdicts(told)["necessary"] == "yes"
+    found = next(f for f in judge(told) if "other functions" in f.words and f.verdict == "necessary")
+    rest = [(1 + 0.8 / 0.9) / 2, (0.99 + 1) / 2, 1]
+    expected = np.mean(np.array(rest) - np.array([0.25, 0.24 / 0.99, 0.26]))
+    assert (found.value, found.reference) == (pytest.approx(expected), pytest.approx(1 - np.mean(rest)))
+    alike = {name: (0.25 * whole, whole) for name, (_, whole) in spared.items()}  # the removal breaks every function
+    assert verdicts(attrs.evolve(broken, spared=alike))["necessary"] == "no"
+    failed = {**spared, "h": (of(*[math.nan] * 3), of(0.9, 0.9, 0.9))}  # is left out
+    assert verdicts(attrs.evolve(broken, spared=failed))["necessary"] == "yes"
 
 
 def size_of(never: tuple[bool, ...], size: tuple[float, ...], equal: float = 0.97) -> tuple[str, Finding]:
