@@ -177,3 +177,14 @@ def reproduction(session: nox.Session) -> None:
     """Write docs/reproduction.md and its figures from docs/cubes; `-- --take results/addmul_fnn.zarr` takes a cube in first."""
     session.install("-e", ".", *CONSTRAINTS)
     session.run("python", "tests/reproduction/reproduce.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def verdicts(session: nox.Session) -> None:
+    """Ask known networks, and some with nothing in them, with all controls, and count wrong verdicts in docs/real.md.
+
+    It takes an hour, and goes on where it was stopped. `-- --budget 30` ends after half an hour, `-- --networks welded_fnn` picks,
+    `-- --help` says the rest.
+    """
+    session.install("-e", ".", *CONSTRAINTS)
+    session.run("python", "tests/verdicts/count_verdicts.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
