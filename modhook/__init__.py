@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from modhook.stacked import shared as shared
     from modhook.stacked import stack as stack
     from modhook.steps.train import train as train
+    from modhook.unit.find import units as units
+    from modhook.unit.units import Units as Units
 
 _HOME = {
     "objectives": "objectives",
@@ -119,6 +121,8 @@ _HOME = {
     "shared": "stacked",
     "stack": "stacked",
     "train": "steps.train",
+    "units": "unit.find",
+    "Units": "unit.units",
 }
 
 __version__ = "0.1.0"

@@ -22,6 +22,7 @@ ABOVE = {
     "errors": {"*"},
     "values": {"plugin", "masks", "noise", "stacked", "fit", "steps", "study", "cube", "run", "cli"},
     "network": {"plugin", "masks", "noise", "stacked", "fit", "steps", "study", "cube", "run", "cli"},
+    "unit": {"plugin", "masks", "noise", "stacked", "fit", "steps", "study", "cube", "run", "cli"},
     "plugin": {"masks", "noise", "stacked", "fit", "steps", "study", "cube", "run", "cli"},
     "noise": {"plugin", "masks", "stacked", "fit", "steps", "study", "cube", "run", "cli"},
     "masks": {"plugin", "noise", "stacked", "fit", "steps", "study", "cube", "run", "cli"},

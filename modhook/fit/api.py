@@ -25,8 +25,9 @@ from modhook.fit.result import Fit
 from modhook.fit.size import BETA, size_of
 from modhook.fit.trust import ADAM, Course, course_of, findings, special
 from modhook.masks import Masks
+from modhook.masks.granular import masked_by
 from modhook.masks.off import Off, off_weights, the_same
-from modhook.masks.select import DEFAULT_EXCLUDE, select
+from modhook.masks.select import DEFAULT_EXCLUDE
 from modhook.masks.selectors import Selectors, selectors_of, words
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
@@ -37,6 +38,7 @@ from modhook.stacked import EXECUTORS
 from modhook.stacked.checks import refuse
 from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import MakeOptimizer
+from modhook.unit.find import UnitsLike
 from modhook.values.arguments import batches_of, checked, function, instance, one_of, optional
 from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
 
@@ -60,6 +62,7 @@ def fit_masks(
     init: float | Mapping[str, Tensor] | None = None,
     include: Selectors = "*",
     exclude: Selectors = DEFAULT_EXCLUDE,
+    units: UnitsLike = "weight",
     sampler: str | Sampler = "gumbel",
     density: float | Mapping[str, float] | None = None,
     within: float | None = None,
@@ -111,6 +114,11 @@ def fit_masks(
             sampler starts them (`gumbel`: 2.0, keep-probability 0.88).
         include, exclude: parameters to mask: patterns of their names, paths of modules (`"encoder.layer.0"`), modules, types
             (`nn.Linear`), or functions of a name and a parameter; one, or a list of them (see `modhook.select`).
+        units: what has a mask: "weight", every weight; "neuron", "channel", "head", "block" or "layer", with one logit per unit
+            (`modhook.units(model)` shows those that are found); a mapping {unit: {parameter: index}}, a callable that makes one
+            from the network, `modhook.units(...)` or a part of it; or a list of these, whose masks multiply: a weight is kept if all
+            of its units are. Units are chosen by the patterns that match the weight which makes them; those that were given,
+            only by patterns that were given, too (docs/units.md).
         sampler: a sampler plugin's name, or a `Sampler`. A ranking without training (`magnitude`, `gradient_weight`, `snip`,
             `integrated_gradients`) scores weights by at most `steps` batches, needs `density` or `within`, and uses none of the
             arguments that are about learning.
@@ -201,16 +209,19 @@ def fit_masks(
         fixed = None if fixed is None else fixed._of(model)
         reference = None if reference is None else reference._of(model)
         among = None if among is None else among._of(model)
-        names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
+        wanted = masked_by(model, units, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
+        names = wanted.names
         parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
-        others = off_weights(model, dict.fromkeys([*names, *(fixed or ())]), off, seed)
+        covered = [*wanted.parameters, *(() if fixed is None else fixed._on(model))]
+        others = off_weights(model, dict.fromkeys(covered), off, seed)
         nothing = the_same(model, others)
     if fixed is not None:
-        names = tuple(n for n in names if n not in fixed)
+        wanted = wanted.without(fixed)
+        names = wanted.names
         if not names and not train_weights:
             raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
     drawn = sampler_of(sampler)
-    size = size_of(model, names, drawn, beta=beta, density=density, within=within, score=score, valid=valid)
+    size = size_of(model, wanted, drawn, beta=beta, density=density, within=within, score=score, valid=valid)
     learning = trained(parameters, aliases, train_weights)
     refuse_among(among, names, drawn, density)
     if isinstance(drawn, Ranking):
@@ -222,14 +233,14 @@ def fit_masks(
         found = findings(Course(steps=0, weights=0, kept=0, nothing=nothing))
         for sentence in found.values():
             warnings.warn(sentence, TrustWarning, stacklevel=2)
-        return ranked(model, batches, loss, names, drawn, size, steps, fixed, others, found)
+        return ranked(model, batches, loss, wanted, drawn, size, steps, fixed, others, found)
     target, samplers = size.tell(drawn)
     generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))
     with using(model), torch.inference_mode(False):  # tensors made in inference mode cannot learn
         trainer = MaskTrainer(
             model,
             loss,
-            among_only(initial(parameters, names, aliases, init, drawn, generator), among),
+            among_only(initial(wanted.logit_shapes(parameters), names, aliases, init, drawn, generator), among),
             drawn,
             samples=samples,
             lr=lr,
@@ -254,6 +265,7 @@ def fit_masks(
             held=size.held,
             samplers=samplers,
             beta_start=beta_start,
+            units=wanted.groups,
         )
     shown = not isinstance(progress, Tracker)
     tracker = tracker_of(progress)
@@ -285,7 +297,7 @@ def fit_masks(
             )
             route = trainer.stacked.report() if trainer.stacked is not None else {}
         trainer.advance(steps)
-        own = Masks({**trainer.masks(), **(fixed or {})}, model)
+        own = wanted.masks({**trainer.masks(), **(fixed or {})}, model, fixed)
         logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
         weights = {n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}}
         rows, stopped = history.dataset(), history.stopped
@@ -309,7 +321,7 @@ def fit_masks(
             own=size.own or drawn.holds_density,
             nearest=trainer.nearest,
             travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not drawn.holds_density else math.nan,
-            special=special(model, names) if by_default else {},
+            special=special(model, wanted.weights) if by_default else {},
             nothing=nothing,
         )
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from modhook.fit.gates import Gates
 from modhook.network.scope import substituted
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
@@ -38,6 +39,41 @@ def bound(loss: Any, weights: Mapping[str, Tensor], off: Mapping[str, Tensor] | 
 
     def both(net: Any, batch: Any) -> Tensor:
         result: Tensor = loss(net, batch, lambda: _complement(net, weights, off))
+        return result
+
+    return both
+
+
+def inside(
+    loss: Any, gates: Gates, weight: Callable[[str], Tensor], off: Mapping[str, Tensor] | None = None
+) -> Callable[[Any, Any], Tensor]:
+    """Return `function(net, (batch, gates, own))` of a loss that asks for the complement of units: the units that a sample leaves out.
+
+    Args:
+        loss: the user's. gates: the units. weight: gives a parameter before masks.
+        off: as in `bound`.
+
+    The function is given each group's gates, {group: (n,)}, and the parameters under their own sampled masks, {name: (*shape)}. A
+    weight is in the complement if all of its units are, and it itself where weights have masks of their own: as in `~masks`.
+    """
+
+    def both(net: Any, told: Any) -> Tensor:
+        batch, values, own = told
+
+        def complement() -> AbstractContextManager[None]:
+            now: dict[str, Tensor] = dict(net.named_parameters())
+            rest = dict(now)
+            for name in dict.fromkeys([*gates.factors, *own]):
+                whole, base = weight(name), None if off is None else off[name]
+                change = whole if base is None else whole - base
+                if name in own:
+                    change = whole - own[name]
+                for group, part in gates.factors.get(name, ()):
+                    change = change * part.spread(1 - values[group]).to(change.dtype)
+                rest[name] = (change if base is None else change + base).to(now[name].dtype)
+            return _within(net, rest)
+
+        result: Tensor = loss(net, batch, complement)
         return result
 
     return both

@@ -17,6 +17,7 @@ from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
 from modhook.masks.order import Order, areas, smallest_enough
 from modhook.network.threads import using
+from modhook.unit.group import Group
 from modhook.values.arguments import batches_of, checked, function
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ Score = Callable[[nn.Module, Any], "Tensor | Mapping[str, Tensor]"]
 class Cuts:
     """The cuts through learned logits, on the network that they were learned on; fixed masks stay as they are in each.
 
-    `off` is what weights become that are not kept; None: zero. `weights` are those that were learned with the masks.
+    `units` are those among the logits. `off` is what weights become that are not kept; None: zero. `weights` are those that were
+    learned with the masks.
     """
 
     model: nn.Module
@@ -39,15 +41,20 @@ class Cuts:
     fixed: Masks | None = None
     off: Mapping[str, Tensor] | None = None
     weights: Mapping[str, Tensor] | None = None
+    units: Mapping[str, Group] | None = None
 
     def at(self, count: int) -> Masks:
         """Return the masks that keep the `count` most needed weights."""
-        return Masks({**self.order.cut(count), **(self.fixed or {})}, self.model)
+        return self._masks(self.order.cut(count))
 
     def without(self, count: int) -> Masks:
         """Return the masks that keep all but the `count` most needed weights."""
         cut = {name: ~mask for name, mask in self.order.cut(count).items()}
-        return Masks({**cut, **(self.fixed or {})}, self.model)
+        return self._masks(cut)
+
+    def _masks(self, cut: Mapping[str, Tensor]) -> Masks:
+        groups = {**(self.units or {}), **({} if self.fixed is None else self.fixed._groups)}
+        return Masks({**cut, **(self.fixed or {})}, self.model, units=groups)
 
     def curve(
         self, batches: Iterable[Any], score: Score, points: int, metric: str | None, own: int | None

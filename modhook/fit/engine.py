@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import RunError, StackError, UserError
+from modhook.errors import StackError, UserError
 from modhook.fit.among import movable
+from modhook.fit.chunks import at_once
 from modhook.fit.clipping import Clipping
-from modhook.fit.complement import asks, bound
+from modhook.fit.complement import asks, bound, inside
 from modhook.fit.explain import calls_the_model, listened, without_gradient
+from modhook.fit.gates import Gates
 from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.off import plus
 from modhook.fit.plainly import SHORT, cut_held, mean_loss, measures
@@ -36,6 +38,7 @@ from modhook.stacked.closures import reaches
 from modhook.steps.loop import History
 from modhook.steps.optim import LearningRates, MakeOptimizer, learning_rate, make_optimizer
 from modhook.steps.ranks import add_up, agree, same, share
+from modhook.unit.group import Group
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
 
@@ -78,30 +81,38 @@ class MaskTrainer:
         held: Any = None,
         samplers: Mapping[str, Sampler] | None = None,
         beta_start: float | None = None,
+        units: Sequence[Group] = (),
     ) -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
+        self.gates = Gates(units, parameters, everything=off is not None) if units else None
+        masked = dict.fromkeys([*(n for n in logits if n in parameters), *(self.gates.factors if self.gates else ())])
         self.model, self.sampler, self.samples = model, sampler, samples
         self.samplers = {n: (samplers or {}).get(n, sampler) for n in logits}
         """The sampler of each parameter: the same for all, unless they are to have different densities."""
         self.logits = {n: logit.clone().requires_grad_() for n, logit in logits.items()}
         self.trained = {n: m.to(parameters[n].device) for n, m in (train_weights or {}).items()}
         first = {id(p): n for n, p in reversed(list(parameters.items()))}
-        names = {n: first[id(parameters[n])] for n in {**self.logits, **self.trained, **(fixed or {})}}
+        self.fixed = {n: ~m.to(parameters[n].device) for n, m in (fixed._on(model) if fixed is not None else {}).items()}
+        whole = {p: None for g in units for p in g.parameters}
+        names = {n: first[id(parameters[n])] for n in {**masked, **whole, **self.trained, **self.fixed}}
         self.clipping = Clipping(model, {names[n] for n in self.trained}, clip, clip_over, carried)
         leaves = self.clipping.leaves
         self.weights = {n: leaves.get(names[n], parameters[n].detach()) for n in names}
         for name in self.trained:
             self.weights[name] = self.weights[name].clone().requires_grad_()
         self.off = off
-        self.changes = {n: self._change(n) for n in self.logits if off and not self.weights[n].requires_grad}
-        self.loss = bound(loss, {n: self.weights[n] for n in self.logits}, off)
-        self.fixed = {n: ~m.to(parameters[n].device) for n, m in (fixed or {}).items()}
+        self.masked = tuple(masked)
+        """The parameters that are another one under every sample."""
+        self.changes = {n: self._change(n) for n in self.masked if off and not self.weights[n].requires_grad}
+        self.loss = loss if self.gates else bound(loss, {n: self.weights[n] for n in self.masked}, off)
+        self.function = inside(loss, self.gates, self._weight, off) if self.gates and asks(loss) else self.loss
         self.constants = {
             n: self._masked(n, m).detach()
             for n, m in self.fixed.items()
-            if n not in self.trained and names[n] not in leaves
+            if n not in self.trained and names[n] not in leaves and n not in masked
         }
-        self.unmasked = {n: leaf for n, leaf in leaves.items() if n not in names.values()}
+        others = {names[n] for n in {**masked, **self.trained, **self.fixed}}
+        self.unmasked = {n: leaf for n, leaf in leaves.items() if n not in others}
         self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
         self._rates = LearningRates(self.optimizer)
@@ -124,16 +135,17 @@ class MaskTrainer:
         self._guard: Guard | None = None
         self._started = False
         wide = 3 + 2 * asks(loss) + (off is not None)
-        self.chunk = samples if memory is None else _chunk(samples, self.logits, memory, self.clipping.size, wide)
+        copied = {n: self.weights[n] for n in self.masked} if self.gates else self.logits
+        self.chunk = samples if memory is None else at_once(samples, copied, memory, self.clipping.size, wide)
 
     @contextmanager
     def holding(self) -> Iterator[None]:
         """Within it the network is this trainer's: its values are looked at once for all steps, and put back at the end."""
         # As many numbers as a hundredth of a step's time allows, at some ns per sampled weight; at least 16,000.
-        numbers = max(2**14, self.samples * sum(logit.numel() for logit in self.logits.values()) // 8)
+        numbers = max(2**14, self.samples * sum(self.weights[n].numel() for n in self.masked) // 8)
         with using(self.model):
             own = dict(self.model.named_parameters(remove_duplicate=False))
-            given = [*self.logits, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
+            given = [*self.masked, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
             self._guard = Guard(self.model, given, numbers)
         try:
             with masking(self.weights):
@@ -248,8 +260,8 @@ class MaskTrainer:
         if self.target is not None and "target" in state:
             self.target.load_state_dict(state["target"])
         if state["routes"] is not None:
-            names = tuple({**self.logits, **self._constants()})
-            self.stacked = prepare(self.model, self.loss, None, names, self.samples, self.executor, self._guard)
+            names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
+            self.stacked = prepare(self.model, self.function, None, names, self.samples, self.executor, self._guard)
             self.stacked.load_state_dict(state["routes"])
         torch.set_rng_state(state["torch"])
 
@@ -269,14 +281,22 @@ class MaskTrainer:
         return loss
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
-        params = {n: self._sample(n, self.generators[start:stop]) for n in self.logits}
-        params |= {n: c.expand(stop - start, *c.shape) for n, c in self._constants().items()}  # (k, ...)
+        drawn = self.generators[start:stop]
         chosen = groups if stop - start == self.samples else part(groups, start, stop)
+        if self.gates is None:
+            params = {n: self._sample(n, drawn) for n in self.logits}
+        else:
+            gates = self.gates.drawn(self.logits, self.samplers, drawn)
+            own = {n: self._sample(n, drawn) for n in self.logits if n not in self.gates.groups}
+            params = {n: self._gated(n, gates, own.get(n), stop - start) for n in self.masked}
+            chosen = (chosen, gates, own) if self.function is not self.loss else chosen
+        params |= {n: c.expand(stop - start, *c.shape) for n, c in self._constants().items()}  # (k, ...)
         try:
             if self.stacked is None:
                 # The first batch settles the route, before a second one is asked for.
+                trees = (groups,) if self.function is self.loss else (chosen,) if stop - start == self.samples else None
                 self.stacked = prepare(
-                    self.model, self.loss, (groups,), tuple(params), self.samples, self.executor, self._guard
+                    self.model, self.function, trees, tuple(params), self.samples, self.executor, self._guard
                 )
             losses = self.stacked(params, chosen)
         except StackError as error:
@@ -307,6 +327,21 @@ class MaskTrainer:
         change = self.changes[name] if name in self.changes else self._change(name)
         return plus(self.samplers[name].apply(change, logit, drawn), self.off[name])
 
+    def _gated(self, name: str, gates: Mapping[str, Tensor], own: Tensor | None, samples: int) -> Tensor:
+        """Return one parameter under gates of units, (k, *shape); `own`: it has a sampled mask of its own, too."""
+        assert self.gates is not None
+        if name not in self.gates.factors:
+            assert own is not None
+            return own
+        if self.off is None:
+            return self.gates.under(name, self._weight(name) if own is None else own, gates, samples)
+        change = self._weight(name) - self.off[name] if own is None else own - self.off[name]
+        return plus(self.gates.under(name, change, gates, samples), self.off[name])
+
+    def _weight(self, name: str) -> Tensor:
+        """Return a parameter as fixed masks leave it."""
+        return self._masked(name, self.fixed[name]) if name in self.fixed else self.weights[name]
+
     def _change(self, name: str) -> Tensor:
         """Return w - off."""
         assert self.off is not None
@@ -320,15 +355,29 @@ class MaskTrainer:
 
     def _deterministic(self, groups: Any) -> dict[str, float]:
         """Return the mean loss of the groups, or of the held-out ones, under the deterministic mask, and without any mask."""
-        gone = {n: ~self.samplers[n].deterministic(logit.detach()) for n, logit in self.logits.items()}
-        masked = {n: self._masked(n, mask).detach() for n, mask in gone.items()}
+        kept = {n: self.samplers[n].deterministic(logit.detach()) for n, logit in self.logits.items()}
+        kept_units = kept
+        if self.gates is not None:
+            kept = {n: m for n, m in self.gates.on(kept, self.weights).items() if n in self.masked}
+            kept = {n: m & ~self.fixed[n] if n in self.fixed else m for n, m in kept.items()}
+        masked = {n: self._masked(n, ~mask).detach() for n, mask in kept.items()}
         masked |= {n: c.detach() for n, c in self._constants().items()}
         chosen = groups if self.held is None else self.held
-        found = {"mask_loss": mean_loss(self.stacked, masked, chosen, self.samples, self.chunk)}
+        found = {"mask_loss": mean_loss(self.stacked, masked, self._told(chosen, kept_units), self.samples, self.chunk)}
         if self.steps >= SHORT:
             whole = {n: (self.weights[n] if n in self.weights else self.unmasked[n]).detach() for n in masked}
+            chosen = self._told(chosen, {n: torch.ones_like(m) for n, m in kept_units.items()})
             found["unmasked_loss"] = mean_loss(self.stacked, whole, chosen, self.samples, self.chunk)
         return found
+
+    def _told(self, groups: Any, kept: Mapping[str, Tensor]) -> Any:
+        """Return groups of a batch as the function takes them; one that asks for the complement is told what each mask keeps."""
+        if self.gates is None or self.function is self.loss:
+            return groups
+        k = self.samples
+        gates = {n: m.to(self.logits[n].dtype).expand(k, -1) for n, m in kept.items() if n in self.gates.groups}
+        own = {n: self._masked(n, ~m).detach().expand(k, *m.shape) for n, m in kept.items() if n not in gates}
+        return groups, gates, own
 
     def _constants(self) -> dict[str, Tensor]:
         """Return the weights that are the same under every sample but not the model's own.
@@ -342,9 +391,9 @@ class MaskTrainer:
         for name in self.trained:
             if name in self.fixed:
                 constants[name] = self._masked(name, self.fixed[name])
-            elif name not in self.logits:
+            elif name not in self.masked:
                 constants[name] = self.weights[name]
-        return constants
+        return constants if self.gates is None else {n: c for n, c in constants.items() if n not in self.masked}
 
     def _regularise(self, items: int, number: int) -> None:
         """Mask the gradient of trained weights, and add the gradient beta / B, scaled if asked for, to every logit."""
@@ -365,17 +414,3 @@ class MaskTrainer:
             weight = self.weights[name].grad
             if weight is not None:
                 weight.mul_(mask)
-
-
-def _chunk(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int, wide: int = 3) -> int:
-    """Return how many samples fit into `memory` bytes at once: noise, masked weights and their gradient are K x W each.
-
-    `wide` counts these and what else is K x W. `stored` bytes are needed beside them, however many samples there are.
-    """
-    each = wide * sum(logit.numel() * logit.element_size() for logit in logits.values())
-    if memory < each + stored:
-        raise RunError(
-            f"memory={memory} bytes is less than the {each + stored} bytes that one mask sample of this network needs; "
-            "raise it."
-        )
-    return min(samples, (memory - stored) // each)

@@ -14,6 +14,7 @@ from modhook.errors import CheckpointError, UserError
 from modhook.masks import Masks
 from modhook.plugin.contract import CarriedGradients
 from modhook.steps.snapshot import read_snapshot, write_snapshot
+from modhook.unit.group import read, written
 from modhook.values.arguments import instance
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def load(kind: type[Fit], path: str | Path, model: nn.Module | None) -> Fit:
 def _packed(value: Any) -> Any:
     """Return a field as what a snapshot holds, with its kind where it is no plain value."""
     if isinstance(value, Masks):
-        return {"masks": dict(value._masks), "fingerprint": value.fingerprint, "tied": value._tied}
+        units = {"units": written(tuple(value._groups.values()))} if value._groups else {}
+        return {"masks": dict(value._masks), "fingerprint": value.fingerprint, "tied": value._tied, **units}
     if isinstance(value, CarriedGradients):
         return {"carried": {"weights": dict(value.weights), "logits": value.logits}}
     if hasattr(value, "data_vars"):
@@ -78,7 +80,7 @@ def _unpacked(value: Mapping[str, Any]) -> Any:
     import xarray as xr
 
     if "masks" in value:
-        masks = Masks(value["masks"])
+        masks = Masks(value["masks"], units={g.name: g for g in read(value.get("units", "[]"))})
         masks.fingerprint, masks._tied = value["fingerprint"], value["tied"]
         return masks
     if "carried" in value:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,17 @@ from modhook.fit.off import kept
 from modhook.fit.result import Fit
 from modhook.fit.size import Size
 from modhook.masks import Masks
+from modhook.masks.granular import Masked
 from modhook.network.twin import twin as copied
 from modhook.plugin.interfaces import Ranking
+from modhook.unit.weights import pooled
 
 
 def ranked(
     model: nn.Module,
     batches: Iterable[Any],
     loss: Loss,
-    names: Sequence[str],
+    masked: Masked,
     ranking: Ranking,
     size: Size,
     steps: int,
@@ -34,19 +36,23 @@ def ranked(
 ) -> Fit:
     """Return the masks of the best weights by the ranking's scores, from one pass over the batches, `steps` at most.
 
+    A unit's score is the sum or the mean of those of its weights, as the ranking says (`Ranking.pooled`).
+
     With fixed masks, the weights are ranked on the network under these; with `off`, their changes from it are. `cautions` are the
     reasons not to trust them, {rule: sentence}.
 
     Raises `UserError`, `RunError`.
     """
     twin = copied(model) if fixed is None else fixed.materialize(model, off)
+    names = masked.parameters
     trained = {n: p.detach().clone() for n, p in twin.named_parameters() if n in names}
     ranking.off = None if off is None else {n: off[n] for n in names}
     scores = ranking.scores(twin, names, iter(batches), bound(loss, trained, off), steps)
     for name, values in scores.items():
         if not bool(values.isfinite().all()):
             raise RunError(f"the ranking of {name!r} is not finite; look at the data and the loss.")
-    logits = {n: scores[n].detach().cpu() for n in names}
+    logits = {n: pooled(g, scores, ranking.pooled).cpu() for n, g in masked.units.items()}
+    logits |= {n: scores[n].detach().cpu() for n in masked.weights}
     history = xr.Dataset(coords={"step": np.empty(0, dtype=np.int64)})
     known = cautions or {}
     history.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in known.items()]

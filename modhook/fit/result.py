@@ -30,7 +30,8 @@ class Fit:
     Attributes:
         masks: the masks that were asked for, fixed ones included, with the network's fingerprint: the sampler's own (for
             `gumbel`, logit >= 0), or the cut of the size that `density` or `within` asks for.
-        logits: {name: tensor} of the learned logits, on the CPU, unrounded: a ranking of the weights.
+        logits: {name: tensor} of the learned logits, on the CPU, unrounded: a ranking of the weights; of units, {group: (n,)}: in all
+            that is said here of weights, a unit counts as one.
         history: Dataset over `step`: `loss`, `gradient_norm` (of what is learned, before clipping, regulariser included),
             `density`, `ms_per_step`; `changed`, how many logits changed side of the deterministic mask since the row before (in
             the first row, since the start); `mask_loss` and `unmasked_loss`, the loss under the deterministic mask, without noise,
@@ -180,7 +181,7 @@ class Fit:
             raise UserError(
                 "this fit does not know its network, so it cannot measure its masks; load it with modhook.Fit.load(path, model)."
             )
-        return Cuts(self.model, self._order, self.fixed, self.off, self.weights)
+        return Cuts(self.model, self._order, self.fixed, self.off, self.weights, self.masks._groups)
 
     @cached_property
     def _order(self) -> Order:

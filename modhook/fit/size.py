@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import attrs
@@ -13,6 +14,7 @@ from modhook.errors import UserError, listing
 from modhook.fit.cuts import Cuts, Measured, checked_loss
 from modhook.fit.target import DensityTarget
 from modhook.masks import Masks
+from modhook.masks.granular import Masked
 from modhook.masks.order import Order, checked_density
 from modhook.masks.select import matching
 from modhook.noise.randomness import undisturbed
@@ -36,7 +38,7 @@ class Size:
     """How large masks are to be: of given densities, as small as a score allows, or as the sampler's threshold has it.
 
     Attributes:
-        groups: pairs of parameter names and the density that these are to have together; empty without `density`.
+        groups: pairs of names, of parameters and units, and the density that these are to have together; empty without `density`.
         within, score, valid: the share of the score that may be lost, how to measure it, and on which batches.
         held: the first of the held-out batches; None without any.
     """
@@ -46,6 +48,8 @@ class Size:
     score: Callable[[nn.Module, Any], Any] | None = None
     valid: Iterable[Any] | None = None
     held: Any = None
+    masked: Masked | None = None
+    """What is masked, units among it; None: weights alone."""
 
     @property
     def own(self) -> bool:
@@ -86,12 +90,12 @@ class Size:
             for names, density in self.groups:
                 order = Order({n: logits[n] for n in names})
                 cut |= order.cut(order.count(density=density))
-            return Masks({**{n: cut[n] for n in logits}, **(fixed or {})}, model)
+            return self._masks({n: cut[n] for n in logits}, model, fixed)
         if self.within is not None:
             assert self.score is not None
             assert self.valid is not None
             measured = Measured(model, self.valid, self.score, off=off, weights=weights, hint=ONE)
-            cuts = Cuts(model, Order(logits), fixed, off)
+            cuts = Cuts(model, Order(logits), fixed, off, units=None if self.masked is None else self.masked.units)
             if own is None:
                 return cuts.smallest(measured, self.within, None, None)
             with interrupted_after(say) as pressed:
@@ -103,10 +107,14 @@ class Size:
         assert own is not None
         return own
 
+    def _masks(self, cut: Mapping[str, Tensor], model: nn.Module, fixed: Masks | None) -> Masks:
+        masks = {**cut, **(fixed or {})}
+        return Masks(masks, model) if self.masked is None else self.masked.masks(masks, model, fixed)
+
 
 def size_of(
     model: nn.Module,
-    names: tuple[str, ...],
+    masked: Masked,
     sampler: Sampler,
     *,
     beta: float | None,
@@ -125,13 +133,13 @@ def size_of(
     if valid is not None:
         batches_of("valid", valid)
     if density is not None:
-        return Size(groups=_groups(model, names, density), held=_first(valid))
+        return Size(groups=_groups(model, masked, density), held=_first(valid), masked=masked)
     if within is not None:
         if score is None or valid is None:
             raise UserError("within= needs score= (as in modhook.evaluate) and valid= (held-out batches) to measure masks by.")
         function("score", score, "score(model, batch)")
         listed = valid if isinstance(valid, list | tuple) else list(valid)
-        found = Size(within=checked_loss(within), score=score, valid=listed, held=_first(listed))
+        found = Size(within=checked_loss(within), score=score, valid=listed, held=_first(listed), masked=masked)
         with undisturbed():  # a score that cannot be compared is said before anything is learned
             Measured(model, listed, score, hint=ONE)(None)
         return found
@@ -171,18 +179,28 @@ def _first(valid: Iterable[Any] | None) -> Any:
 
 
 def _groups(
-    model: nn.Module, names: tuple[str, ...], density: Any
+    model: nn.Module, masked: Masked, density: Any
 ) -> tuple[tuple[tuple[str, ...], float], ...]:
     """Return the parameters and their densities; with {pattern: density}, of several patterns the first that matches counts."""
+    names = masked.names
     if not isinstance(density, Mapping):
         return ((names, checked_density(density)),)
     left, groups = list(names), []
     for pattern, share in density.items():
-        meant = matching(model, (pattern,), "density")
-        chosen = tuple(n for n in left if n in meant)
+        chosen = _chosen(model, pattern, left, masked)
         left = [n for n in left if n not in chosen]
         if chosen:
             groups.append((chosen, checked_density(share)))
     if left:
         raise UserError(f"density gives no share for {listing(left)}; add a pattern for them, such as '*'.")
     return tuple(groups)
+
+
+
+def _chosen(model: nn.Module, pattern: str, left: Sequence[str], masked: Masked) -> tuple[str, ...]:
+    """Return which of some entries a pattern means: by their names, or, of units, by those of the weights that make them."""
+    units = masked.units
+    if named := {n for n in units if fnmatchcase(n, pattern)}:
+        return tuple(n for n in left if n in named)
+    meant = set(matching(model, (pattern,), "density"))
+    return tuple(n for n in left if (set(units[n].home) <= meant if n in units else n in meant))

@@ -52,7 +52,7 @@ def evaluate(
     counts: dict[str, int] = {}
     single = False
     applied = masks._applied(model, off, seed) if masks is not None else contextlib.nullcontext()
-    with using(model), lent(model, masks or ()), applied, torch.no_grad():
+    with using(model), lent(model, () if masks is None else masks._names()), applied, torch.no_grad():
         for batch in batches:
             result = score(model, batch)
             single = isinstance(result, Tensor)

@@ -85,7 +85,7 @@ def prune(masks: Masks, model: _M) -> _M:
     _masks(masks)
     instance("model", model, nn.Module, "an nn.Module")
     with using(model):
-        own = masks._of(model)
+        own = (masks.weights(model) if masks.units else masks)._of(model)
         names = [n for n, _ in model.named_parameters(remove_duplicate=False) if n in own]  # every name of a tied one
         for name in names:
             owner, _, short = name.rpartition(".")

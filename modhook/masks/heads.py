@@ -66,6 +66,8 @@ def heads(masks: Masks, model: nn.Module | None) -> pd.DataFrame:
 
     if model is None:
         raise UserError("masks know the heads of attention from their network only: give it, masks.heads(model=model).")
+    if masks.units is not None:
+        masks = masks.weights(model)
     first = {id(p): n for n, p in model.named_parameters()}
     named = dict(model.named_parameters(remove_duplicate=False))
     rows = []

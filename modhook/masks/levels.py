@@ -122,11 +122,18 @@ def _labels(
         if model is None:
             raise UserError("masks know the types of modules from their network only: give it, masks.by('type', model=model).")
         known: Mapping[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
-        return "type", [type(known[m]).__name__ for m in modules]
+        return "type", [type(_nearest(known, m)).__name__ for m in modules]
     found = layers(modules)
     if level == "layer":
         return "layer", [found[m] for m in modules]
     return "part", [inside(m, found[m]) for m in modules]
+
+
+def _nearest(modules: Mapping[str, nn.Module], path: str) -> nn.Module:
+    """Return the module of a path, or, of units within a layer, the layer's."""
+    while path not in modules:
+        path = path.rpartition(".")[0]
+    return modules[path]
 
 
 def _depth(level: Any) -> int:

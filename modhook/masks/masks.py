@@ -6,7 +6,6 @@ A `Masks` is an immutable mapping from parameter name to a bool tensor of the pa
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -17,27 +16,29 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import MaskError, UserError, listing
-from modhook.masks.fingerprint import checked_fingerprint, checked_names, checksum, differences, fingerprint
+from modhook.masks.files import load, write
+from modhook.masks.fingerprint import differences, fingerprint
 from modhook.masks.heads import heads
 from modhook.masks.levels import Levels, by
 from modhook.masks.names import one_per_parameter, remembered, tied_names
 from modhook.masks.off import Off, off_weights
-from modhook.masks.same import same_network, same_parameters
+from modhook.masks.same import same_kind, same_network, same_parameters
 from modhook.masks.select import chosen
 from modhook.masks.selectors import Selectors
 from modhook.masks.show import frame, page
-from modhook.network.files import write_whole
 from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
 from modhook.network.unmasked import masking
+from modhook.unit.group import Group
+from modhook.unit.units import Units
+from modhook.unit.weights import groups_of, on_weights
 from modhook.values.arguments import instance, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _M = TypeVar("_M", bound=nn.Module)
-FORMAT = "modhook-masks-2"  # 1, never released, had no checksum
 _WHAT = "the masks"
 _CPU = torch.device("cpu")
 
@@ -48,8 +49,12 @@ class Masks(Mapping[str, Tensor]):
     What is handed out are copies: writing into `m["weight"]` does not change `m`. A tied weight is one parameter: with `model`,
     its mask is found under every one of its names, and counted once, under the first.
 
+    Masks of units (`fit_masks(units=...)`) hold a tensor per group instead, (n,), True for a unit that is kept: a weight is kept if
+    all of its units are. All that is said here of weights holds for units; `weights(model)` are the same as masks of weights.
+
     Args:
         masks: the tensors; they are copied to CPU bool tensors and never changed.
+        units: groups of units whose masks are among them, such as another mask's `units`; masks of other names are of parameters.
         model: the network they belong to. Names and shapes are checked, and a fingerprint of its weights is kept, so that
             `load`, and set operations with another network's masks, can refuse later.
 
@@ -57,7 +62,9 @@ class Masks(Mapping[str, Tensor]):
         MaskError: a tensor that is not boolean, or that does not fit `model`; two names of one tied parameter with different masks.
     """
 
-    def __init__(self, masks: Mapping[str, Tensor], model: nn.Module | None = None) -> None:
+    def __init__(
+        self, masks: Mapping[str, Tensor], model: nn.Module | None = None, *, units: Mapping[str, Group] | None = None
+    ) -> None:
         if not isinstance(masks, Mapping):
             raise MaskError(f"masks must be a mapping {{parameter name: bool tensor}}, not {type(masks).__name__}.")
         for name, mask in masks.items():
@@ -70,6 +77,8 @@ class Masks(Mapping[str, Tensor]):
         self._tied: dict[str, str] = dict(masks._tied) if isinstance(masks, Masks) else {}
         self._device = _CPU
         self._model: weakref.ref[nn.Module] | None = masks._model if isinstance(masks, Masks) else None
+        own = {**(masks._groups if isinstance(masks, Masks) else {}), **({} if units is None else groups_of(units))}
+        self._groups: dict[str, Group] = {n: g for n, g in own.items() if n in self._masks}
         self.fingerprint: dict[str, str] | None = None
         if model is not None:
             instance("model", model, nn.Module, "an nn.Module")
@@ -95,7 +104,7 @@ class Masks(Mapping[str, Tensor]):
         return len(self._masks)
 
     def __repr__(self) -> str:
-        return f"Masks({len(self)} tensors, {self.kept()} of {self.size} weights kept, density {self.density:.4f})"
+        return f"Masks({len(self)} tensors, {self.kept()} of {self.size} {self.counted} kept, density {self.density:.4f})"
 
     def _repr_html_(self) -> str:
         return page(self)
@@ -133,11 +142,35 @@ class Masks(Mapping[str, Tensor]):
     def __xor__(self, other: Masks) -> Masks:
         return self._pairwise(other, torch.logical_xor)
 
+    # -- units
+
+    @property
+    def units(self) -> Units | None:
+        """The units that these masks are about, by group; None for masks of weights alone."""
+        return Units(self._groups.values()) if self._groups else None
+
+    @property
+    def counted(self) -> str:
+        """What these masks count: "weights", "units", or "units and weights"."""
+        return "weights" if not self._groups else "units" if len(self._groups) == len(self) else "units and weights"
+
+    def weights(self, model: nn.Module) -> Masks:
+        """Return the same as masks of weights: of every parameter that units own weights of, a weight kept if all of its units are.
+
+        Raises `MaskError` for masks that do not fit.
+        """
+        instance("model", model, nn.Module, "an nn.Module")
+        return Masks(self._on(model), model)
+
+    def like(self, masks: Mapping[str, Tensor]) -> Masks:
+        """Return other masks over the same network, units included: {name: bool tensor}; of these names, all or some."""
+        return self._new(masks)
+
     # -- counts
 
     @property
     def size(self) -> int:
-        """Number of masked weights, kept or not."""
+        """Number of masked weights, or units, kept or not."""
         return sum(m.numel() for m in self._masks.values())
 
     @overload
@@ -196,6 +229,7 @@ class Masks(Mapping[str, Tensor]):
             PatternError: what chooses no masked parameter, or nothing that is left. UserError: no network to choose in.
         """
         names = {n: (n, *(a for a, first in self._tied.items() if first == n)) for n in self._masks}
+        names |= {n: (n, *g.home, *([g.module] if g.module else [])) for n, g in self._groups.items()}
         taken = chosen(names, include, exclude, self._network(model))
         return self._new({n: self._masks[n] for n in taken})
 
@@ -216,18 +250,8 @@ class Masks(Mapping[str, Tensor]):
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: a bool tensor per parameter; as metadata a checksum and the network's fingerprint."""
-        from safetensors.torch import save
-
         instance("path", path, (str, Path), "a path")
-        known = json.dumps(self.fingerprint)
-        tied = {"tied": json.dumps(self._tied)} if self._tied else {}
-        found = checksum(self._masks, known + tied.get("tied", ""))
-        metadata = {"format": FORMAT, "fingerprint": known, "sha256": found, **tied}
-        data = save({n: m.contiguous() for n, m in self._masks.items()}, metadata)
-        try:
-            write_whole(Path(path), data)
-        except OSError as error:
-            raise MaskError(f"masks cannot be written to {path}: {error.strerror or error}.") from error
+        write(Path(path), self._masks, self.fingerprint, self._tied, tuple(self._groups.values()))
 
     @classmethod
     def load(cls, path: str | Path, model: nn.Module | None = None) -> Masks:
@@ -241,28 +265,8 @@ class Masks(Mapping[str, Tensor]):
         Raises:
             MaskError: no such file, not a mask file, a damaged file, or masks of another network (says which tensor differs).
         """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (OSError, SafetensorError) as error:
-            raise MaskError(f"{path} cannot be read as masks: {error}; give a file written by Masks.save.") from error
-        if metadata.get("format") != FORMAT:
-            raise MaskError(
-                f"{path} is a safetensors file but holds no modhook masks; give a file written by Masks.save."
-            )
-        if metadata.get("sha256") != checksum(tensors, metadata.get("fingerprint", "") + metadata.get("tied", "")):
-            raise MaskError(
-                f"{path} is damaged: its masks do not match their checksum; take another copy, or learn them again."
-            )
-        try:
-            known = checked_fingerprint(json.loads(metadata["fingerprint"]))
-            tied = checked_names(json.loads(metadata.get("tied", "{}")))
-        except (KeyError, ValueError) as error:
-            raise MaskError(f"{path} is damaged: the fingerprint of its network cannot be read.") from error
-        masks = cls(tensors)
+        tensors, known, tied, groups = load(path)
+        masks = cls(tensors, units={g.name: g for g in groups})
         masks.fingerprint, masks._tied = known, tied
         return masks if model is None else masks._belonging(model, path)
 
@@ -284,7 +288,7 @@ class Masks(Mapping[str, Tensor]):
         refused if it does not come. Raises `MaskError` for masks that do not fit, `WeightsError` for such an `off`.
         """
         instance("model", model, nn.Module, "an nn.Module")
-        with using(model, block=True), lent(model, self), self._applied(model, off, seed):
+        with using(model, block=True), lent(model, self._names()), self._applied(model, off, seed):
             yield model
 
     def materialize(self, model: _M, off: Off = None, *, seed: int = 0) -> _M:
@@ -298,7 +302,7 @@ class Masks(Mapping[str, Tensor]):
         """
         instance("model", model, nn.Module, "an nn.Module")
         with using(model):
-            masks = self._of(model)._masks
+            masks = self._on(model)
             others = off_weights(model, masks, off, seed) or {}
             twin = copied(model)
         parameters = dict(twin.named_parameters(remove_duplicate=False))
@@ -319,7 +323,7 @@ class Masks(Mapping[str, Tensor]):
 
     @contextlib.contextmanager
     def _applied(self, model: nn.Module, off: Off = None, seed: int = 0) -> Iterator[None]:
-        masks = self._of(model)._masks
+        masks = self._on(model)
         parameters = dict(model.named_parameters(remove_duplicate=False))
         with torch.no_grad():
             others = off_weights(model, masks, off, seed) or {}
@@ -335,8 +339,21 @@ class Masks(Mapping[str, Tensor]):
             for parameter, original in reversed(originals):
                 parameter.data = original
 
+    def _on(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return which weights are kept, by the first names of this network's parameters. Raises `MaskError` as `_of`."""
+        own = self._of(model)
+        if not own._groups:
+            return own._masks
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        return on_weights(own._masks, own._groups, parameters)
+
+    def _names(self) -> tuple[str, ...]:
+        """Return the parameters that applying these masks replaces."""
+        own = {n for g in self._groups.values() for n in g.parameters}
+        return tuple(n for n in (*self._masks, *own) if n not in self._groups)
+
     def _new(self, masks: Mapping[str, Tensor]) -> Masks:
-        result = Masks(masks)
+        result = Masks(masks, units=self._groups)
         result.fingerprint, result._tied, result._device = self.fingerprint, self._tied, self._device
         result._model = self._model
         return result
@@ -345,6 +362,7 @@ class Masks(Mapping[str, Tensor]):
         if not isinstance(other, Masks):
             return NotImplemented
         same_network(self, other)
+        same_kind(self, other)
         one, two = self._beside(other)
         same_parameters(one, two)
         result = self._new({n: operation(m, two[n]) for n, m in one.items()})
@@ -382,6 +400,13 @@ class Masks(Mapping[str, Tensor]):
     def _fit(self, model: nn.Module, where: str = "") -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         for name, mask in self._masks.items():
+            if (group := self._groups.get(name)) is not None:
+                group.check(parameters, where)
+                if mask.shape != (len(group),):
+                    raise MaskError(
+                        f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but there are {len(group)} units."
+                    )
+                continue
             if name not in parameters:
                 raise MaskError(
                     f"the mask {name!r}{where} has no parameter in {type(model).__name__}; it has: {listing(parameters)}."

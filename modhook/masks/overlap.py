@@ -17,7 +17,7 @@ from modhook.masks import chance
 from modhook.masks.levels import Levels, compared
 from modhook.masks.masks import Masks
 from modhook.masks.names import one_per_parameter
-from modhook.masks.same import same_network, same_parameters
+from modhook.masks.same import same_kind, same_network, same_parameters
 from modhook.values.arguments import instance, one_of, shown
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def aligned(masks: Mapping[str, Masks], on: str) -> Aligned:
     tied: dict[str, str] = {}
     for one in every:
         same_network(next((m for m in every if m.fingerprint), one), one)
+        same_kind(every[0], one)
         firsts = set(tied.values())
         tied |= {n: first for n, first in one._tied.items() if n not in firsts and n not in tied}
     found = [one_per_parameter(m._masks, tied, "the masks") for m in every]
@@ -196,6 +197,7 @@ def _both(a: Masks, b: Masks, on: str) -> tuple[Masks, Masks]:
         instance(name, masks, Masks, "a modhook.Masks")
     if on == "same":
         return a, b
+    same_kind(a, b)
     one, two = a._beside(b)
     names = [n for n in one if n in two]
     if not names:

@@ -23,6 +23,14 @@ def same_network(a: Masks, b: Masks) -> None:
         )
 
 
+def same_kind(a: Masks, b: Masks) -> None:
+    """Raise `MaskError` for masks of units beside masks of weights."""
+    if set(a._groups) != set(b._groups) and (not a._groups or not b._groups):
+        raise MaskError(
+            f"one of the masks is over {a.counted}, the other over {b.counted}; compare masks.weights(model), the masks of weights."
+        )
+
+
 def same_parameters(
     a: Mapping[str, Tensor], b: Mapping[str, Tensor], names: tuple[str, str] = ("the first", "the second")
 ) -> None:

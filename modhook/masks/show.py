@@ -22,7 +22,7 @@ def frame(masks: Masks) -> pd.DataFrame:
     rows = [
         {
             "parameter": name,
-            "module": name.rpartition(".")[0],
+            "module": masks._groups[name].module if name in masks._groups else name.rpartition(".")[0],
             "kept": kept,
             "total": masks._masks[name].numel(),
             "density": kept / masks._masks[name].numel() if masks._masks[name].numel() else float("nan"),
@@ -42,7 +42,7 @@ def headline(masks: Masks) -> str:
     """Return the whole in one line of HTML."""
     return markup.line(
         "Masks",
-        f"{masks.kept():,} of {masks.size:,} weights kept",
+        f"{masks.kept():,} of {masks.size:,} {masks.counted} kept",
         markup.share(masks.density),
         f"{len(masks)} tensor{'' if len(masks) == 1 else 's'}",
     )

@@ -234,6 +234,8 @@ class Sampler(ABC):
 class Ranking(Sampler):
     """A ranking of the weights that needs no learning: scores instead of logits. What every learned mask must beat."""
 
+    pooled: ClassVar[str] = "sum"
+    """What a unit's score is of its weights' scores, where units are ranked: their "sum" or their "mean"."""
     off: Mapping[str, Tensor] | None = None
     """Set before `scores` is called: what weights become that are not kept, {name: (*weight.shape)}; None: zero. It is w - off that
     a mask takes or leaves."""

@@ -29,7 +29,9 @@ class _Changes(Ranking):
 
 
 class Magnitude(_Changes):
-    """|w|: large weights are needed."""
+    """|w|: large weights are needed; of a unit, the mean over its weights."""
+
+    pooled = "mean"
 
     def scores(
         self, model: nn.Module, names: Sequence[str], batches: Iterator[Any], loss: Loss, steps: int

@@ -1,0 +1,210 @@
+"""Tries on random inputs whether weights that are taken for those of units are.
+
+A candidate says: these weights take what a unit gives (its gate), and those make it. It is right if, for any set of units whose gates are
+zero, the others of their weights make no difference, while without the gates' being zero they do. The network's own code is run, on a copy
+with random weights in float64, so that nothing is hidden by weights that are zero.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modhook.network.twin import twin
+from modhook.unit.group import Part
+
+_PLACES = 5
+_TOLERANCE = 1e-9
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Probe:
+    """A copy of a module with random weights, and calls that it can run.
+
+    Args:
+        module: the module. width: features of its main input. seen: calls that were seen while the whole network ran.
+        sizes: numbers that further arguments may have as their last size, such as that of a head.
+    """
+
+    def __init__(self, module: nn.Module, width: int, seen: Sequence[Call] = (), sizes: Sequence[int] = ()) -> None:
+        self.calls: list[Call] = []
+        tensors = [*module.parameters(), *module.buffers()]
+        if any(t.is_meta for t in tensors):
+            return
+        try:
+            self.module: Any = twin(module).cpu().double().eval().requires_grad_(False)
+        except Exception:
+            return
+        generator = torch.Generator("cpu").manual_seed(0)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            for parameter in self.module.parameters():
+                if parameter.is_floating_point():
+                    scale = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 0.5
+                    parameter.copy_(
+                        torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device="cpu") * scale
+                    )
+            for call in itertools.chain(map(_wide, seen), _calls(module, width, sizes, generator)):
+                if self._output(call) is not None:
+                    self.calls.append(call)
+                    break
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be run at all."""
+        return bool(self.calls)
+
+    def proves(self, parts: Sequence[Part], count: int) -> bool:
+        """Return whether candidates are units; the parameters of the parts are named within the module."""
+        if not self.runs or not any(p.gate for p in parts) or all(p.gate for p in parts):
+            return False
+        own = dict(self.module.named_parameters())
+        gates, others = [p for p in parts if p.gate], [p for p in parts if not p.gate]
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            whole = self._under(own, (), torch.ones(count, dtype=torch.bool))
+            for kept in _sets(count):
+                gone = self._under(own, gates, kept)
+                both = self._under(own, [*gates, *others], kept)
+                alone = self._under(own, others, kept)
+                if whole is None or gone is None or both is None or alone is None:
+                    return False
+                if not _equal(gone, both) or _equal(gone, whole) or _equal(alone, whole):
+                    return False
+        return True
+
+    def _under(self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor) -> list[Tensor] | None:
+        before: dict[str, Tensor] = {}
+        try:
+            for part in parts:
+                parameter = own[part.parameter]
+                before.setdefault(part.parameter, parameter.clone())
+                parameter.mul_(part.spread(kept))
+            return self._output(self.calls[0])
+        finally:
+            for name, value in before.items():
+                own[name].copy_(value)
+
+    def _output(self, call: Call) -> list[Tensor] | None:
+        args, kwargs = call
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found = list(_tensors(self.module(*args, **kwargs)))
+        except Exception:
+            return None
+        found = [t for t in found if t.is_floating_point()][
+            :1
+        ]  # the first is the output; others may be caches, or attention weights
+        return found if found and all(bool(t.isfinite().all()) for t in found) else None
+
+
+def watched(model: nn.Module, call: Call, modules: Mapping[str, nn.Module]) -> dict[str, list[Call]]:
+    """Run the network once and return with which arguments each of these modules was called; {} where it cannot be run."""
+    seen: dict[str, list[Call]] = {}
+    handles = []
+    for path, module in modules.items():
+
+        def hear(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+            seen.setdefault(path, []).append((args, kwargs))
+
+        handles.append(module.register_forward_pre_hook(hear, with_kwargs=True))
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model(*call[0], **call[1])
+    except Exception:
+        return seen
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _sets(count: int) -> Iterator[Tensor]:
+    """Yield sets of units to keep: all but one, for a few, and two halves."""
+    for unit in sorted({0, count // 2, count - 1}):
+        kept = torch.ones(count, dtype=torch.bool)
+        kept[unit] = False
+        yield kept
+    if count > 2:
+        even = torch.arange(count) % 2 == 0
+        yield from (even, ~even)
+
+
+def _equal(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
+    if [t.shape for t in one] != [t.shape for t in two]:
+        return False
+    return all(
+        bool((a - b).abs().max() <= _TOLERANCE * (1 + b.abs().max()))
+        for a, b in zip(one, two, strict=True)
+        if a.numel()
+    )
+
+
+def _wide(call: Call) -> Call:
+    """Return a call in float64 on the CPU."""
+    return _mapped(call[0]), _mapped(call[1])
+
+
+def _mapped(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        value = value.detach().cpu()
+        return value.double() if value.is_floating_point() else value
+    if type(value) in (tuple, list):
+        return type(value)(_mapped(v) for v in value)
+    if type(value) is dict:
+        return {k: _mapped(v) for k, v in value.items()}
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for one in value:
+            yield from _tensors(one)
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+
+
+def _calls(module: nn.Module, width: int, sizes: Sequence[int], generator: torch.Generator) -> Iterator[Call]:
+    """Yield calls that a module may take: its main input (2, places, width), and what its required arguments may be."""
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+
+    try:
+        signature = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return
+    needed = [
+        p
+        for p in signature
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    named = {p.name for p in signature}
+    x = drawn(2, _PLACES, width)
+    yield (x,), {}
+    for size in (None, *dict.fromkeys(sizes)):
+        kwargs: dict[str, Any] = {}
+        for p in needed[1:]:
+            kwargs[p.name] = None
+            if p.name in ("key", "value", "k", "v", "keys", "values", "memory", "context", "residual", "input_tensor"):
+                kwargs[p.name] = drawn(2, _PLACES, width)
+        if "position_embeddings" in named and size is not None:
+            angle = drawn(1, _PLACES, size)
+            kwargs["position_embeddings"] = (angle.cos(), angle.sin())
+        first = needed[0].name if needed else None
+        if first is not None and needed[0].kind is not inspect.Parameter.POSITIONAL_ONLY:
+            yield (), {first: x, **kwargs}
+        else:
+            yield (x,), kwargs
+    yield (drawn(2, width, 4, 4),), {}
