@@ -100,6 +100,13 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def lm(session: nox.Session) -> None:
+    """The task behaviours with networks and tokenizers of transformers, made offline, and the smoke of its study."""
+    session.install("-e", ".[test,lm]", *CONSTRAINTS)
+    session.run("pytest", "tests/lm", *session.posargs, env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Run the notebooks and the README's blocks, and check the pages in docs/; `-- --write` writes docs/variables.md first."""
     session.install("-e", ".[test,docs]", *CONSTRAINTS)
@@ -140,7 +147,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def studies(session: nox.Session) -> None:
     """Check every study, and run the smoke variant of each; arguments after -- name studies: `-- scan tuple_fnn`."""
-    session.install("-e", ".[mathematics,mnist]", *CONSTRAINTS)
+    session.install("-e", ".[mathematics,mnist,lm]", *CONSTRAINTS)
     files = [Path("studies", f"{name}.toml") for name in session.posargs] or sorted(Path("studies").glob("*.toml"))
     session.run("modhook", "check", *map(str, files))
     out = str(Path(session.create_tmp()) / "results")

@@ -18,6 +18,11 @@ def modhook_tasks() -> list[Spec]:
             f"{_HERE}.addmul:AddMul",
         ),
         Spec(
+            "behaviours",
+            "What a language model, encoder or classifier answers: prompts and answers in a JSONL or CSV file, one function per group",
+            f"{_HERE}.behaviours.task:Behaviours",
+        ),
+        Spec(
             "cifar10",
             "CIFAR-10, one mask per removed class",
             f"{_HERE}.cifar10.removal:Cifar10",
@@ -59,5 +64,10 @@ def modhook_tasks() -> list[Spec]:
 def modhook_models() -> list[Spec]:
     """Networks that come with a task."""
     return [
-        Spec("known", "The finished network of the task known, with its weights", f"{_HERE}.known.network:KnownNetwork")
+        Spec("known", "The finished network of the task known, with its weights", f"{_HERE}.known.network:KnownNetwork"),
+        Spec(
+            "language_model",
+            "A network of transformers for the task behaviours: pretrained, or new from a configuration",
+            f"{_HERE}.behaviours.network:LanguageModel",
+        ),
     ]

@@ -274,7 +274,7 @@ FILES = sorted(path.stem for path in STUDIES.glob("*.toml"))
 
 KNOWN = {"known_compiled", "known_superposed", "known_welded"}
 """Networks that come with their weights and a known answer: nothing in them is published, and the whole is quick."""
-OURS = {"quickstart", "cifar10_gradient_cosine", "maths_baselines", *KNOWN}
+OURS = {"quickstart", "cifar10_gradient_cosine", "lm_example", "maths_baselines", *KNOWN}
 """Studies that the paper did not have."""
 FREE = {"study.name", "study.description", "train.validate_every", "run.threads"}
 """What a file may say without a published number."""
