@@ -182,7 +182,7 @@ def truth(session: nox.Session) -> None:
 @nox.session
 def reproduction(session: nox.Session) -> None:
     """Write docs/reproduction.md and its figures from docs/cubes; `-- --take results/addmul_fnn.zarr` takes a cube in first."""
-    session.install("-e", ".", *CONSTRAINTS)
+    session.install("-e", ".[docs]", *CONSTRAINTS)
     session.run("python", "tests/reproduction/reproduce.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 

@@ -7,12 +7,14 @@ only read, so that it may still be computed.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import walk
 from cubes_of_studies import Network, networks
 from paper_claims import CLAIMS
 from reproduction_page import page, reference_numbers, unpublished
@@ -86,6 +88,11 @@ def write(docs: Path) -> None:
     docs.mkdir(exist_ok=True)
     text = page(found, captions(chosen), reference_numbers())
     (docs / "reproduction.md").write_text(text, encoding="utf-8")
+    if any(n.path == docs / walk.CUBE for n in found):
+        if importlib.util.find_spec("nbclient") is None:
+            print('the notebook is not written: pip install -e ".[docs]" first', file=sys.stderr)
+        else:
+            walk.write(docs / walk.NAME)
 
 
 def figures(found: Sequence[Network]) -> list[tuple[Path, str]]:

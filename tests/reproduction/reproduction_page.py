@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+import walk
 from claim_measures import Measured, mean
 from cubes_of_studies import Network, Values, published_study
 from paper_claims import CLAIMS, Claim
@@ -67,6 +68,9 @@ def page(networks: Sequence[Network], figures: Sequence[tuple[str, str]], refere
         claims="\n\n".join(_section(c, [r for r in found if r.claim is c], told) for c in CLAIMS),
         matrices="\n\n".join(_matrices(n) for n in networks if n.array("overlap/kept") is not None) or "No cube yet.",
         cubes="\n\n".join(_cube(n) for n in networks) or "None yet.",
+        walk=f"\n\n[{walk.NAME}]({walk.NAME}) walks from one of them to its conclusion, with outputs."
+        if any(n.path.as_posix().endswith(walk.CUBE) for n in networks)
+        else "",
         figures="\n\n".join(f"![{caption}]({file})\n\n*{caption}*" for file, caption in figures) or "None yet.",
     )
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import nbformat
 import numpy as np
 import pytest
 
@@ -22,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 
 import reproduce  # noqa: E402 - a program beside the tests, not a package
+import walk  # noqa: E402
 from cubes_of_studies import Network, networks  # noqa: E402
 from paper_claims import CLAIMS  # noqa: E402
 from reproduction_page import page, reference_numbers, rows  # noqa: E402
@@ -160,13 +163,18 @@ def test_pooled_overlaps_and_chance(tmp_path: Path) -> None:
         assert expected[seed] == pytest.approx(by_chance, rel=0.05)
 
 
-def test_a_real_cube_is_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny run: copied, given controls that need no training, packed; the page has its numbers, the cube is as it was."""
+def test_a_real_cube_is_taken_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tiny run: copied, given controls that need no training, packed; page and notebook have its numbers, it is as it was."""
     monkeypatch.setattr(reproduce, "JOINING", {"random": ("draws=1",), "own_removed": ("draws=1",)})
     installed = plugins()
     study = load(shipped_files()["addmul_fnn"], variant="smoke", plugins=installed)
-    cube = Path(run_study(study, tmp_path, installed, make_trackers([], installed, "x")).path)
+    cube = Path(run_study(study, tmp_path, installed, make_trackers([], installed, "x")).path).rename(
+        tmp_path / "addmul_fnn.zarr"
+    )
     before = {f: f.read_bytes() for f in cube.rglob("*") if f.is_file()}
+    monkeypatch.setattr(walk, "write", lambda path: None)  # its cells run below, without a kernel
     reproduce.main(["--take", str(cube), "--docs", str(tmp_path / "docs")])
     assert {f: f.read_bytes() for f in cube.rglob("*") if f.is_file()} == before
     (network,) = networks([tmp_path / "docs/cubes" / f"{cube.stem}.zip"])
@@ -177,6 +185,17 @@ def test_a_real_cube_is_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "random masks" in text
     assert "train.steps 10 instead of 20,000" in text
     assert (tmp_path / "docs/cubes" / f"{cube.stem}-addmul_performance.png").stat().st_size > 10_000
+    assert "[add_mul.ipynb](add_mul.ipynb)" in text
+    monkeypatch.chdir(tmp_path / "docs")
+    names: dict[str, Any] = {}
+    with matplotlib.rc_context({"backend": "agg"}):
+        for kind, source in walk.CELLS:
+            if kind == "code":
+                exec(source, names)
+    said = capsys.readouterr().out
+    accuracy = network.at("scores/accuracy", stage="add", split="add").mean()
+    assert f"add: {accuracy:.1%} under its own mask" in said
+    assert "random masks of their sizes share 0." in said
     monkeypatch.setattr(reproduce, "LARGEST", 1000)
     with pytest.raises(SystemExit, match="not for the repository"):
         reproduce.check_size(network.path)
@@ -184,11 +203,15 @@ def test_a_real_cube_is_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_page_is_that_of_the_cubes() -> None:
-    """docs/reproduction.md is what the command writes from docs/cubes: nobody edits it, and a changed rule shows."""
+    """docs/reproduction.md is what the command writes from docs/cubes: nobody edits it, and a changed rule shows; the notebook too."""
     found: list[Network] = networks(sorted((ROOT / "docs/cubes").glob("*.zip")))
     figures = reproduce.captions(reproduce.figures(found))
     assert (ROOT / "docs/reproduction.md").read_text(encoding="utf-8") == page(found, figures, reference_numbers())
     for file, _ in figures:
         assert (ROOT / "docs" / file).is_file()
+    if (ROOT / "docs" / walk.CUBE).exists():
+        cells = nbformat.read(ROOT / "docs" / walk.NAME, as_version=4).cells
+        assert tuple((c.cell_type, c.source) for c in cells) == walk.CELLS
+        assert all(c.outputs for c in cells if c.cell_type == "code")
     for zip_file in (ROOT / "docs/cubes").glob("*.zip"):
         assert zip_file.stat().st_size < reproduce.LARGEST
