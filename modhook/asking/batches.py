@@ -19,7 +19,6 @@ import attrs
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
 
 from modhook.errors import ModhookError, UserError
 from modhook.fit.groups import batch_size
@@ -28,7 +27,7 @@ from modhook.noise.seeding import derive
 from modhook.plugin.culprit import told
 from modhook.stacked import Shared
 from modhook.stacked.containers import ATOMS, Parts, fields_of, items_of
-from modhook.values.arguments import batches_of
+from modhook.values.arguments import batches_of, single_items
 
 
 class Store(Protocol):
@@ -148,7 +147,7 @@ def _read(what: str, given: Any, seed: int, most: int) -> Iterator[Any]:
     """Yield the batches: all of them where their number is known, else at most `most`."""
     if isinstance(given, Tensor) or (isinstance(given, tuple) and given and all(isinstance(t, Tensor) for t in given)):
         raise UserError(f"{what} must be an iterable of batches, not one batch; give [batch] for a single one.")
-    if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
+    if single_items(given):
         raise UserError(f"{what} are a data set of single items; give torch.utils.data.DataLoader(it, batch_size=...).")
     known = hasattr(given, "__len__")
     try:

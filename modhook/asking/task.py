@@ -186,10 +186,10 @@ class AskTask(Task):
             made = relabelled(made, self.question.classes[name], seed) if own is None else own(made, seed)
         return {"function": name, "batch": made}
 
-    def loss(self, net: Net, batch: Batch) -> Tensor:
-        """Return the function's own loss."""
-        found: Tensor = self.question.loss[batch["function"]](net, batch["batch"])
-        return found
+    @property
+    def loss(self) -> AskedLoss:
+        """The function's own loss."""
+        return AskedLoss(self.question.loss)
 
     def score(self, net: Net, batch: Batch) -> dict[str, Tensor]:
         """Return the function's own scores."""
@@ -204,6 +204,23 @@ class AskTask(Task):
             "item": torch.arange(count, device="cpu"),
             "fingerprint": digest.expand(count, -1),
         }
+
+
+@attrs.frozen
+class AskedLoss:
+    """The loss of each function, by the function that a batch is of."""
+
+    each: Mapping[str, Callable[..., Any]]
+
+    def __call__(self, net: Net, batch: Batch) -> Tensor:
+        """Return the function's own loss."""
+        found: Tensor = self.each[batch["function"]](net, batch["batch"])
+        return found
+
+    def whole(self, net: Net, batch: Batch, samples: int) -> Batch:
+        """Return the batch with what the function's loss wants each group to know of the whole."""
+        prepare = getattr(self.each[batch["function"]], "whole", None)
+        return batch if prepare is None else {**batch, "batch": prepare(net, batch["batch"], samples)}
 
 
 def scores_of(found: Any) -> dict[str, Tensor]:

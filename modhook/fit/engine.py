@@ -104,6 +104,7 @@ class MaskTrainer:
         self.masked = tuple(masked)
         """The parameters that are another one under every sample."""
         self.changes = {n: self._change(n) for n in self.masked if off and not self.weights[n].requires_grad}
+        self._whole_batch = getattr(loss, "whole", None)
         self.loss = loss if self.gates else bound(loss, {n: self.weights[n] for n in self.masked}, off)
         self.function = inside(loss, self.gates, self._weight, off) if self.gates and asks(loss) else self.loss
         self.constants = {
@@ -130,7 +131,7 @@ class MaskTrainer:
         """The sum of the learning rates of all steps."""
         self.start, self.nearest = distances(movable(self.logits))
         self.watch = Watch(self.logits, reference)
-        self.held = None if held is None else cut_held(held, samples)
+        self.held = None if held is None else cut_held(self._prepared(held), samples)
         self._whole: dict[str, float] = {}
         self._guard: Guard | None = None
         self._started = False
@@ -169,7 +170,7 @@ class MaskTrainer:
             )
         if items < self.samples:
             return None
-        groups = cut(batch, self.samples)
+        groups = cut(self._prepared(batch), self.samples)
         if self.warmup and number <= self.warmup:  # later, the rates are the optimiser's, or its scheduler's
             self._rates.set(lambda lr: learning_rate(number, lr, warmup=self.warmup))
         self.advance(number)
@@ -266,6 +267,10 @@ class MaskTrainer:
         torch.set_rng_state(state["torch"])
 
     # -- inside
+
+    def _prepared(self, batch: Any) -> Any:
+        """Return the batch with what a loss wants each group to know of the whole: `loss.whole(net, batch, samples)`, if it has it."""
+        return batch if self._whole_batch is None else self._whole_batch(self.model, batch, self.samples)
 
     def _backward(self, groups: Any) -> float:
         """Add the gradients of this rank's samples, and return their part of the mean loss."""

@@ -7,9 +7,10 @@ as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from modhook.errors import UserError
@@ -28,7 +29,7 @@ def batch_size(batch: Any) -> int:
     if not sizes:
         raise UserError(
             "a batch must hold at least one tensor with a leading item dimension, in dicts, tuples, lists or dataclasses; "
-            f"this one, {shown(batch)}, holds none."
+            f"this one, {shown(batch)}, holds none{_arrays(batch)}."
         )
     if len(sizes) > 1:
         raise UserError(
@@ -64,6 +65,14 @@ def one_group(groups: Any) -> Any:
     """Return the first group of a cut batch, as the loss gets it."""
     tree = flatten(groups)
     return tree.rebuild([leaf.tensor if leaf.shared else leaf.tensor[0] for leaf in tree.leaves])
+
+
+def _arrays(batch: Any) -> str:
+    """Return a hint for a batch of numbers that are in no tensor: what a tokenizer, or a data set, gives unless asked for tensors."""
+    children = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else [batch]
+    if not any(isinstance(child, np.ndarray | list | tuple) for child in children):
+        return ""
+    return " but arrays or lists (ask a tokenizer for return_tensors='pt', a data set for .with_format('torch'))"
 
 
 def _sizes(tree: Any, plain: set[int], inside: set[int]) -> None:

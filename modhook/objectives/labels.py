@@ -1,4 +1,4 @@
-"""Objectives that compare the network with what the batch says: labels, an answer and its contrast, the network's own loss."""
+"""Objectives that compare the network with what the batch says: labels, an answer and its contrast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modhook.objectives.reading import (
     taken,
     whole,
 )
-from modhook.values.arguments import checked, shown
+from modhook.values.arguments import checked
 
 
 @attrs.frozen
@@ -139,28 +139,3 @@ def logit_difference(
     for name, place in (("answer", answer), ("contrast", contrast), ("position", position)):
         checked_place(name, place)
     return LogitDifference(answer, contrast, outputs, position)
-
-
-@attrs.frozen
-class ModelLoss:
-    """What `model_loss` returns."""
-
-    def __call__(self, net: Any, batch: Any) -> Tensor:
-        """Return the loss of one group, a scalar."""
-        if not isinstance(batch, Mapping):
-            raise UserError(f"model_loss calls net(**batch), so a batch must be a mapping, not {shown(batch)}.")
-        found = net(**batch)
-        loss = found.get("loss") if isinstance(found, Mapping) else getattr(found, "loss", None)
-        if not isinstance(loss, Tensor):
-            hint = "" if LABELS in batch else ": it needs `labels` in the batch"
-            raise UserError(f"what the network returns, {shown(found)}, has no loss{hint}.")
-        return loss
-
-
-def model_loss() -> ModelLoss:
-    """Return the loss that a network computes itself, as those of transformers do: `net(**batch).loss`.
-
-    Raises (when called):
-        UserError: a batch that is no mapping, or an answer without `loss`.
-    """
-    return ModelLoss()

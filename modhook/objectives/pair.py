@@ -52,6 +52,14 @@ class KeepAndLose:
             total = total + part
         return total
 
+    def whole(self, net: Any, batch: Any, samples: int) -> Any:
+        """Return a batch that is to be cut into groups with what its losses need to know of the whole."""
+        if not isinstance(batch, Mapping) or set(batch) != {"keep", "lose"}:
+            return batch
+        both = {"keep": self.loss, "lose": self.other}
+        found = {name: _whole(loss, net, batch[name], samples) for name, loss in both.items()}
+        return batch if all(found[name] is batch[name] for name in both) else found
+
     def _part(self, net: Any, batch: Any, weights: tuple[float, float], keep: int) -> Tensor | None:
         """Return the loss of the two functions under one network, of which number `keep` is to be kept; None without any."""
         total = None
@@ -107,6 +115,11 @@ def keep_and_lose(
     if not any(pairs["mask"] + pairs["complement"]):
         raise UserError("every weight of keep_and_lose is 0, so there is nothing to learn; give mask= or complement= one.")
     return KeepAndLose(loss, other or loss, *pairs.values())
+
+
+def _whole(loss: Any, net: Any, batch: Any, samples: int) -> Any:
+    prepare = getattr(loss, "whole", None)
+    return batch if prepare is None else prepare(net, batch, samples)
 
 
 def _pair(name: str, value: Any, kind: Any) -> tuple[float, float]:

@@ -69,9 +69,22 @@ def batches_of(name: str, value: Any) -> None:
     """Raise `UserError` unless a value can be iterated over, batch by batch; a single batch is none of it."""
     if isinstance(value, Mapping):
         raise UserError(f"{name} must be an iterable of batches, not one batch; give [{name}] for a single one.")
+    if single_items(value):
+        raise UserError(
+            f"{name} must be an iterable of batches, but are a data set of single items; give torch.utils.data.DataLoader(it, "
+            "batch_size=...), with None if its items are batches."
+        )
     if isinstance(value, str | bytes) or not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
         hint = "; call it first" if callable(value) else ""
         raise UserError(f"{name} must be an iterable of batches, not {shown(value)}{hint}.")
+
+
+def single_items(value: Any) -> bool:
+    """Return whether a value is a data set of torch or of `datasets`, which gives one item after the other; neither is imported."""
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(value).__mro__}
+    if ("torch", "IterableDataset") in kinds and ("datasets", "IterableDataset") not in kinds:
+        return False  # it may well give batches
+    return bool(kinds & {("torch", "Dataset"), ("datasets", "Dataset"), ("datasets", "IterableDataset"), ("datasets", "DatasetDict")})
 
 
 def shown(value: Any) -> str:
