@@ -131,7 +131,8 @@ def fit_masks(
             `history["mask_loss"]` is measured on.
         fixed: masks that are applied and not learned.
         among: masks whose weights are the only ones to learn about, such as a cut through a ranking without training: all others start at
-            a logit of -30, no sample keeps them, and they come last in the ranking. Parameters that it does not name are learned whole.
+            a logit of -30, no sample keeps them, and they come last in the ranking; with `within`, their
+            number is one of the sizes looked at. Parameters that it does not name are learned whole.
         off: what a weight becomes that is not kept: zero (None, "zero"); "shuffled" or "redrawn" within its tensor, by `seed`; or
             that of a second network, given as it is or as {name: tensor}: with the weights before fine-tuning the masks say which
             changes are needed. A weight under a mask m is off + m (w - off); the fit keeps it as `fit.off`.
@@ -303,7 +304,7 @@ def fit_masks(
         rows, stopped = history.dataset(), history.stopped
         if keeper is not None and within is not None and stopped != "interrupted":
             keeper.save()  # what follows may fail, or take long
-        masks = size.masks(model, logits, fixed, own, others, weights, tracker.message)
+        masks = size.masks(model, logits, fixed, own, others, weights, tracker.message, among)
     finally:
         if shown:
             tracker.close()

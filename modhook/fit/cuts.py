@@ -83,9 +83,9 @@ class Cuts:
         )
 
     def smallest(
-        self, measured: Callable[[Masks | None], float], within: float, reference: float | None, own: int | None
+        self, measured: Callable[[Masks | None], float], within: float, reference: float | None, *own: int | None
     ) -> Masks:
-        """Return the smallest cut whose score stays within; see `Fit.smallest`. `own` is a size to look at too."""
+        """Return the smallest cut whose score stays within; see `Fit.smallest`. `own` are sizes to look at too."""
         within = checked_loss(within)
         goal = measured(None) if reference is None else checked("reference", reference, float)
         least = goal - within * abs(goal)
@@ -97,7 +97,7 @@ class Cuts:
         every = self.order.size
         found = smallest_enough(
             lambda size: best if size == every else measured(self.at(size)),
-            [*self.order.sizes(LOOKED_AT), *([own] if own else []), every],
+            [*self.order.sizes(LOOKED_AT), *(size for size in own if size), every],
             least,
         )
         assert found is not None  # all weights together score enough

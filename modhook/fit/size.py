@@ -80,8 +80,11 @@ class Size:
         off: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, Tensor] | None = None,
         say: Callable[[str], None] = _silent,
+        among: Masks | None = None,
     ) -> Masks | None:
         """Return the masks of this size; `weights` were learned with them. Raises `UserError`.
+
+        Looked at is also the size of `among`, the weights that masks were learned among: masks that these keep are not larger.
 
         None: Ctrl-C was pressed while they were measured, where there are the sampler's `own` to return instead.
         """
@@ -101,7 +104,8 @@ class Size:
             with interrupted_after(say) as pressed:
                 asked = measured if pressed is None else _until(measured, pressed)
                 try:
-                    return cuts.smallest(asked, self.within, None, sum(int(own[n].sum()) for n in logits))
+                    all_of = None if among is None else sum(int(among[n].sum()) if n in among else v.numel() for n, v in logits.items())
+                    return cuts.smallest(asked, self.within, None, sum(int(own[n].sum()) for n in logits), all_of)
                 except _Interrupted:
                     return None
         assert own is not None

@@ -117,3 +117,22 @@ def test_a_mask_settles_by_the_weights_that_can_move(model: nn.Linear, data: lis
     options: dict[str, Any] = {"sampler": "hard_concrete", "steps": 600, "lr": 0.1, "beta": 1.0, "stop": "settled", "progress": False}
     fit = modhook.fit_masks(model, data, loss, among=among_of(model, 2), **options)
     assert fit.stopped == "settled"
+
+
+def test_the_size_of_what_was_learned_among_is_looked_at() -> None:
+    """A cut that keeps exactly those weights scores enough, so none larger is returned, although the search would step over that size."""
+    net = nn.Linear(40, 50, bias=False)
+    inside = torch.zeros(50, 40, dtype=torch.bool)
+    inside.view(-1)[:545] = True
+    among = Masks({"weight": inside}, net)
+
+    def exact(under: Any, x: Tensor) -> Tensor:
+        kept = (under(x) != 0).T  # (50, 40)
+        return torch.full((len(x),), float(bool(kept.all()) or torch.equal(kept, inside)))
+
+    inputs = torch.eye(40)
+    fit = modhook.fit_masks(
+        net, [inputs], lambda under, x: under(x).square().mean(), steps=1, samples=1, lr=1e-3, init=-1.0, among=among,
+        within=0.1, score=exact, valid=[inputs], progress=False,
+    )  # fmt: skip
+    assert fit.masks == among
