@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -18,11 +19,13 @@ from modhook_tasks import known
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/truth"))
 
-import fits  # noqa: E402 - the benchmark is a program beside the tests, not a package
+import densities  # noqa: E402 - the benchmark is a program beside the tests, not a package
+import fits  # noqa: E402
 import methods  # noqa: E402
 import page  # noqa: E402
 import run  # noqa: E402
 import scores  # noqa: E402
+import variants  # noqa: E402
 
 FOUND = json.loads((ROOT / "docs/truth.json").read_text(encoding="utf-8"))
 
@@ -93,14 +96,57 @@ def test_what_chooses_a_cut_does_not_score_it() -> None:
 def test_a_fit_is_measured(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kind of method gives the numbers of the table, twice the same; its cuts keep what they promise on the choosing items."""
     chosen = methods.METHODS[method]
-    short = methods.Method(chosen.sampler, {**chosen.setting, "steps": 2}, chosen.options)
+    short = attrs.evolve(chosen, setting={**chosen.setting, "steps": 2})
     found = [fits.measured("welded_fnn", "largest", short, seed=1) for _ in range(2)]
     for one in found:
         one.pop("seconds")
     assert page.plain(found[0]) == page.plain(found[1])
     assert ("threshold" in found[0]["masks"]) == (method in ("hard_concrete", "top_k"))
-    assert found[0]["masks"]["within 0.01"]["kept"] <= found[0]["masks"]["within 0.005"]["kept"] <= 1376
-    assert found[0]["masks"]["within 0.005"]["accuracy"] > 0.95
+    assert ("first" in found[0]["masks"]) == (method == "hard_concrete")
+    assert found[0]["masks"]["cut"]["kept"] <= found[0]["masks"].get("first", {"kept": 1376})["kept"]
+    assert found[0]["masks"]["cut"]["accuracy"] > 0.95
+
+
+def test_antithetic_samples_are_pairs() -> None:
+    """A weight that is kept for u above q is kept in the other half for 1 - u above q, by the numbers of the first half alone."""
+    logits, weight = torch.linspace(-3, 3, 40, dtype=torch.float64), torch.ones(40, dtype=torch.float64)
+    sources = [torch.Generator().manual_seed(k) for k in range(6)]
+    drawn = variants.AntitheticGumbel().apply(weight, logits, sources)
+    for k in range(3):
+        u = torch.rand(40, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
+        q = 1 / (1 + logits.exp())
+        assert torch.equal(drawn[k] != 0, u > q)
+        assert torch.equal(drawn[k + 3] != 0, 1 - u > q)
+
+
+def test_the_late_mean_is_over_the_last_quarter() -> None:
+    """The ranking is by the mean of the logits after each of the last steps, and the masks are where that is not negative."""
+    network = known.build("welded_fnn")
+    function, seen = network.functions["largest"], []
+    late = variants.LateMean(8)
+
+    def watched(step: int, trainer: Any) -> None:
+        seen.append({n: v.detach().clone() for n, v in trainer.logits.items()})
+        late(step, trainer)
+
+    fit = modhook.fit_masks(
+        network.model, function.batches(seed=0, size=16), function.loss, steps=8, lr=1.0, progress=False, callback=watched
+    )
+    found = late.of(fit)
+    for name, mean in found.logits.items():
+        torch.testing.assert_close(mean, (seen[6][name] + seen[7][name]) / 2)
+        assert torch.equal(found.masks[name], mean >= 0)
+
+
+def test_a_density_is_asked_for() -> None:
+    """Masks have whole weights of it, the samples nearly it, and a ranking without training draws none."""
+    found = densities.measured("gumbel", "welded_fnn", 0.1)
+    assert found["wanted"] == pytest.approx(137.6)
+    assert found["kept"] == 138
+    assert found["held"] == pytest.approx(0.1, rel=0.02)
+    assert math.isnan(densities.measured("integrated_gradients", "welded_fnn", 0.1)["held"])
+    (row,) = page.summarised([], [{**found, "held": 0.103}])["densities"]
+    assert (row["masks"], row["held"]) == (pytest.approx(0.4 / 137.6, rel=1e-3), pytest.approx(0.03))
 
 
 def test_a_run_goes_on_where_it_was(
@@ -108,7 +154,8 @@ def test_a_run_goes_on_where_it_was(
 ) -> None:
     """Fits that are in the file are not done again, one of another setting or half a line is; a budget of nothing does nothing."""
     cache = tmp_path / "cache.jsonl"
-    begin = ["run.py", "--methods", "magnitude", "--networks", "welded_fnn", "--no-page", "--cache", str(cache), "--seeds", "0"]
+    begin = ["run.py", "--methods", "magnitude", "--networks", "welded_fnn", "--seeds", "0", "--no-page", "--no-densities"]
+    begin += ["--cache", str(cache)]
 
     def go(*more: str) -> str:
         monkeypatch.setattr(sys, "argv", [*begin, *more])

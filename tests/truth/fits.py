@@ -7,13 +7,11 @@ from typing import Any
 
 import scores
 import torch
-from methods import BATCH, MOST_FUNCTIONS, Method
+from methods import BATCH, MOST_FUNCTIONS, SEEN, Method
+from variants import LateMean
 
 import modhook
 from modhook_tasks import known
-
-WITHIN = (0.005, 0.01)
-"""Shares of the accuracy that the smallest cut may lose, on the held-out items that choose it."""
 
 
 def functions(network: str) -> tuple[str, ...]:
@@ -24,24 +22,23 @@ def functions(network: str) -> tuple[str, ...]:
 def measured(network: str, function: str, method: Method, seed: int) -> dict[str, Any]:
     """Fit masks, and return all that is measured of them; `seed` draws batches and noise (and what is random in a control)."""
     built = known.build(network, seed if "/" in network else 0)
-    wanted = built.functions[function]
-    batches, density = wanted.batches(seed=seed, size=BATCH), method.setting.get("density")
-    begun = time.process_time()
-    fit = modhook.fit_masks(
-        built.model,
-        batches,
-        wanted.loss,
-        sampler=method.sampler(method.options),
-        seed=seed,
-        progress=False,
-        **({**method.setting, "density": 0.5} if issubclass(method.sampler, modhook.Ranking) else method.setting),
-    )
+    wanted, begun = built.functions[function], time.process_time()
+    masks: dict[str, modhook.Masks] = {}
+    setting, density = dict(method.setting), method.setting.get("density")
+    if method.first is not None:
+        ranked = fitted(built.model, wanted, method.first(), {**SEEN, "density": 0.5}, seed)
+        masks["first"] = setting["among"] = cut(network, ranked, wanted, method.within)
+    if issubclass(method.sampler, modhook.Ranking):
+        setting["density"] = 0.5
+    late = LateMean(setting["steps"]) if method.averaged else None
+    fit = fitted(built.model, wanted, method.sampler(method.options), {**setting, "callback": late}, seed)
+    fit = fit if late is None else late.of(fit)
     seconds = time.process_time() - begun
-    masks = {} if fit.threshold is None else {"threshold": fit.masks if density is not None else fit.threshold}
-    if "/" in network:
-        masks["best"] = best(fit, wanted)
-    else:
-        masks |= {f"within {w}": fit.smallest([scores.choosing(wanted)], wanted.score, w) for w in WITHIN}
+    if fit.threshold is not None:
+        masks["threshold"] = fit.masks if density is not None else fit.threshold
+    masks["cut"] = cut(network, fit, wanted, method.within)
+    if method.first is not None and masks["first"].kept() < masks["cut"].kept() and "/" not in network:
+        masks["cut"] = masks["first"]  # which `fit_masks(within=...)` looks at, too
     found: dict[str, Any] = {
         "seconds": seconds,
         "unmasked": scores.accuracies(built, wanted, None)["accuracy"],
@@ -59,6 +56,20 @@ def measured(network: str, function: str, method: Method, seed: int) -> dict[str
         found["area_necessary"] = scores.area(fit.logits, built.truth.necessary[function])
         found["area_owner"] = scores.area(fit.logits, own, somebodys)
     return found
+
+
+def fitted(
+    model: torch.nn.Module, function: known.structure.Function, sampler: modhook.Sampler, setting: dict[str, Any], seed: int
+) -> modhook.Fit:
+    """Return the fit of one sampler to one function."""
+    return modhook.fit_masks(
+        model, function.batches(seed=seed, size=BATCH), function.loss, sampler=sampler, seed=seed, progress=False, **setting
+    )
+
+
+def cut(network: str, fit: modhook.Fit, function: known.structure.Function, within: float) -> modhook.Masks:
+    """Return the smallest cut that loses no more than `within`; in a network without a module, the best one."""
+    return best(fit, function) if "/" in network else fit.smallest([scores.choosing(function)], function.score, within)
 
 
 def best(fit: modhook.Fit, function: known.structure.Function) -> modhook.Masks:

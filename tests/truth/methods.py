@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import attrs
+from variants import AntitheticGumbel
 
-from modhook import Sampler
+from modhook import Ranking, Sampler
 from modhook_plugins.samplers.continuous_sparsification import ContinuousSparsification
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 from modhook_plugins.samplers.hard_concrete import HardConcrete, HardConcreteOptions
@@ -25,27 +26,59 @@ class Method:
     setting: dict[str, Any]
     options: Any = None
     asked: Literal["table", "repair"] = "table"
+    within: float = 0.005
+    """The share of the accuracy that the cut may lose, on the held-out items that choose it."""
+    averaged: bool = False
+    """Whether the ranking is by the mean of the late logits."""
+    first: type[Ranking] | None = None
+    """A ranking without training, whose own cut the masks are learned among."""
+
+    @property
+    def family(self) -> str:
+        """The sampler whose setting this is: the first name of it in the table."""
+        kinds = self.sampler.__mro__
+        return next(name for name, method in METHODS.items() if method.sampler in kinds and method.options_kind == self.options_kind)
+
+    @property
+    def options_kind(self) -> bool:
+        """Whether masks are binary where the sampler leaves the choice: then it is another method."""
+        return bool(getattr(self.options, "binary", False))
 
     @property
     def written(self) -> str:
         """The setting in words, which is also what a stored result belongs to."""
         own = attrs.asdict(self.options) if self.options is not None else {}
+        if self.first is not None:
+            own["among"] = self.first.__name__
+        if self.averaged:
+            own["averaged"] = "late"
+        if self.within != 0.005:
+            own["within"] = self.within
         return ", ".join(f"{k} {v:g}" if isinstance(v, float | int) else f"{k} {v}" for k, v in {**self.setting, **own}.items())
 
 
 BATCH = 128
 LEARNED = {"steps": 800, "lr": 0.05, "samples": 16}
+RISING = {"steps": 400, "lr": 0.1, "samples": 16, "beta": 3.0, "beta_start": 0.003, "init": 3.0}
 SEEN = {"steps": 8}
 """Batches that rankings without training see."""
 
 METHODS = {
-    "hard_concrete": Method(HardConcrete, {**LEARNED, "beta": 0.3, "init": 3.0}),
+    "hard_concrete": Method(HardConcrete, RISING, first=IntegratedGradients, within=0.001),
+    "hard_concrete_alone": Method(HardConcrete, RISING),
+    "hard_concrete_level": Method(HardConcrete, {**LEARNED, "beta": 0.3, "init": 3.0}),
     "gumbel": Method(Gumbel, {"steps": 2000, "lr": 0.01, "beta": 1e-4}),
     "gumbel_fast": Method(Gumbel, {**LEARNED, "beta": 1e-4, "init": 3.0}, asked="repair"),
     "gumbel_l0": Method(Gumbel, {**LEARNED, "beta": 0.3, "init": 3.0}, GumbelOptions(penalty="l0"), asked="repair"),
+    "gumbel_rising": Method(Gumbel, RISING, GumbelOptions(penalty="l0"), asked="repair"),
+    "gumbel_antithetic": Method(AntitheticGumbel, RISING, GumbelOptions(penalty="l0"), asked="repair"),
+    "gumbel_averaged": Method(Gumbel, RISING, GumbelOptions(penalty="l0"), asked="repair", averaged=True),
     "hard_concrete_binary": Method(HardConcrete, {**LEARNED, "beta": 0.3, "init": 3.0}, HardConcreteOptions(binary=True)),
+    "hard_concrete_binary_rising": Method(HardConcrete, RISING, HardConcreteOptions(binary=True)),
     "continuous_sparsification": Method(ContinuousSparsification, {**LEARNED, "beta": 0.3}),
+    "continuous_sparsification_rising": Method(ContinuousSparsification, {k: v for k, v in RISING.items() if k != "init"}),
     "top_k": Method(TopK, {**LEARNED, "density": 0.05}),
+    "top_k_larger": Method(TopK, {**LEARNED, "density": 0.25}),
     "integrated_gradients": Method(IntegratedGradients, SEEN),
     "gradient_weight": Method(GradientWeight, SEEN),
     "snip": Method(Snip, SEEN),

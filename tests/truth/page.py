@@ -14,7 +14,7 @@ import torch
 from methods import KINDS, METHODS, kind_of
 
 Row = dict[str, Any]
-CUT = "within 0.005"
+CUT = "cut"
 """The cut that the goals are about."""
 GOALS: dict[str, Callable[[Row, Row], bool]] = {
     "accuracy": lambda mask, fit: mask["accuracy"] >= (fit["unmasked"] - 0.01 if "welded" in fit["network"] else 0.99),
@@ -39,7 +39,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def summarised(fits: Sequence[Row]) -> dict[str, Any]:
+def summarised(fits: Sequence[Row], densities: Sequence[Row] = ()) -> dict[str, Any]:
     """Return what the page is made from: for every method, network and function the least, the mean and the most over seeds."""
     rows, places = [], dict.fromkeys((f["method"], f["network"], f["function"]) for f in fits)
     for method, network, function in places:
@@ -59,7 +59,24 @@ def summarised(fits: Sequence[Row]) -> dict[str, Any]:
         rows.append(row)
     settings = {name: method.written for name, method in METHODS.items()}
     machine = f"one core of {platform.machine()}, torch {torch.__version__}"
-    return {"machine": machine, "settings": settings, "rows": plain(rows)}
+    return {"machine": machine, "settings": settings, "rows": plain(rows), "densities": plain(_densities(densities))}
+
+
+def _densities(fits: Sequence[Row]) -> list[Row]:
+    """Return per sampler the largest deviation from the density that was asked for: of the masks, and of the samples at the end."""
+    found = []
+    for sampler in dict.fromkeys(f["sampler"] for f in fits):
+        own = [f for f in fits if f["sampler"] == sampler]
+        held = [abs(f["held"] / f["density"] - 1) for f in own if f["held"] is not None and math.isfinite(f["held"])]
+        found.append({
+            "sampler": sampler,
+            "fits": len(own),
+            "asked": sorted({f["density"] for f in own}),
+            "masks": max(abs(f["kept"] / f["wanted"] - 1) for f in own),
+            "weights": max(abs(f["kept"] - f["wanted"]) for f in own),
+            "held": max(held) if held else None,
+        })  # fmt: skip
+    return found
 
 
 def spread(values: Iterable[float | None]) -> list[float] | None:
@@ -86,6 +103,8 @@ def page(found: dict[str, Any]) -> str:
         goals=_goals(found, first),
         untrained=_each(found, "integrated_gradients", ("compiled", "pairs", "welded", "noisy", "hidden", "superposed")),
         methods=_methods(found),
+        best=_best(found),
+        densities=_sizes(found),
         others=_each(found, first, ("noisy", "hidden", "superposed")),
         nothing=_nothing(found),
     )
@@ -140,14 +159,46 @@ def _methods(found: dict[str, Any]) -> str:
         head += [f"{group}: fits", "reached", "accuracy %", "area", "of small", last]
     lines = []
     for method in METHODS:
-        for name in ("threshold", CUT):
-            cells = [f"`{method}`", "its own" if name == "threshold" else "cut"]
+        for name, called in (("threshold", "its own"), ("first", "first"), (CUT, "cut")):
+            cells = [f"`{method}`", called]
             for group, kinds in GROUPS.items():
                 cells += _group([r for r in of_kinds(found, method, kinds) if name in r["masks"]], name, group)
             if any(cells[2:]):
                 seconds = [r["seconds"] for r in found["rows"] if r["method"] == method]
                 lines.append([*cells, f"{statistics.median(seconds):.1f}"])
     return table([*head, "s"], lines)
+
+
+def _best(found: dict[str, Any]) -> str:
+    """Return per sampler which of its settings reached most, on the functions that all of them were asked for."""
+    families: dict[str, list[str]] = {}
+    for name, method in METHODS.items():
+        families.setdefault(method.family, []).append(name)
+    lines = []
+    for family, names in families.items():
+        rows = {name: {(r["network"], r["function"]): r for r in of_kinds(found, name, ("compiled", "welded"))} for name in names}
+        names = [name for name in names if rows[name]]
+        common = set.intersection(*(set(rows[name]) for name in names)) if names else set()
+        scored = []
+        for name in names if common else ():
+            masks = [(rows[name][place], rows[name][place]["masks"][CUT]) for place in sorted(common)]
+            reached = statistics.fmean(m["reached"]["all"] / r["seeds"] for r, m in masks)
+            scored.append((reached, -statistics.fmean(m["of_minimal"][1] for _, m in masks), name))
+        if scored:
+            reached, size, best = max(scored)
+            lines.append((f"`{family}`", ", ".join(f"`{n}`" for n in names), f"`{best}`", f"{100 * reached:.0f} %", f"{-size:.2f}"))
+    return table(("sampler", "settings tried", "best", "reached", "of small"), lines)
+
+
+def _sizes(found: dict[str, Any]) -> str:
+    lines = [
+        (
+            f"`{d['sampler']}`", str(d["fits"]), ", ".join(f"{a:g}" for a in d["asked"]), f"{100 * d['masks']:.2f}", f"{d['weights']:.2f}",
+            "" if d["held"] is None else f"{100 * d['held']:.2f}",
+        )
+        for d in found["densities"]
+    ]  # fmt: skip
+    return table(("sampler", "fits", "densities", "masks: most off, %", "in weights", "samples at the end: most off, %"), lines)
 
 
 def _group(rows: list[Row], name: str, group: str) -> list[str]:
@@ -167,7 +218,7 @@ def _nothing(found: dict[str, Any]) -> str:
     lines = []
     for network in KINDS["nothing"]:
         for row in (r for r in found["rows"] if r["network"] == network):
-            best, own = row["masks"]["best"], row["masks"].get("threshold", {})
+            best, own = row["masks"][CUT], row["masks"].get("threshold", {})
             lines.append((
                 network, row["function"], f"`{row['method']}`", str(row["seeds"]), _percent(row["unmasked"]), _percent(own.get("accuracy")),
                 _percent(own.get("density")), _percent(best["accuracy"]), _percent(best["density"]),

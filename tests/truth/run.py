@@ -7,6 +7,7 @@ setting has changed. Without arguments everything that is missing is fitted, whi
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import densities
 import fits
 import page
 from methods import KINDS, METHODS, SEEDS
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(SEEDS)))
     parser.add_argument("--budget", type=float, default=float("inf"), help="minutes, after which no more fits are begun")
     parser.add_argument("--cache", type=Path, default=ROOT / ".nox/truth.jsonl", help="the file of fits")
+    parser.add_argument("--densities", action=argparse.BooleanOptionalAction, default=True, help="whether densities are asked for, too")
     parser.add_argument("--only-page", action="store_true", help="write page and figures again from docs/truth.json")
     parser.add_argument("--no-page", action="store_true", help="fit only")
     options = parser.parse_args()
@@ -52,10 +55,17 @@ def main() -> None:
         append(options.cache, {**line, "seed": seed, **found})
         shown = {name: f"{m['kept']:.0f} kept, accuracy {m['accuracy']:.3f}" for name, m in found["masks"].items()}
         print(f"{method} {network} {function} {seed}: {found['seconds']:.1f} s {shown}", flush=True)
+    for sampler, network, density in densities.asked() if options.densities else ():
+        name = density_key(sampler, network, density)
+        if name not in done:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                append(options.cache, {"key": name, **densities.measured(sampler, network, density)})
     if not options.no_page:
         now = stored(options.cache)
+        sizes = [now[k] for k in itertools.starmap(density_key, densities.asked()) if k in now]
         current = [now[key(*w)] for w in wanted(list(METHODS), None, list(range(SEEDS))) if key(*w) in now]
-        page.write(page.summarised(current), ROOT / "docs")
+        page.write(page.summarised(current, sizes), ROOT / "docs")
 
 
 def wanted(methods: list[str], networks: list[str] | None, seeds: list[int]) -> Iterator[Wanted]:
@@ -70,6 +80,11 @@ def wanted(methods: list[str], networks: list[str] | None, seeds: list[int]) -> 
 def key(method: str, network: str, function: str, seed: int) -> str:
     """Return what a fit is known by: its setting is part of it."""
     return f"{network} {function} {method}[{METHODS[method].written}] {seed}"
+
+
+def density_key(sampler: str, network: str, density: float) -> str:
+    """Return what a fit of a given density is known by."""
+    return f"density {network} {sampler}[{densities.SETTING['steps']} steps] {density}"
 
 
 def stored(path: Path) -> dict[str, dict[str, Any]]:
