@@ -27,7 +27,7 @@ from modhook.run.control_plan import GROUP
 from modhook.run.data import Draw, items
 from modhook.run.layout import Prepared
 from modhook.run.nonsense import nonsense_of
-from modhook.steps.ranks import spread
+from modhook.steps.ranks import known_to_all
 from modhook.study import Study, control_label
 from modhook.study.sections import Cut
 
@@ -160,8 +160,8 @@ def learn_controls(prepared: Prepared, context: Context) -> None:
             continue
         try:
             prepared.protocol.run(ControlContext.of(context, kind, frozenset(control.of for control in mine)))
-        except RunError:
-            if spread():
+        except RunError as error:
+            if not known_to_all(error):
                 raise
 
 

@@ -24,7 +24,7 @@ from modhook.run.failure import gone_or_damaged, reason_of, show_traceback, stop
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
 from modhook.steps.checkpoint import interrupts_end
-from modhook.steps.ranks import agreed, rank, spread, together
+from modhook.steps.ranks import known_to_all, rank, together
 
 PATIENCE = 60.0
 """Seconds that a run waits for another process that computes it: a worker that lost its connection ends sooner."""
@@ -115,7 +115,7 @@ def compute_run(work: Work, run: Run) -> Done:
             except UserError as error:
                 mistake = f"{run.text}: {error}"
             except Exception as error:
-                if stops_the_study(error) or (spread() and not agreed(error.__cause__ or error)):
+                if stops_the_study(error) or not known_to_all(error):
                     raise
                 if error.__cause__ is None:  # what failed a stage was shown there
                     show_traceback(error, work.tracker)
@@ -198,8 +198,8 @@ def _compute(work: Work, run: Run) -> None:
         try:
             with contextlib.suppress(Enough):
                 prepared.protocol.run(context)
-        except RunError:
-            if task.independent and not work.only_control and not spread():
+        except RunError as error:
+            if task.independent and not work.only_control and known_to_all(error):
                 learn_controls(prepared, context)  # of the stages that are done
             raise
     if work.only_control:

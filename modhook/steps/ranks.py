@@ -72,6 +72,11 @@ def agreed(error: BaseException | None) -> bool:
     return getattr(error, "_modhook_agreed", False)
 
 
+def known_to_all(error: BaseException) -> bool:
+    """Return whether the ranks may go on after an error, or after what it caused: all of them know of it, or there is one rank alone."""
+    return not spread() or agreed(error.__cause__ or error)
+
+
 def add_up(learned: Sequence[Tensor], loss: float) -> float:
     """Sum the gradients of `learned` over the ranks, in place, and return the sum of `loss`."""
     if not spread():

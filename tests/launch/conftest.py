@@ -15,9 +15,16 @@ NETWORK = """
 import os, signal, time
 from pathlib import Path
 from torch import nn
+from modhook.run.context import Context
+from modhook_tasks.addmul import AddMul
 
 FOLDER = Path(__file__).parent
-calls = 0
+BROKEN = os.environ.get("BROKEN_STAGES", "").split("|") if "BROKEN_STAGES" in os.environ else ()
+calls, now = 0, ""
+
+
+class Independent(AddMul):
+    independent = True
 
 
 class Net(nn.Sequential):
@@ -29,22 +36,25 @@ class Net(nn.Sequential):
         if calls == 12 and fatal.exists():
             fatal.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        if calls >= 14 and os.environ.get("BROKEN_RANK") == os.environ.get("RANK", "none"):
+        if now in BROKEN and os.environ.get("BROKEN_RANK") == os.environ.get("RANK", "none"):
+            raise ValueError("broken on purpose")
+        if not BROKEN and calls >= 14 and os.environ.get("BROKEN_RANK") == os.environ.get("RANK", "none"):
             raise ValueError("broken on purpose")
         return super().forward(x)
 
 
-if stop := os.environ.get("STOP_BEFORE"):  # a stage: every rank is interrupted there
-    from modhook.run.context import Context
+stop, begin = os.environ.get("STOP_BEFORE"), Context.stage  # a stage: every rank is interrupted there
 
-    begin = Context.stage
 
-    def stage(context, name, steps):
-        if name == stop:
-            raise KeyboardInterrupt
-        return begin(context, name, steps)
+def stage(context, name, steps):
+    global now
+    now = name
+    if name == stop:
+        raise KeyboardInterrupt
+    return begin(context, name, steps)
 
-    Context.stage = stage
+
+Context.stage = stage
 
 
 def make():

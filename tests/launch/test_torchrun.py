@@ -61,6 +61,29 @@ def test_a_failure_on_one_rank_is_the_runs_reason(four: Path, start: Start, tmp_
     assert quiet == ""
 
 
+def test_other_stages_and_controls_go_on_after_a_failure(four: Path, start: Start, tmp_path: Path) -> None:
+    """A stage and a control that fail on the second rank stop as little as in one process: the same stages are done, with its numbers."""
+    options = ["--set", "task.name=test_network:Independent", "--set", 'controls.untrained={ stages = ["mul"] }', "--only", "seed=1"]
+    options += ["--only", "masks.beta=0.1"]
+    broken = {"BROKEN_STAGES": "add|mul (shuffled)"}
+    process = start("run", four, "--out", tmp_path / "one", *options, BROKEN_RANK="none", **broken)
+    _, err = process.communicate()
+    assert process.returncode == 1, err
+    for code, _, err in ranks(start, "run", four, "--out", tmp_path / "two", *options, BROKEN_RANK="1", **broken):
+        assert code == 1, err
+    at = {"seed": 1, "masks.beta": 0.1}
+    with open_cube(tmp_path / "one/four.zarr") as one, open_cube(tmp_path / "two/four.zarr") as two:
+        states = [cube["runs/status"].sel(at).load() for cube in (one, two)]
+        expected = {"unmasked": 1, "control": 1, "add": 2, "mul": 1, "mul (shuffled)": 2, "mul (untrained)": 1}
+        assert [dict(zip(s["stage"].values, s.values.tolist(), strict=True)) for s in states] == [expected] * 2
+        reasons = [str(cube["runs/reason"].sel(**at, stage="mul (shuffled)").item()) for cube in (one, two)]
+        assert ["broken on purpose" in reason for reason in reasons] == [True, True]
+        assert "rank 1 stopped" in reasons[1]
+        name = "controls/history/loss"
+        losses = [cube[name].sel(**at, stage="mul (untrained)").values for cube in (one, two)]
+        np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_a_mistake_is_said_once(four: Path, start: Start, tmp_path: Path) -> None:
     """A mistake in the study ends every rank with exit code 2 and is printed by the first."""
     (code, _, err), (other, _, silent) = ranks(start, "run", four, "--out", tmp_path, "--set", "masks.stepps=3")
