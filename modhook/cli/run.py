@@ -157,11 +157,18 @@ def run_command(
         return code
 
     from modhook.cube import open_cube
+    from modhook.report.cautions import doubts, in_lines
+    from modhook.report.facts import Facts
     from modhook.tables import print_tables, tables
 
     say_if_unrecorded(outcome.path)
     with open_cube(outcome.path) as cube:
         print_tables(tables(cube))
+        doubted = in_lines(doubts(Facts(cube, Path(str(outcome.path)))))
+    if doubted:
+        say("Before you trust these numbers:")
+        for line in doubted:
+            say(f"- {line}")
     had = f", {outcome.found} were there already" if outcome.found else ""
     say(f"{outcome.computed} stages computed{had}; the cube is {outcome.path}")
     for line in outcome.failed:

@@ -28,6 +28,15 @@ def differences(known: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     return found
 
 
+def other_parameters(known: Mapping[str, str], model: nn.Module) -> list[str]:
+    """Return in words how a network's parameters differ from those of a fingerprint in name or shape; their values play no part."""
+    here = {n: f"[{','.join(map(str, p.shape))}]" for n, p in model.named_parameters(remove_duplicate=False)}
+    then = {n: value.split()[0].partition("[")[1:] for n, value in known.items()}
+    shapes = {n: "".join(parts) for n, parts in then.items()}
+    found = [f"{n} is missing here" for n in shapes if n not in here] + [f"{n} is new here" for n in here if n not in shapes]
+    return found + [f"{n} was {s} and is {here[n]}" for n, s in shapes.items() if n in here and here[n] != s]
+
+
 def checksum(masks: Mapping[str, Tensor], known: str) -> str:
     """Return the SHA-256 of a mask file's content: names, kinds, shapes and bytes of its tensors, and the fingerprint."""
     digest = hashlib.sha256(known.encode())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from modhook.errors import MaskError, UserError, listing
 from modhook.masks.files import load, write
-from modhook.masks.fingerprint import differences, fingerprint
+from modhook.masks.fingerprint import differences, fingerprint, other_parameters
 from modhook.masks.heads import heads
 from modhook.masks.levels import Levels, by
 from modhook.masks.names import one_per_parameter, remembered, tied_names
@@ -378,8 +378,16 @@ class Masks(Mapping[str, Tensor]):
         return one_per_parameter(self._masks, tied, _WHAT), one_per_parameter(other._masks, tied, _WHAT)
 
     def _of(self, model: nn.Module) -> Masks:
-        """Return these masks by the first names of this network's parameters. Raises `MaskError` for masks that do not fit."""
+        """Return these masks by the first names of this network's parameters.
+
+        Raises `MaskError` for masks that do not fit, and for those of a network with other parameters, even if they would fit.
+        """
         self._fit(model)
+        if self.fingerprint is not None and (differs := other_parameters(self.fingerprint, model)):
+            raise MaskError(
+                f"the masks belong to another network than this {type(model).__name__}: {listing(differs, 3)}; Masks(dict(masks)) is the "
+                "same without a network, if they are to be used here all the same."
+            )
         tied = tied_names(model)
         if not tied and not self._tied:
             return self

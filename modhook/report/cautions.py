@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import attrs
@@ -29,18 +29,23 @@ class Caution:
 
 def cautions(facts: Facts) -> list[Caution]:
     """Return every warning, failures first."""
-    every = [
-        *_failed(facts),
-        *_diverged(facts),
-        *_missing(facts),
-        *_extreme(facts),
-        *_weak(facts),
-        *_control(facts),
-        *_far(facts),
-        *_trust(facts),
-        *_untested(facts),
-    ]
+    every = [*_failed(facts), *_missing(facts), *doubts(facts), *_untested(facts)]
     return sorted(every, key=lambda w: w.level != "failure")
+
+
+def doubts(facts: Facts) -> list[Caution]:
+    """Return why the numbers of what is done may mean little: a network or masks that have not learned, and what fits said of theirs."""
+    rules = (_diverged, _extreme, _weak, _control, _far, _trust)
+    return [caution for rule in rules for caution in rule(facts)]
+
+
+def in_lines(found: Sequence[Caution], most: int = 3) -> list[str]:
+    """Return cautions as lines: the title, and what it is about, of more than `most` places the first ones."""
+    lines = []
+    for one in found:
+        more = f"; and {len(one.details) - most} more" if len(one.details) > most else ""
+        lines.append(f"{one.title}: {'; '.join(d.rstrip('.') for d in one.details[:most])}{more}." if one.details else f"{one.title}.")
+    return lines
 
 
 def _failed(facts: Facts) -> Iterator[Caution]:

@@ -35,7 +35,7 @@ from modhook.run.further import add_controls, continued
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.live import Live, clear
 from modhook.run.mend import check
-from modhook.run.off import check_off
+from modhook.run.off import check_off, off_key, record_off, same_off
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
@@ -139,10 +139,12 @@ def _run(
         try_tasks(prepared, plugins, device)
         try_controls(prepared, plugins)
         runs = list(_runs(prepared, only))
-        _check_weights(prepared, plugins, runs)
+        others = _check_weights(prepared, plugins, runs)
+        if others and place_of(path).exists() and not fresh:
+            same_off(open_for_writing(path), prepared, others)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     code, patience = sources(study, plugins), LAYOUT_PATIENCE if only else 0.0
-    with _laid_out(out, path, prepared, code, runs, fresh, patience, tracker) as cube:
+    with _laid_out(out, path, prepared, code, runs, others, fresh, patience, tracker) as cube:
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
@@ -166,6 +168,7 @@ def _laid_out(
     prepared: Prepared,
     code: Sources,
     runs: Sequence[Run],
+    others: Mapping[str, str],
     fresh: bool,
     patience: float,
     tracker: Tracker,
@@ -181,18 +184,20 @@ def _laid_out(
                         with computing(path, None, PATIENCE):
                             pass
                     cube = _open(path, prepared, code, fresh, tracker)
+                    record_off(cube, others)
         yield RankedCube(path) if ranks_share() else cube
         if rank() == 0:
             _tidy(path)
 
 
-def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) -> None:
+def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) -> dict[str, str]:
     """Weights that are loaded, instead of trained or for masked ones, must fit, before anything is computed.
 
-    Every file of a network is read once.
+    Every file of a network is read once. Returns a digest of every file of `masks.off`, by its name as the study gives it.
     """
     known: set[tuple[str, Path]] = set()
-    others: set[tuple[str, Path]] = set()
+    others: dict[tuple[str, Path], str] = {}
+    found: dict[str, str] = {}
     for run in runs:
         study, layout = prepared.points[run.index].study, prepared.layouts[run.index].name
         file = weights_file(study, run.labels["seed"])
@@ -200,9 +205,13 @@ def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) ->
             known.add((layout, file))
             load_weights(build_model(study, prepared.tasks[run.index], plugins, 0), file)
         file = off_file(study, run.labels["seed"])
-        if file is not None and (layout, file) not in others:
-            others.add((layout, file))
-            check_off(study, build_model(study, prepared.tasks[run.index], plugins, 0), run.labels["seed"])
+        if file is None:
+            continue
+        if (layout, file) not in others:
+            model = build_model(study, prepared.tasks[run.index], plugins, 0)
+            others[layout, file] = check_off(study, model, run.labels["seed"])
+        found[off_key(study, run.labels["seed"], layout)] = others[layout, file]
+    return found
 
 
 def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, tracker: Tracker) -> Cube:

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 import attrs
 import numpy as np
+import torch
 import xarray as xr
+from torch import Tensor
 
 from modhook.errors import ModhookWarning, RunError, UserError
 from modhook.plugin.interfaces import Tracker
@@ -232,7 +234,16 @@ def run_steps(
 
 def _agreed(answer: object) -> bool:
     """Return whether a callback's answer is True, no other value; among several ranks the first one's counts."""
-    return bool(from_first([int(isinstance(answer, bool | np.bool_) and bool(answer))])[0])
+    return bool(from_first([int(_is_true(answer))])[0])
+
+
+def _is_true(answer: object) -> bool:
+    """Return whether an answer is True, Python's or the only element of a bool tensor or array."""
+    if isinstance(answer, bool | np.bool_):
+        return bool(answer)
+    if isinstance(answer, Tensor):
+        return answer.dtype == torch.bool and answer.numel() == 1 and bool(answer.item())
+    return isinstance(answer, np.ndarray) and answer.dtype == np.bool_ and answer.size == 1 and bool(answer.item())
 
 
 def _left_out(items: int, step: int, whole: bool) -> str:

@@ -79,7 +79,7 @@ def _latex(table: Table) -> str:
         *_above(table),
         row(table.corner, map(latex_text, table.columns)),
         r"    \midrule",
-        *(row(label, (cell.text(r"$\pm$", "--") for cell in cells)) for label, cells in table.lines),
+        *(row(label, (table.said(cell, r"$\pm$", "--") for cell in cells)) for label, cells in table.lines),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"\end{table}",

@@ -61,7 +61,17 @@ class Table:
     @property
     def rows(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Label and cells of every row, as text."""
-        return tuple((label, tuple(cell.text() for cell in cells)) for label, cells in self.lines)
+        return tuple((label, tuple(self.said(cell) for cell in cells)) for label, cells in self.lines)
+
+    @property
+    def most(self) -> int:
+        """The largest number of seeds that a cell stands for."""
+        return max((cell.count for _, cells in self.lines for cell in cells), default=0)
+
+    def said(self, cell: Cell, plus_minus: str = "±", missing: str = "-") -> str:
+        """Return a cell as text; one that fewer seeds have a value in than the others says how many: `0.214 (1 of 3)`."""
+        few = f" ({cell.count} of {self.most})" if 0 < cell.count < self.most else ""
+        return cell.text(plus_minus, missing) + few
 
 
 def summary(values: xr.DataArray) -> tuple[np.ndarray[Any, Any], ...]:

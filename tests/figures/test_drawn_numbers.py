@@ -89,6 +89,8 @@ def test_addmul_performance(real: Cubes, bars: Read, whiskers: Callable[[Any], l
                 over_seeds(lambda s, g=stage, b=beta, p=split, i=inverted: 100 * accuracy(cube, s, g, p, b, i))
                 for stage, inverted in places
             ]
+            whole = cube["scores/accuracy"].sel({"masks.beta": beta, "stage": "unmasked", "split": split})
+            wanted = [(100 * float(whole.mean()), 100 * float(whole.std(ddof=1))), *wanted]
             assert bars(axes)[f"{split} problems"] == pytest.approx([m for m, _ in wanted])
             if container.errorbar is not None:
                 assert whiskers(container) == pytest.approx([d for _, d in wanted], abs=1e-9)
@@ -155,7 +157,7 @@ def test_tuple_performance(real: Cubes, bars: Read) -> None:
     axes = TuplePerformance().draw([cube]).axes[0]
     at = {"task.mode": "only_one_io", "split": "tuple2"}
     scores, inverse = (cube[f"{g}/accuracy"].sel(at).mean("seed") for g in ("scores", "inverse"))
-    wanted = [scores.sel(stage="control"), scores.sel(stage="tuple1"), inverse.sel(stage="tuple1")]
+    wanted = [scores.sel(stage="unmasked"), scores.sel(stage="control"), scores.sel(stage="tuple1"), inverse.sel(stage="tuple1")]
     wanted += [scores.sel(stage="tuple2"), inverse.sel(stage="tuple2")]
     assert bars(axes)["sum of pair 2"] == pytest.approx([100 * float(w) for w in wanted])
 

@@ -71,14 +71,15 @@ def test_scan_figure_shows_the_means(tmp_path: Path) -> None:
 
 
 def test_addmul_figure_shows_scores_and_inverse(tmp_path: Path) -> None:
-    """The bars of `not add` come from the inverse scores, the others from the scores."""
-    values = np.random.default_rng(1).random((2, 3, 3))
-    tree = cube(
-        tmp_path / "c.zarr", "addmul", values, ["control", "add", "mul"], ["iid", "add", "mul"], ("scores", "inverse")
-    )
+    """The bars of `not add` come from the inverse scores, the others from the scores; the first are the network without a mask."""
+    values = np.random.default_rng(1).random((2, 4, 3))
+    stages, splits = ["control", "add", "mul", "unmasked"], ["iid", "add", "mul"]
+    tree = cube(tmp_path / "c.zarr", "addmul", values, stages, splits, ("scores", "inverse"))
     found, mean = bars(AddMulPerformance().draw([tree])), 100 * values.mean(0)
-    assert found["add problems"] == pytest.approx([mean[0, 1], mean[1, 1], mean[1, 1], mean[2, 1], mean[2, 1]])
-    assert found["mul problems"] == pytest.approx([mean[0, 2], mean[1, 2], mean[1, 2], mean[2, 2], mean[2, 2]])
+    assert found["add problems"] == pytest.approx([mean[3, 1], mean[0, 1], mean[1, 1], mean[1, 1], mean[2, 1], mean[2, 1]])
+    assert found["mul problems"] == pytest.approx([mean[3, 2], mean[0, 2], mean[1, 2], mean[1, 2], mean[2, 2], mean[2, 2]])
+    without = cube(tmp_path / "w.zarr", "addmul", values[:, :3], stages[:3], splits, ("scores", "inverse"))
+    assert len(bars(AddMulPerformance().draw([without]))["add problems"]) == 5
 
 
 def test_half_finished_cubes_plot_and_tabulate(tmp_path: Path) -> None:

@@ -82,7 +82,22 @@ def test_the_rule(changed: list[float], logits: int, travelled: float, start: fl
     assert has_settled(changed, logits, travelled, start) is settled
 
 
-@pytest.mark.parametrize(("answer", "steps"), [(True, 7), (np.True_, 7), (1, 30), ("yes", 30), (None, 30)])
+TRUTHS = [
+    (True, 7),
+    (np.True_, 7),
+    (torch.tensor(True), 7),
+    (torch.tensor([True]), 7),
+    (np.array(True), 7),
+    (torch.tensor(False), 30),
+    (torch.tensor([True, True]), 30),
+    (torch.tensor(1), 30),
+    (1, 30),
+    ("yes", 30),
+    (None, 30),
+]
+
+
+@pytest.mark.parametrize(("answer", "steps"), TRUTHS)
 def test_a_callback_that_returns_true_stops(answer: Any, steps: int) -> None:
     """True ends the fit after that step, with all that was learned; other values mean nothing."""
     fit = fit_masks(network(), [BATCH], still, steps=30, callback=lambda s, t: answer if s == 7 else None, **OPTIONS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import modhook
-from modhook import Masks, iomin, iou
+from modhook import Masks, evaluate, iomin, iou
 from modhook.errors import MaskError
 
 
@@ -215,3 +217,38 @@ def test_other_dtypes(net: nn.Module, dtype: torch.dtype, tmp_path: Path) -> Non
     masks.save(tmp_path / "m.safetensors")
     assert Masks.load(tmp_path / "m.safetensors", model) == masks
     assert masks.materialize(model)[0].weight.dtype == dtype
+
+
+@pytest.mark.parametrize("use", ["evaluate", "fixed", "reference", "applied_to", "materialize", "checkpoint", "prune"])
+def test_masks_of_a_network_with_other_parameters_are_refused(use: str, tmp_path: Path) -> None:
+    """Masks that would fit, of a network that has other parameters beside: refused everywhere, and taken without their network."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    others = (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5)), nn.Sequential(nn.Linear(3, 4), nn.ReLU()))
+    batch = (torch.randn(8, 3), torch.zeros(8, dtype=torch.long))
+
+    def loss(net: Any, batch: Any) -> Any:
+        return nn.functional.cross_entropy(net(batch[0]), batch[1])
+
+    def used(net: nn.Module, masks: Masks) -> None:
+        if use == "evaluate":
+            evaluate(net, masks, [batch], lambda net, batch: net(batch[0]).sum(-1))
+        elif use in ("fixed", "reference"):
+            modhook.fit_masks(net, [batch], loss, steps=1, include="*", exclude=(), progress=False, **{use: masks})
+        elif use == "applied_to":
+            with masks.applied_to(net):
+                pass
+        elif use == "checkpoint":
+            modhook.export.checkpoint(masks, net, tmp_path / "c.safetensors")
+        else:
+            (masks.materialize if use == "materialize" else lambda net: modhook.export.prune(masks, net))(net)
+
+    masks = Masks({"0.weight": torch.ones(4, 3, dtype=torch.bool)}, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", modhook.TrustWarning)
+        for other, said in zip(others, (r"2\.weight was \[2,4\] and is \[5,4\]", r"2\.weight is missing here"), strict=True):
+            with pytest.raises(MaskError, match=f"belong to another network than this Sequential: {said}"):
+                used(other, masks)
+            used(other, Masks(dict(masks)))
+        with torch.no_grad():
+            model[0].weight += 1  # other values, as after more training: they may be used
+        used(model, masks)

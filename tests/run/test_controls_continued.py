@@ -136,6 +136,9 @@ def test_scored_controls_join_a_finished_cube(study: Path, tmp_path: Path, modho
     study.write_text(without + "[controls]\nrandom = { draws = 2 }\nmagnitude = true\ninverse = true\nown_removed = true\n")
     code, out, err = modhook_run("run", study, "--out", tmp_path)
     assert (code, "0 stages computed" in out) == (0, True), err
+    below = out[out.index("Before you trust these numbers:") :]
+    assert "- The trained network itself is weak, so its masks say little: " in below
+    assert "- The mask was still changing: " in below
     with open_cube(tmp_path / "tiny.zarr") as found:
         assert found["random/draws/accuracy"].shape == (1, 3, 2, 3)
         assert found["own_removed/draws/accuracy"].shape == (1, 3, 5, 3)

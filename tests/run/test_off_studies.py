@@ -108,3 +108,28 @@ def test_what_does_not_fit_is_said_before_anything_is_computed(
     assert code == 2
     assert said in err
     assert not (tmp_path / "tiny.zarr").exists()
+
+
+def test_a_file_that_changed_between_finished_stages_is_refused(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """Other weights in a file that finished masks were learned with are refused before anything is written; others may change."""
+    state = {n: t + 0.1 for n, t in network().state_dict().items()}
+    for seed in (1, 2):
+        save_file(state, tmp_path / f"before-{seed}.safetensors")
+    text = tiny.read_text().replace("lr = 0.8", 'lr = 0.8\noff = "before-{seed}.safetensors"')
+    tiny.write_text(text.replace("hidden = [12, 8]", "hidden = [64]"))
+    cube, one = tmp_path / "tiny.zarr", ("--set", "study.seeds=1")
+    assert modhook_run("run", tiny, "--out", tmp_path, *one)[0] == 0
+    first = next(name for name, t in state.items() if t.dim() > 1)
+    changed = {**state, first: state[first] + 1e-6}
+    save_file(changed, tmp_path / "before-1.safetensors")
+    save_file(changed, tmp_path / "before-2.safetensors")
+    before = {f: f.read_bytes() for f in cube.rglob("*") if f.is_file()}
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path)
+    assert (code, "computed with other weights in 'before-1.safetensors' (masks.off)" in err) == (2, True), err
+    assert {f: f.read_bytes() for f in cube.rglob("*") if f.is_file()} == before
+    save_file(state, tmp_path / "before-1.safetensors")
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path)
+    assert code == 0, err
+    save_file(state, tmp_path / "before-2.safetensors")
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path)
+    assert (code, "before-2.safetensors" in err) == (2, True), err

@@ -28,7 +28,7 @@ Places = Sequence[tuple[str, str, str]]
 
 
 class AddMulPerformance(Figure):
-    """Groups control, add, not add, mul, not mul; one bar for each operation's problems. Cubes: add/mul, one panel per network."""
+    """Groups unmasked, control, add, not add, mul, not mul; a bar for each operation's problems. Cubes: add/mul, one panel per network."""
 
     rank = 0
     requires = ("scores/accuracy", "inverse/accuracy")
@@ -37,6 +37,7 @@ class AddMulPerformance(Figure):
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per network: cubes of the FNN and of the LSTM stand side by side."""
         places = (
+            *_unmasked(cubes),
             ("control", "scores", "control"),
             ("add", "scores", "add"),
             ("not add", "inverse", "add"),
@@ -55,7 +56,7 @@ class AddMulPerformance(Figure):
 
 
 class TuplePerformance(Figure):
-    """Groups control, pair 1, not pair 1, pair 2, not pair 2; one bar for each pair's sum. Cubes: double addition, with inverse
+    """Groups unmasked, control, pair 1, not pair 1, pair 2, not pair 2; one bar for each pair's sum. Cubes: double addition, with inverse
     tests that invert the input and output layers too, and with ones that do not; one panel per network. More pairs than two have
     more groups and bars.
     """
@@ -71,11 +72,17 @@ class TuplePerformance(Figure):
         tuples = [name for name in names if name.startswith("tuple")]
         pair = "pair" if all(setting(cube, "task.terms", 2) == 2 for cube in cubes) else "tuple"
         made = "sum" if all(setting(cube, "task.op", "add") == "add" for cube in cubes) else "result"
-        places = [("control", "scores", "control")]
+        places = [*_unmasked(cubes), ("control", "scores", "control")]
         for number, name in enumerate(tuples, 1):
             places += [(f"{pair} {number}", "scores", name), (f"not {pair} {number}", "inverse", name)]
         series = [(f"{made} of {pair} {number}", name) for number, name in enumerate(tuples, 1)]
         return _draw(cubes, "Double addition: accuracy under each mask", places, series)
+
+
+def _unmasked(cubes: Sequence[xr.DataTree]) -> Places:
+    """Return the place of the network before masking, which all masks are to be compared with, where every cube has it."""
+    has = all("unmasked" in cube["scores"]["stage"].values for cube in cubes)
+    return [("unmasked", "scores", "unmasked")] if has else []
 
 
 def occur_in_training(cube: xr.DataTree) -> bool:
