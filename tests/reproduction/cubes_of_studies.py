@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import modhook
-from modhook.study import load, resolved
+from modhook.study import load, resolved, restore
 from modhook.study.labels import labels
 from modhook.study.source import shipped_files
 
@@ -26,7 +26,7 @@ POOLED = "masks.beta"
 """The swept key that claims may be about as a whole."""
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)
 class Network:
     """One network of a study: a cube at one point of its sweep, a sweep of `POOLED` aside."""
 
@@ -64,10 +64,10 @@ class Network:
         """The stages of the study."""
         return [str(s) for s in self.cube["scores"]["stage"].values]
 
-    @property
+    @functools.cached_property
     def table(self) -> Mapping[str, Any]:
-        """The resolved study that the cube holds."""
-        return dict(self.cube.attrs["study"])
+        """The study that the cube holds, with the defaults of options that are younger than the cube."""
+        return resolved(restore(self.cube.attrs["study"]))
 
     @property
     def done(self) -> int:

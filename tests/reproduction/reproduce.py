@@ -16,7 +16,7 @@ from pathlib import Path
 
 import walk
 from cubes_of_studies import Network, networks
-from paper_claims import CLAIMS
+from paper_claims import ADDMUL, CLAIMS
 from reproduction_page import page, reference_numbers, unpublished
 
 from modhook.cube import open_cube, pack
@@ -30,6 +30,8 @@ from modhook.run.trackers import make_trackers
 ROOT = Path(__file__).parents[2]
 JOINING = {"random": ("draws=5",), "magnitude": (), "own_removed": ("draws=5",)}
 """Controls that need no training, with their options."""
+FURTHER = {"addmul_overlap": ADDMUL, "kept_weights": ADDMUL}
+"""Figures that no claim names, and of which studies."""
 LARGEST = 5_000_000
 """Bytes of a cube that goes into the repository."""
 
@@ -98,8 +100,8 @@ def write(docs: Path) -> None:
 def figures(found: Sequence[Network]) -> list[tuple[Path, str]]:
     """Return the cubes, and the figures that claims name and that can be drawn from them."""
     installed, made = plugins(), []
-    for name in dict.fromkeys(c.figure for c in CLAIMS):
-        studies = {s for c in CLAIMS if c.figure == name for s in c.studies}
+    for name in dict.fromkeys([*(c.figure for c in CLAIMS), *FURTHER]):
+        studies = {*FURTHER.get(name, ()), *(s for c in CLAIMS if c.figure == name for s in c.studies)}
         figure = installed.load("figures", name)()
         cubes = dict.fromkeys(n.path for n in found if n.study in studies)
         made += [(path, name) for path in cubes if applies(figure, [next(n.cube for n in found if n.path == path)])]

@@ -115,7 +115,8 @@ def _section(claim: Claim, found: Sequence[Row], told: dict[tuple[str, str], str
         "differs from published",
         "verdict",
     )
-    readings = [f"{r.network.label}: {text}" for r in found if (text := r.measured.reading())]
+    told_of = (r for r in found if not missing(r.measured))
+    readings = [f"{r.network.label}: {text}" for r in told_of if (text := r.measured.reading())]
     return "\n\n".join([head, table(columns, lines), *readings])
 
 
@@ -160,6 +161,10 @@ def _matrices(network: Network) -> str:
             else []
         )
         lines.append((f"`{name}`", *kept, *two))
+    if len(functions) == 2:
+        pair = {"stage": functions[0], "other": functions[1]}
+        every = [_spread(network.at(f"overlap/{v}", **pair)) for v in ("iou_total", "iou_chance_total")]
+        lines.append(("all", *(_spread(network.at("overlap/density", stage=s)) for s in stages), *every))
     head = ("matrix", *(f"kept, {s}" for s in stages), *(("IoU", "by chance") if len(functions) == 2 else ()))
     return f"{network.label}, n {network.done}:\n\n{table(head, lines)}" if len(functions) <= 4 else ""
 
