@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import torch
+from annotated_types import Ge, Gt, Le, Lt
 from torch import nn
 
 from modhook.asking.answer import Answer
 from modhook.asking.arguments import asked
 from modhook.asking.place import Home, home_of, recorded_in, refuse_another
+from modhook.asking.said import told_in_arguments
 from modhook.asking.study import spelled, study_of
 from modhook.asking.workers import spread_over
 from modhook.cube import Where
@@ -25,7 +28,10 @@ from modhook.plugin.offered import offering
 from modhook.run import run_study
 from modhook.run.trackers import make_trackers
 from modhook.values.arguments import checked, instance, optional
-from modhook.values.bounds import Count
+from modhook.values.bounds import Count, NotNegative, Positive
+
+_Within = Annotated[float, Ge(0), Lt(1)]
+_Density = Annotated[float, Gt(0), Le(1)]
 
 
 def ask(
@@ -99,13 +105,18 @@ def ask(
         UserError: a wrong argument, or an `out` that holds another question (says what differs); nothing was written.
     """
     seeds, workers = checked("seeds", seeds, Count), optional("workers", workers, Count)
+    lr, beta, threads = checked("lr", lr, Positive), optional("beta", beta, NotNegative), optional("threads", threads, Count)
+    within, density = optional("within", within, _Within), optional("density", density, _Density)
+    device = str(device) if isinstance(device, torch.device) else device
+    if device is not None:
+        instance("device", device, str, "the name of a device such as 'cpu' or 'cuda'")
     thresholds_of(thresholds)
     instance("model", model, nn.Module, "an nn.Module")
     include, exclude = spelled(model, include, exclude)
     question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples, include, exclude, off)
     home = home_of(out)
     try:
-        with offering(question.offers()):
+        with offering(question.offers()), told_in_arguments():
             installed, there = plugins(), recorded_in(home)
             study = study_of(
                 home.name,

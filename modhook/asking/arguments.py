@@ -65,7 +65,7 @@ def asked(
     if any(isinstance(store, Whole) for store in measured.values()):  # then all of them are measured batch by batch
         measured = {n: store.whole() if isinstance(store, Items) else store for n, store in measured.items()}
     _alike("tests", measured, scores)
-    metrics = _try(model, stores, measured, losses, scores)
+    metrics = _try(model, stores, measured, losses, scores, nonsense)
     if missing:
         text = f"no held-out tests for {listing(map(repr, missing))}: their scores say what their masks do on the batches that the masks"
         warnings.warn(ModhookWarning(f"{text} were learned on; give tests={{name: batches}}."), stacklevel=3)
@@ -154,8 +154,9 @@ def _try(
     tests: Mapping[str, Store],
     losses: Mapping[str, Callable[..., Any]],
     scores: Mapping[str, Callable[..., Any]],
+    nonsense: Callable[..., Any] | None,
 ) -> tuple[str, ...]:
-    """Try every loss and every score once, on a copy of the network; return the metrics. Raises `UserError`."""
+    """Try every loss and every score once, on a copy of the network, also on nonsense; return the metrics. Raises `UserError`."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     net = twin(model).eval().requires_grad_()
     metrics: tuple[str, ...] | None = None
@@ -164,6 +165,9 @@ def _try(
         for name, store in batches.items():
             batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
             _check_loss(name, _of(f"the loss of {name!r} fails on its first batch", losses[name], net, batch))
+            if nonsense is not None:
+                spoiled = _of(f"nonsense fails on the first batch of {name!r}", nonsense, batch, 0)
+                _check_loss(name, _of(f"the loss of {name!r} fails on what nonsense returns", losses[name], net, spoiled))
         for name, store in tests.items():
             batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
             with torch.no_grad():
@@ -182,9 +186,9 @@ def _items(store: Store, count: int) -> int:
     return store.size if isinstance(store, Whole) else min(_FEW, count)
 
 
-def _of(what: str, call: Callable[..., Any], net: nn.Module, batch: Any) -> Any:
+def _of(what: str, call: Callable[..., Any], *given: Any) -> Any:
     try:
-        return call(net, batch)
+        return call(*given)
     except ModhookError:
         raise
     except Exception as error:
@@ -207,6 +211,8 @@ def _check_scores(name: str, found: Any, items: int) -> tuple[str, ...]:
         )
     known: Iterable[tuple[str, Any]] = scores_of(found).items()
     for metric, values in known:
+        if isinstance(values, Tensor) and not bool(torch.isfinite(values.double() if not values.is_complex() else values).all()):
+            raise UserError(f"the score of {name!r} is not finite on its first batch; return one finite number per item.")
         if not isinstance(values, Tensor) or tuple(values.shape) != (items,):
             which = "" if isinstance(found, Tensor) else f" for {metric!r}"
             raise UserError(

@@ -153,7 +153,7 @@ def _read(what: str, given: Any, seed: int, most: int) -> Iterator[Any]:
     try:
         if callable(given) and not hasattr(given, "__iter__"):
             given, known = _called(given, seed), False
-        batches_of(what.removeprefix("the ").split(" ")[0], given)
+        batches_of(what, given)
         batches: Iterable[Any] = given
         yield from batches if known or hasattr(given, "__len__") else itertools.islice(batches, most)
     except ModhookError:

@@ -17,7 +17,7 @@ from modhook.masks.select import DEFAULT_EXCLUDE, in_words
 from modhook.plugin.interfaces import Sampler
 from modhook.plugin.manager import Plugins
 from modhook.study import Study, plain_table, restore
-from modhook.values.arguments import shown
+from modhook.values.arguments import instance, shown
 
 EVERY = ("random", "magnitude", "inverse", "own_removed", "shuffled", "untrained", "nonsense")
 """What `controls=True` asks for. Masks of several seeds on one network are there without `seed_ceiling`."""
@@ -153,6 +153,8 @@ def _sampler(sampler: Any, plugins: Plugins) -> tuple[str, dict[str, Any]]:
 
 def _analyses(given: Any) -> dict[str, Any]:
     if isinstance(given, Mapping):
+        for name, options in given.items():
+            instance(f"analyses[{name!r}]", options, Mapping, "a mapping of options, {} for the defaults")
         return {str(name): dict(options) for name, options in given.items()}
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise UserError(f"analyses must be names in a list, or {{name: options}}, not {shown(given)}.")

@@ -68,7 +68,7 @@ def one_of(name: str, value: Any, valid: Iterable[str]) -> None:
 def batches_of(name: str, value: Any) -> None:
     """Raise `UserError` unless a value can be iterated over, batch by batch; a single batch is none of it."""
     if isinstance(value, Mapping):
-        raise UserError(f"{name} must be an iterable of batches, not one batch; give [{name}] for a single one.")
+        raise UserError(f"{name} must be an iterable of batches, not one batch; give [batch] for a single one.")
     if single_items(value):
         raise UserError(
             f"{name} must be an iterable of batches, but are a data set of single items; give torch.utils.data.DataLoader(it, "

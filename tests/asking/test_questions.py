@@ -39,6 +39,17 @@ def detached(net: Any, batch: Any) -> Any:
     return loss(net, batch).detach()
 
 
+def no_number(net: Any, batch: Any) -> Any:
+    """Return a score that is no number for one item."""
+    found = score(net, batch)
+    return torch.cat([found[:-1], found.new_full((1,), float("nan"))])
+
+
+def only_inputs(batch: Any, seed: int) -> Any:
+    """Lose the labels."""
+    return batch[:1]
+
+
 def two_on_a_line() -> tuple[Any, Any]:
     """Return two lambdas whose source is one line."""
     return lambda net, batch: loss(net, batch), lambda net, batch: 2 * loss(net, batch)
@@ -86,15 +97,26 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "cannot be told apart by their source",
     ),
     ({**ONE, "steps": 0}, "steps must be a whole number of at least 1, not 0"),
-    ({**ONE, "lr": -1.0}, "masks.lr: must be greater than 0"),
+    ({**ONE, "lr": -1.0}, "^lr must be a finite number greater than 0, not -1.0"),
+    ({**ONE, "within": 1.5}, "^within must be a finite number of at least 0 and less than 1, not 1.5"),
+    ({**ONE, "density": {"*": 0.1}}, "^density must be a finite number greater than 0 and of at most 1, not dict"),
+    ({**ONE, "threads": 0}, "^threads must be a whole number of at least 1, not 0"),
+    ({**ONE, "device": 0}, "^device must be the name of a device such as 'cpu' or 'cuda', not 0"),
+    ({**ONE, "analyses": {"inverse": None}}, r"^analyses\['inverse'\] must be a mapping of options, \{\} for the defaults, not None"),
+    ({**ONE, "functions": {"a": None}}, "^the batches of 'a' must be an iterable of batches, not None"),
+    ({**ONE, "functions": {"a": {"x": A[0][0]}}}, "^the batches of 'a' must be an iterable of batches, not one batch; give"),
+    ({**ONE, "score": no_number}, "^the score of 'a' is not finite on its first batch"),
+    ({**ONE, "nonsense": fails}, "^nonsense fails on the first batch of 'a': TypeError"),
+    ({**ONE, "nonsense": only_inputs}, "^the loss of 'a' fails on what nonsense returns: "),
+    ({**ONE, "out": "/proc/nowhere/a.zarr"}, "^the output folder /proc/nowhere is not writable .*; give another out"),
     ({**ONE, "sampler": "gumble"}, "did you mean 'gumbel'"),
     ({**ONE, "density": 0.1, "within": 0.1}, "density and within both say"),
-    ({**ONE, "batch": 6}, "6 is not divisible by masks.samples = 4"),
+    ({**ONE, "batch": 6}, "^batch: 6 is not divisible by samples = 4"),
     ({**ONE, "analyses": ["inverze"]}, "did you mean 'inverse'"),
     ({**ONE, "out": "results/answer"}, "out must be the path of a cube, 'results/name.zarr'"),
     ({**ONE, "include": "nothing*"}, "nothing"),
     ({**ONE, "progress": 3}, "progress must be True, False or a modhook.Tracker"),
-    ({**ONE, "device": "abacus"}, "abacus"),
+    ({**ONE, "device": "abacus"}, "device 'abacus' cannot be used here .*; give device='cpu' or another one"),
 ]
 
 
@@ -137,7 +159,7 @@ CHANGED: list[tuple[str, Callable[[dict[str, Any]], None], str]] = [
     ("tests", lambda a: a["tests"].update(b=batches(1, seed=4)), "the tests of 'b' are others"),
     ("functions", lambda a: (a["functions"].pop("b"), a["tests"].pop("b")), "its functions are a, b and not a"),
     ("network", lambda a: a.update(model=nn.Linear(6, 4)), "the network is another one"),
-    ("setting", lambda a: a.update(lr=0.25), "masks.lr is 0.5 there and 0.25 here"),
+    ("setting", lambda a: a.update(lr=0.25), "lr is 0.5 there and 0.25 here"),
 ]  # fmt: skip
 
 
