@@ -79,8 +79,10 @@ def scores(answer: Answer) -> tuple[list[str], list[list[str]]]:
 
 
 def _untested(answer: Answer) -> list[str]:
+    if not answer.untested:
+        return []
     names = listing(map(repr, answer.untested))
-    return [f"no held-out tests for {names}: measured on what their masks were learned on."] if names else []
+    return [f"no held-out tests for {names}: measured on what their masks were learned on."]
 
 
 def _densities(answer: Answer) -> dict[str, float]:

@@ -222,7 +222,8 @@ class _Judge:
         of, measure = self.of, "IoU over seeds above chance"
         if of.agreement is None or of.chance is None:
             text = "there are no two masks of this function on one network"
-            text += f": {of.why}" if of.why else ": ask for the control seed_ceiling"
+            more = "more seeds of this network, or for " if len(of.masked) == 1 else ""
+            text += f": {of.why}" if of.why else f": ask for {more}the control seed_ceiling"
             return [self._unknown("stable", measure, text)]
         with np.errstate(divide="ignore", invalid="ignore"):
             above = (of.agreement - of.chance) / (1 - of.chance)

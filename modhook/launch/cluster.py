@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
+import dask
 from distributed import Client, Future, KilledWorker
 from distributed.comm.addressing import get_address_host_port, parse_address
 from distributed.comm.registry import get_backend
@@ -99,7 +100,9 @@ class _Session:
         self.total, self.done, self.failed = len(runs), 0, 0
         client.subscribe_topic(topic(job), lambda event: self.events.put(tuple(event[1])))
         gpu = {"resources": {"GPU": 1}} if job_device(job).type == "cuda" else {}
-        shared = client.submit(given, job, key=f"study-{job.token}")
+        # Sent once, as a task: a worker that takes the place of a lost one gets it again. dask warns of more than 10 MB.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):
+            shared = client.submit(given, job, key=f"study-{job.token}")
         self.futures: dict[str, tuple[Run, Future[Any]]] = {}
         for number, run in enumerate(runs):
             # Earlier runs first: a study that is stopped has whole seeds.

@@ -63,10 +63,11 @@ def defaults(name: str) -> Iterator[None]:
             )
             yield
     finally:
-        if isinstance(backend, str):
-            mpl.use(backend, force=False)
-        else:
-            mpl.rcParams["backend"] = backend
+        # First the name, then its module: a notebook's backend asks for the name when it is imported, and shows no figure otherwise.
+        mpl.rcParams["backend"] = backend
+        if isinstance(backend, str) and (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+            with contextlib.suppress(ImportError):
+                pyplot.switch_backend(backend)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import subprocess
 import sys
 import textwrap
@@ -294,7 +295,10 @@ def test_loss_score_and_structure_of_each_function(setting: Setting) -> None:
 
 
 def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path) -> None:
-    """A script without `if __name__ == "__main__"`, its loss a lambda: two processes compute the masks that one would."""
+    """A script without `if __name__ == "__main__"`, its loss a lambda: two processes compute the masks that one would.
+
+    dask, told that a byte is much, says nothing of how much is sent.
+    """
     torch.save(setting.model, tmp_path / "model.pt")
     (tmp_path / "ask_setting.py").write_text((Path(__file__).parent / "ask_setting.py").read_text())
     (tmp_path / "script.py").write_text(
@@ -315,12 +319,22 @@ def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path)
             """
         )
     )
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = os.environ | {"DASK_DISTRIBUTED__ADMIN__LARGE_GRAPH_WARNING_THRESHOLD": "1B"}
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["once", "4"]), done.stderr
+    assert "large graph" not in done.stderr
     theirs = modhook.open_cube(tmp_path / "workers.zarr")["masks/layout0/bits"]
     np.testing.assert_array_equal(
         theirs.sel(seed=[1, 2]).values, answer.cube["masks/layout0/bits"].sel(seed=[1, 2]).values
     )
+
+
+def test_a_page_says_nothing_of_tests_that_are_there(answer: Answer) -> None:
+    """Functions with held-out tests are not said to lack them, neither as text nor in a notebook."""
+    assert answer.untested == ()
+    assert "held-out" not in repr(answer)
+    assert "held-out" not in answer._repr_html_()
 
 
 def test_a_temporary_cube_goes_with_its_answer(setting: Setting) -> None:

@@ -126,6 +126,23 @@ def test_command_with_a_hostile_machine(backend: str, path: Path, tmp_path: Path
     assert (found / "scan_accuracy.png").read_bytes() == (right / "scan_accuracy.png").read_bytes()
 
 
+def test_a_notebook_shows_figures_afterwards(tmp_path: Path) -> None:
+    """A backend that asks for its name when it is imported, as a notebook's does, hears it, also where a report was drawn first."""
+    (tmp_path / "inline.py").write_text(
+        "import matplotlib\nfrom matplotlib.backends.backend_agg import *\nheard = matplotlib.get_backend()\n"
+    )
+    (tmp_path / "script.py").write_text(
+        "import matplotlib.pyplot as plt\n"
+        "from modhook.plotting.settings import defaults\n"
+        "with defaults('x'):\n    plt.close(plt.figure())\n"
+        "plt.figure()\nimport inline\nprint(inline.heard, plt.get_backend())\n"
+    )
+    told = os.environ | {"MPLBACKEND": "module://inline", "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (["module://inline"] * 2, "")
+
+
 def test_broken_installation_is_named(path: Path, tmp_path: Path) -> None:
     """A matplotlib that cannot be imported is no defect of modhook: one sentence names it; the report is written without figures."""
     broken = tmp_path / "broken" / "matplotlib"

@@ -216,6 +216,16 @@ def test_one_seed_cannot_tell() -> None:
     assert "n = 1" in judge(one)[0].words
 
 
+def test_what_stability_needs_is_said() -> None:
+    """One seed: more seeds help, where all have one network, and a control does; two seeds of two networks: the control alone does."""
+    lacking = attrs.evolve(REAL, agreement=None, chance=None)
+    (two,) = (f for f in judge(lacking) if f.verdict == "stable")
+    (one,) = (f for f in judge(attrs.evolve(lacking, masked=of(0.97))) if f.verdict == "stable")
+    assert two.answer == one.answer == "cannot tell"
+    assert two.words.endswith(": ask for the control seed_ceiling")
+    assert one.words.endswith(": ask for more seeds of this network, or for the control seed_ceiling")
+
+
 def test_scores_that_are_no_shares_and_runs_that_failed_are_left_out() -> None:
     """A share of a score that is not positive means nothing; a seed that is not done does not count."""
     assert verdicts(attrs.evolve(REAL, unmasked=of(-1.0, -1.0, -1.0)))["sufficient"] == "cannot tell"
