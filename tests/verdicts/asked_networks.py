@@ -21,9 +21,11 @@ from modhook_tasks.known.structure import loss, score
 
 Batch = dict[str, Any]
 SETTING: dict[str, Any] = {"sampler": "hard_concrete", "steps": 300, "samples": 4, "lr": 0.1, "beta": 0.3, "batch": 64}
-"""Arguments of `ask`, the same for every network; masks are the smallest that lose at most 5 % (what `controls=True` stands for)."""
+"""Arguments of `ask`, the same for every known network; masks are the smallest that lose at most 5 % (as with `controls=True` alone)."""
 THERE = {"compiled": ("hist", "frac_prevs+hist"), "welded": ("welded_fnn", "welded_lstm", "welded_cnn", "welded_transformer")}
 TRAINED = "addmul"
+OTHERWISE: dict[str, dict[str, Any]] = {TRAINED: {"beta": 0.01}}
+"""What differs for a network: a pull of 0.3 takes all of 406,000 weights below the threshold before any of them matters."""
 TWINS = ("untrained", "shuffled", "permuted")
 """Of a network: newly initialised, shuffled, asked for other answers: no function is in it."""
 KINDS = {
@@ -67,6 +69,11 @@ def asked(network: str, folder: Path) -> Asked:
     return Asked(built.model, functions, tests, nonsense=other_outputs if values else None)
 
 
+def setting_of(network: str) -> dict[str, Any]:
+    """Return the arguments of `ask` for a network."""
+    return {**SETTING, **OTHERWISE.get(network, {})}
+
+
 def cube_of(network: str, folder: Path) -> Path:
     """Return where the cube of a network is."""
     return folder / f"{network.replace('/', '-').replace('+', '-')}.zarr"
@@ -74,7 +81,7 @@ def cube_of(network: str, folder: Path) -> Path:
 
 def ask(network: str, seeds: int, folder: Path, setting: dict[str, Any] | None = None) -> xr.DataTree:
     """Ask with all controls, and return the cube; one that is whole is only read."""
-    path, wanted = cube_of(network, folder), SETTING if setting is None else setting
+    path, wanted = cube_of(network, folder), setting_of(network) if setting is None else setting
     if path.exists() and whole(found := modhook.open_cube(path), seeds, wanted):
         return found
     asking = asked(network, folder)
@@ -98,11 +105,13 @@ def ask(network: str, seeds: int, folder: Path, setting: dict[str, Any] | None =
 
 def whole(cube: xr.DataTree, seeds: int, setting: dict[str, Any]) -> bool:
     """Return whether a cube holds these seeds, with their controls, by this setting."""
-    masks, runs = cube.attrs["study"]["masks"], cube["runs/status"]
-    if runs.sizes["seed"] < seeds or any(masks[name] != value for name, value in setting.items()):
+    masks, wanted = cube.attrs["study"]["masks"], list(range(1, seeds + 1))
+    if "own_removed" not in cube.children or any(masks[name] != value for name, value in setting.items()):
         return False
-    last = cube["own_removed/accuracy"] if "own_removed" in cube.children else runs.where(runs < 0)
-    return bool((runs == 1).all()) and bool(np.isfinite(last).all())
+    runs, last = cube["runs/status"], cube["own_removed/accuracy"]
+    if not set(wanted) <= set(runs["seed"].values.tolist()):
+        return False
+    return bool((runs.sel(seed=wanted) == 1).all()) and bool(np.isfinite(last.sel(seed=wanted)).all())
 
 
 def summarised(network: str, cube: xr.DataTree, seeds: int) -> list[dict[str, Any]]:

@@ -31,12 +31,11 @@ def main() -> None:
     parser.add_argument("--no-page", action="store_true", help="ask only")
     options = parser.parse_args()
     file = ROOT / "docs/verdicts.json"
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"setting": networks.SETTING, "rows": []}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if options.only_page:
         verdict_table.write(before, ROOT / "docs")
         return
-    if before["setting"] != networks.SETTING:
-        before["rows"] = []  # a table is of one setting
+    rows = current(before)
     began = time.monotonic()
     for network in options.networks:
         if time.monotonic() - began > options.budget * 60:
@@ -44,24 +43,36 @@ def main() -> None:
             break
         used = time.process_time()
         seeds = options.seeds or networks.SEEDS[networks.kind_of(network)]
-        rows = networks.summarised(network, networks.ask(network, seeds, options.cache), seeds)
+        found = networks.summarised(network, networks.ask(network, seeds, options.cache), seeds)
         print(f"{network}: {time.process_time() - used:.0f} s of processor time", flush=True)
-        for row in rows:
+        for row in found:
             print(row["function"], row["verdicts"], *(f"  {f['verdict']}, {f['answer']}: {f['words']}" for f in row["findings"]), sep="\n")
-        for finding in (f for row in rows for f in row["findings"]):
+        for finding in (f for row in found for f in row["findings"]):
             del finding["words"]  # its numbers are kept
         if not options.no_page:
-            before = merged(before, verdict_table.plain(rows))
-            verdict_table.write(before, ROOT / "docs")
+            rows = merged(rows, verdict_table.plain(found))
+            verdict_table.write(document(rows), ROOT / "docs")
 
 
-def merged(before: dict[str, Any], rows: list[verdict_table.Row]) -> dict[str, Any]:
-    """Return what was found, with the rows of one network put in the place of its old ones."""
-    names = {row["network"] for row in rows}
-    every = [row for row in before["rows"] if row["network"] not in names] + rows
-    every.sort(key=lambda row: networks.ORDER.index(row["network"]))
+def current(before: dict[str, Any]) -> list[verdict_table.Row]:
+    """Return the rows of a file that were found by today's setting: a table is of one."""
+    if before.get("setting") != networks.SETTING:
+        return []
+    own: dict[str, Any] = before.get("otherwise", {})
+    return [row for row in before["rows"] if own.get(row["network"]) == networks.OTHERWISE.get(row["network"])]
+
+
+def merged(rows: list[verdict_table.Row], found: list[verdict_table.Row]) -> list[verdict_table.Row]:
+    """Return the rows with those of one network put in the place of its old ones."""
+    names = {row["network"] for row in found}
+    every = [row for row in rows if row["network"] not in names] + found
+    return sorted(every, key=lambda row: networks.ORDER.index(row["network"]))
+
+
+def document(rows: list[verdict_table.Row]) -> dict[str, Any]:
+    """Return what docs/verdicts.json holds."""
     machine = f"one core of {platform.machine()}, torch {torch.__version__}"
-    return {"machine": machine, "setting": networks.SETTING, "rows": every}
+    return {"machine": machine, "setting": networks.SETTING, "otherwise": networks.OTHERWISE, "rows": rows}
 
 
 if __name__ == "__main__":

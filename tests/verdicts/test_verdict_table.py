@@ -49,14 +49,23 @@ def test_what_is_right_depends_on_what_is_there() -> None:
 
 def test_the_pages_show_what_was_counted() -> None:
     """The tables of docs/real.md and docs/ask.md are those of docs/verdicts.json, of one setting and the networks that are asked."""
-    assert FOUND["setting"] == networks.SETTING
+    assert (FOUND["setting"], FOUND["otherwise"]) == (networks.SETTING, networks.OTHERWISE)
     assert {r["network"] for r in FOUND["rows"]} <= set(networks.ORDER)
     for page, parts in verdict_table.blocks(FOUND).items():
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
         for name, block in parts.items():
             assert verdict_table.replaced(text, name, block) == text
-    again = count_verdicts.merged(FOUND, [r for r in FOUND["rows"] if r["network"] == "welded_fnn"])
-    assert again["rows"] == FOUND["rows"]
+    assert count_verdicts.merged(FOUND["rows"], [r for r in FOUND["rows"] if r["network"] == "welded_fnn"]) == FOUND["rows"]
+
+
+def test_rows_of_another_setting_are_dropped() -> None:
+    """A table is of one setting: another one begins it anew, and what differs for one network takes that network's rows away."""
+    rows = [row("welded_fnn"), row(networks.TRAINED)]
+    now = count_verdicts.document(rows)
+    assert count_verdicts.current(now) == rows
+    assert count_verdicts.current({**now, "otherwise": {}}) == rows[:1]
+    assert count_verdicts.current({**now, "setting": {**networks.SETTING, "lr": 1.0}}) == []
+    assert count_verdicts.current({}) == []
 
 
 def test_other_outputs_are_other_answers() -> None:
