@@ -247,3 +247,15 @@ def test_a_damaged_cube_is_not_packed(full_cube: Cube, tmp_path: Path) -> None:
     with pytest.raises(CubeError, match="overlap/kept/c/0/1/0 is missing"):
         pack(copy)
     assert os.listdir(tmp_path) == ["a.zarr"]
+
+
+def test_a_cube_at_a_url_is_packed_here(plan: Callable[..., Any], fill: Callable[..., Any], tmp_path: Path, monkeypatch: Any) -> None:
+    """The file lies in the current folder and holds the same; a packed cube at a URL is to be downloaded first."""
+    monkeypatch.chdir(tmp_path)
+    cube = create("memory://packed/small.zarr", plan())
+    fill(cube, {"seed": 1, "masks.beta": 1e-5})
+    made = pack("memory://packed/small.zarr")
+    assert (made.path, made.done) == (tmp_path / "small.zip", 3)
+    assert modhook.tidy(made.path, "scores/accuracy").equals(modhook.tidy(cube, "scores/accuracy"))
+    with pytest.raises(CubeError, match="read from this machine: download it first"):
+        modhook.open_cube("memory://packed/small.zip")
