@@ -14,8 +14,10 @@ from modhook.asking.nonsense import LABELS
 from modhook.asking.task import NAME, AskOptions, Question
 from modhook.errors import ModhookWarning, StudyError, UserError, listing
 from modhook.masks.select import DEFAULT_EXCLUDE, in_words
+from modhook.network.twin import twin
 from modhook.plugin.interfaces import Sampler
 from modhook.plugin.manager import Plugins
+from modhook.run.changed import untrain
 from modhook.study import Study, plain_table, restore
 from modhook.values.arguments import instance, shown
 
@@ -115,9 +117,12 @@ def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict
     if not isinstance(given, bool | Mapping):
         raise UserError(f"controls must be True, False or {{name: options}}, not {shown(given)}.")
     table: dict[str, Any] = dict.fromkeys(EVERY, True) if given is True else dict(given or {})
+    without = _fixed_weights(question) if given is True else ""
+    if without:
+        del table["untrained"]
     bare = [name for name in options.functions if name not in question.classes]
     if not table.get("nonsense") or question.nonsense is not None or not bare:
-        return table, ""
+        return table, without
     why = (
         f"the batches of {listing(map(repr, bare))} are neither pairs (inputs, integer labels) nor mappings with integer labels under "
         f"{listing(map(repr, LABELS))}, of two classes or more; give nonsense=, a function nonsense(batch, seed) that returns the batch "
@@ -126,7 +131,16 @@ def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict
     if given is not True:
         raise UserError(f"controls['nonsense']: {why}.")
     del table["nonsense"]
-    return table, f"there is no control 'nonsense': {why}."
+    return table, " ".join(filter(None, (f"there is no control 'nonsense': {why}.", without)))
+
+
+def _fixed_weights(question: Question) -> str:
+    """Return why the network cannot be initialised anew, or an empty text."""
+    try:
+        untrain(twin(question.model), lambda: twin(question.model), 0)
+    except UserError as error:
+        return f"there is no control 'untrained': {str(error).removeprefix('controls.untrained: ').partition('; ')[0]}."
+    return ""
 
 
 def _measured(question: Question) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ask_setting import Setting, batches, items, loss, score
-from torch import Tensor
+from torch import Tensor, nn
 
 import modhook
 from modhook import ModhookWarning, UserError
@@ -143,6 +143,17 @@ def test_controls_join_an_answer(setting: Setting, tmp_path: Path) -> None:
     answer = modhook.ask(setting.model, BOTH, out=bare, controls={"shuffled": True, "magnitude": True}, **arguments)
     assert answer.cube.attrs["study"]["masks"]["cut"] == "threshold"
     assert answer.cube["controls/equal_size/accuracy"].notnull().all()
+
+
+def test_a_network_that_cannot_be_initialised_anew(setting: Setting) -> None:
+    """Its control `untrained` is left out with a warning where all controls are wanted, and refused where it is asked for by name."""
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 4)).eval()
+    arguments = setting.arguments(seeds=1, steps=2, analyses=(), tests=BOTH)
+    with pytest.warns(ModhookWarning, match=r"there is no control 'untrained': 0\.parametrizations\.weight\.original0"):
+        answer = modhook.ask(model, BOTH, controls=True, **arguments)
+    assert {str(k) for k in answer.cube["controls/kind"].values} == {"shuffled", "nonsense"}
+    with pytest.raises(UserError, match=r"controls\.untrained: .* cannot be initialised anew"):
+        modhook.ask(model, BOTH, controls={"untrained": True}, **arguments)
 
 
 def test_every_class_gets_the_name_of_another() -> None:
