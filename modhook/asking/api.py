@@ -15,6 +15,7 @@ from modhook.asking.arguments import asked
 from modhook.asking.place import Home, home_of, recorded_in, refuse_another
 from modhook.asking.said import told_in_arguments
 from modhook.asking.study import spelled, study_of
+from modhook.asking.units import spelled_units
 from modhook.asking.workers import spread_over
 from modhook.cube import Where
 from modhook.errors import ModhookWarning, UserError, listing
@@ -27,6 +28,7 @@ from modhook.plugin.manager import plugins
 from modhook.plugin.offered import offering
 from modhook.run import run_study
 from modhook.run.trackers import make_trackers
+from modhook.unit.find import UnitsLike
 from modhook.values.arguments import checked, instance, optional
 from modhook.values.bounds import Count, NotNegative, Positive
 
@@ -56,6 +58,7 @@ def ask(
     batch: int | None = None,
     include: Selectors = "*",
     exclude: Selectors = DEFAULT_EXCLUDE,
+    units: UnitsLike = "weight",
     off: Off = None,
     analyses: Sequence[str] | Mapping[str, Mapping[str, Any]] = ("sharing", "inverse"),
     nonsense: Callable[..., Any] | None = None,
@@ -84,7 +87,7 @@ def ask(
         out: the cube, `"results/name.zarr"`, a path or a URL. None: a temporary folder that is deleted with the `Answer`.
         workers: compute the seeds on as many processes of this machine, each with one thread unless `threads` says otherwise.
         device: "cpu", "cuda", ...; default: where the network is.
-        steps, samples, lr, beta, density, within, sampler, include, exclude, off: as in `fit_masks`. `within` cuts every mask to the
+        steps, samples, lr, beta, density, within, sampler, include, exclude, units, off: as in `fit_masks`. `within` cuts every mask to the
             smallest one that loses no more than this share of the unmasked score on the function's tests. `off` holds for every
             mask and every control; what it shuffles or redraws follows from the seed.
         batch: items per step; default: those of the first batch. It is rounded down to a multiple of `samples`.
@@ -113,7 +116,8 @@ def ask(
     thresholds_of(thresholds)
     instance("model", model, nn.Module, "an nn.Module")
     include, exclude = spelled(model, include, exclude)
-    question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples, include, exclude, off)
+    over = spelled_units(model, units, include, exclude)
+    question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples, over, off)
     home = home_of(out)
     try:
         with offering(question.offers()), told_in_arguments():
@@ -141,6 +145,7 @@ def ask(
                 sampler=sampler,
                 include=include,
                 exclude=exclude,
+                units=over.named,
             )
             refuse_another(home, study, there)
             tracker = _tracker(progress, installed, home)

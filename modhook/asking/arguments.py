@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,10 +15,10 @@ from modhook.asking.names import among, mapping, named, per_function
 from modhook.asking.nonsense import classes
 from modhook.asking.source import plain_of, source_of, sources_of
 from modhook.asking.task import GIVEN, AskOptions, Question, scores_of
+from modhook.asking.units import Over
 from modhook.errors import ModhookError, ModhookWarning, TrustWarning, UserError, listing
 from modhook.fit.off import kept
 from modhook.masks.off import NOTHING, off_weights, the_same
-from modhook.masks.select import DEFAULT_EXCLUDE, select
 from modhook.network.held import held
 from modhook.network.threads import using
 from modhook.network.twin import twin
@@ -41,8 +41,7 @@ def asked(
     nonsense: Any,
     steps: Any,
     samples: Any,
-    include: Any,
-    exclude: Any,
+    over: Over,
     off: Any,
 ) -> tuple[Question, AskOptions, int]:
     """Return the question, what the cube records of it, and the items of a step. Raises `UserError`."""
@@ -57,7 +56,7 @@ def asked(
     told_loss, told_score = _sources("loss", losses), _sources("score", scores)
     if nonsense is not None:
         function("nonsense", nonsense, "nonsense(batch, seed)")
-    becomes, its_name = _off(model, include, exclude, off)
+    becomes, its_name = _off(model, over.masked.parameters, off)
     stores = {n: gather(f"the batches of {n!r}", given, 1, steps, samples) for n, given in wanted.items()}
     _alike("batches", stores, losses)
     missing = [name for name in wanted if name not in held_out]
@@ -84,6 +83,7 @@ def asked(
         samples=samples,
         off=becomes,
         off_name=its_name,
+        units=over.offered,
     )
     options = AskOptions(
         functions=tuple(wanted),
@@ -103,10 +103,9 @@ def _tests(tests: Any, functions: Mapping[str, Any]) -> dict[str, Any]:
     return among("tests", tests, functions)
 
 
-def _off(model: nn.Module, include: Any, exclude: Any, off: Any) -> tuple[str | dict[str, Tensor], str]:
+def _off(model: nn.Module, names: Sequence[str], off: Any) -> tuple[str | dict[str, Tensor], str]:
     """Return what masked weights become, tensors on the CPU, and its name in the study, by which another one is noticed."""
     with using(model):
-        names = select(model, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
         found = kept(off_weights(model, names, off))
         if found is None or isinstance(off, str):
             return ("zero", "zero") if found is None else (off, off)

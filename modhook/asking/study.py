@@ -44,6 +44,7 @@ def study_of(
     sampler: Any,
     include: Any,
     exclude: Any,
+    units: Sequence[str],
 ) -> Study:
     """Return the checked study of a question; `there` is what the cube records that is there already.
 
@@ -58,6 +59,8 @@ def study_of(
         within = _usual(bool(asked_for), there)
     learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
     learned |= {"sampler": named, "batch": batch, **({} if question.off_name == "zero" else {"off": question.off_name})}
+    if tuple(units) != ("weight",):
+        learned["units"] = list(units)
     if within is not None:
         learned["cut"] = {"within": within}
     for key, given, usual in (("include", include, "*"), ("exclude", exclude, DEFAULT_EXCLUDE)):

@@ -16,7 +16,7 @@ from modhook.network.twin import twin
 from modhook.noise.seeding import derive
 from modhook.plugin.hookspecs import Spec
 from modhook.plugin.interfaces import Batch, Model, Net, NoOptions, Stage, Task
-from modhook.plugin.offered import Offer, Offered, Weights
+from modhook.plugin.offered import Offer, Offered, UnitGroups, Weights
 from modhook.study import FOR_CONTROL
 
 NAME = "ask"
@@ -53,6 +53,7 @@ class Question:
         nonsense: the user's own way to spoil a batch, `nonsense(batch, seed)`. classes: {function: its classes}, for permuting them.
         most, samples: how batches are gathered (see `gather`).
         off: what a weight becomes that is not kept: a kind, or {masked parameter: its tensor}; off_name: what the study calls it.
+        units: those that were given, and are of no kind that a study can name.
     """
 
     model: nn.Module
@@ -68,11 +69,13 @@ class Question:
     samples: int
     off: str | Mapping[str, Tensor] = "zero"
     off_name: str = "zero"
+    units: UnitGroups | None = None
 
     def offers(self) -> tuple[Offered, ...]:
         """Return task, network and weights as a study finds them."""
         where = "modhook.asking:ask"
         return (
+            *(() if self.units is None else (self.units,)),
             *(() if isinstance(self.off, str) else (Weights(self.off_name, self.off),)),
             Offer("tasks", Spec(NAME, "batches, loss and score that modhook.ask was given", where), _Task(self)),
             Offer("models", Spec(NAME, "the network that modhook.ask was given", where), _Network(self)),

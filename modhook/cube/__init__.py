@@ -15,7 +15,7 @@ from modhook.cube.reading import done, logits_from, masks_from, open_cube, weigh
 from modhook.cube.removal import removable
 from modhook.cube.run_locks import claim, computing
 from modhook.cube.store import keeps_records
-from modhook.cube.tensors import read_logits, read_masks, read_weights, write_masks, write_weights
+from modhook.cube.tensors import read_logits, read_masks, read_units, read_weights, write_masks, write_weights
 from modhook.cube.where import beside, is_url, place_of, stem
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "place_of",
     "read_logits",
     "read_masks",
+    "read_units",
     "read_weights",
     "removable",
     "remove_leftovers",

@@ -5,6 +5,8 @@ A study has one layout per distinct set of parameter names and shapes over its s
 * `parameter` labels every floating tensor and integer buffer of the network's `state_dict`, in its order. `shape` (JSON
   text), `dtype`, `count`, `masked` describe it; `offset` is its first element in `weights` (or in `integers`, for an
   integer or bool tensor), `mask_offset` its first element in `logits` and in the unpacked `bits` (-1: it is not masked).
+  A group of units that has a mask stands in the table after the tensors, with the dtype `unit` and one element per unit; `units`
+  holds, as JSON text, which unit owns which weights.
 * `bits` holds the masks, eight weights to the byte, first weight in the highest bit (`numpy.unpackbits`), without padding
   between parameters, so that unpacked bits and `logits` are indexed alike.
 
@@ -55,10 +57,18 @@ class Entry:
         return _is_floating(self.dtype)
 
     @property
+    def unit(self) -> bool:
+        """Whether it is no tensor of the network, but a group of units with a mask."""
+        return self.dtype == UNIT
+
+    @property
     def masked(self) -> bool:
         """Whether it has a mask."""
         return self.mask_offset >= 0
 
+
+UNIT = "unit"
+"""Stands for the type of an entry that is a group of units."""
 
 _TABLE: tuple[tuple[str, str, str, Callable[[Entry], Any]], ...] = (
     ("shape", "str", "Shape of the tensor, as JSON text.", lambda e: json.dumps(list(e.shape))),
@@ -77,6 +87,7 @@ def layout_variables(
     stages: Sequence[str],
     logits_dtype: str = "float32",
     weights_per_stage: bool = False,
+    units: Mapping[str, tuple[int, str]] | None = None,
 ) -> Layout:
     """Declare everything that `write_masks` and `write_weights` need for one network.
 
@@ -87,16 +98,22 @@ def layout_variables(
         stages: stages that leave a mask; with `weights_per_stage` also every other stage whose weights are kept.
         logits_dtype: `"float32"` or `"float16"`. The masks come from the logits before rounding either way.
         weights_per_stage: whether the protocol changes the weights from stage to stage.
+        units: groups of units with masks, {name: (how many, the group as text)}; they stand in the table after the tensors.
 
     Raises:
         CubeError: a masked name that the network lacks, an integer tensor that is masked, or a type that cannot be kept.
     """
     if logits_dtype not in ("float16", "float32"):
         raise CubeError(f"logits are kept as float16 or float32, not {logits_dtype!r}.")
-    entries = _entries(state, masked)
+    groups = units or {}
+    entries = _entries(state, [n for n in masked if n not in groups])
+    start = sum(e.count for e in entries if e.masked)
+    for unit, (count, _) in groups.items():
+        entries.append(Entry(unit, (count,), UNIT, count, -1, start))
+        start += count
     group = f"masks/{name}"
     weights = sum(e.count for e in entries if e.floating)
-    integers = sum(e.count for e in entries if not e.floating)
+    integers = sum(e.count for e in entries if not e.floating and not e.unit)
     logits = sum(e.count for e in entries if e.masked)
     wide = any(e.dtype == "float64" for e in entries)
     stage = ("stage",) if weights_per_stage else ()
@@ -111,6 +128,10 @@ def layout_variables(
             for column, dtype, doc, value in _TABLE
         ),
     ]
+    if groups:
+        texts = tuple(groups[e.name][1] if e.unit else "" for e in entries)
+        doc = "The group of units as JSON text: module, labels, and which unit owns which weights; empty for a tensor."
+        variables.append(Variable(f"{group}/units", ("parameter",), "str", doc, per_run=False, value=texts))
     sizes = {"byte": -(-logits // 8), "weight": logits, "element": weights}
     if integers:
         variables.append(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from modhook.masks import Masks
+    from modhook.unit.group import Group
 
 
 def write_masks(
@@ -72,7 +73,7 @@ def write_weights(cube: Cube, layout: str, run: Run, state: Mapping[str, Tensor]
     """
     import torch
 
-    entries = table(cube, layout)
+    entries = [e for e in table(cube, layout) if not e.unit]
     _check(entries, state, "the weights")
     for entry in entries:
         if (dtype := _plain(state[entry.name].dtype)) != entry.dtype:
@@ -94,7 +95,20 @@ def read_masks(cube: Cube, layout: str, run: Run, stage: str) -> Masks:
     entries = [e for e in table(cube, layout) if e.masked]
     packed = cube.read(f"masks/{layout}/bits", run, stage=stage)
     bits = np.unpackbits(packed, count=sum(e.count for e in entries)).astype(bool)
-    return Masks(_tensors(entries, bits, lambda e: e.mask_offset))
+    return Masks(_tensors(entries, bits, lambda e: e.mask_offset), units={g.name: g for g in read_units(cube, layout)})
+
+
+def read_units(cube: Cube, layout: str) -> tuple[Group, ...]:
+    """Return the groups of units that a layout's masks are over. Raises `CubeError` for damaged ones."""
+    from modhook.unit.group import read
+
+    name = f"masks/{layout}/units"
+    if name not in cube.variables:
+        return ()
+    try:
+        return tuple(g for text in cube.read(name, {}).tolist() if text for g in read(text))
+    except ValueError as error:
+        raise CubeError(f"{name} of {cube.path} is damaged: it holds no units.") from error
 
 
 def read_logits(cube: Cube, layout: str, run: Run, stage: str) -> dict[str, Tensor]:
@@ -107,7 +121,7 @@ def read_weights(cube: Cube, layout: str, run: Run, stage: str | None = None) ->
     """Return a network's `state_dict` in its own types. Raises `CubeError` if it was not written."""
     import torch
 
-    entries = table(cube, layout)
+    entries = [e for e in table(cube, layout) if not e.unit]
     labels = {} if stage is None else {"stage": stage}
     weights = _written(cube, f"masks/{layout}/weights", run, labels)
     found = _tensors([e for e in entries if e.floating], weights, lambda e: e.offset)

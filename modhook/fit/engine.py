@@ -86,6 +86,8 @@ class MaskTrainer:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.gates = Gates(units, parameters, everything=off is not None) if units else None
         masked = dict.fromkeys([*(n for n in logits if n in parameters), *(self.gates.factors if self.gates else ())])
+        self.units = {g.name: g for g in units}
+        """The units among the logits, by group: what `Masks(trainer.masks(), units=trainer.units)` takes."""
         self.model, self.sampler, self.samples = model, sampler, samples
         self.samplers = {n: (samplers or {}).get(n, sampler) for n in logits}
         """The sampler of each parameter: the same for all, unless they are to have different densities."""

@@ -32,8 +32,8 @@ from modhook.network.twin import twin as copied
 from modhook.network.unmasked import masking
 from modhook.unit.group import Group
 from modhook.unit.units import Units
-from modhook.unit.weights import groups_of, on_weights
-from modhook.values.arguments import instance, shown
+from modhook.unit.weights import groups_of, on_weights, pooled
+from modhook.values.arguments import instance, one_of, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,6 +165,14 @@ class Masks(Mapping[str, Tensor]):
     def like(self, masks: Mapping[str, Tensor]) -> Masks:
         """Return other masks over the same network, units included: {name: bool tensor}; of these names, all or some."""
         return self._new(masks)
+
+    def pooled(self, values: Mapping[str, Tensor], how: str = "mean") -> dict[str, Tensor]:
+        """Return a number per entry of these masks, {name: tensor of the mask's shape}, of numbers per weight, {parameter: (*shape)}.
+
+        A weight's is its own; a unit's is the "mean" or the "sum" of those of its weights.
+        """
+        one_of("how", how, ("mean", "sum"))
+        return {n: pooled(self._groups[n], values, how) if n in self._groups else values[n].detach() for n in self._masks}
 
     # -- counts
 

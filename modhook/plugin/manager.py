@@ -160,7 +160,7 @@ class Plugins:
 
     def is_code(self, kind: str, name: object) -> bool:
         """Return whether a name leads to code that no installed plugin brings."""
-        return is_code(name) and name not in self._entries[kind]
+        return is_code(name) and name not in self._entries.get(kind, {})
 
     def imports(self, name: str) -> bool:
         """Return whether code of this name may be imported."""

@@ -47,7 +47,15 @@ class Weights:
     tensors: Mapping[str, Tensor]
 
 
-Offered: TypeAlias = Offer | Weights
+@attrs.frozen(eq=False)
+class UnitGroups:
+    """Units of a network as text, which a study names as it would name a function that makes them."""
+
+    name: str
+    text: str
+
+
+Offered: TypeAlias = Offer | Weights | UnitGroups
 
 
 @contextlib.contextmanager
@@ -73,3 +81,8 @@ def offered() -> tuple[Offer, ...]:
 def offered_weights(name: str) -> Mapping[str, Tensor] | None:
     """Return the weights that are offered now under a name, or None."""
     return next((o.tensors for o in _offers.get() if isinstance(o, Weights) and o.name == name), None)
+
+
+def offered_units(name: str) -> str | None:
+    """Return the units that are offered now under a name, as text, or None."""
+    return next((o.text for o in _offers.get() if isinstance(o, UnitGroups) and o.name == name), None)

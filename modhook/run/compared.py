@@ -53,7 +53,7 @@ def compare(context: ControlContext, stage: str, record: StageRecord, cut: Any) 
         split, metric = compared_by(context.study, task, stage, cut)
 
         def masks(count: int) -> Masks:
-            return Masks({**order.cut(count), **fixed})
+            return of.like({**order.cut(count), **fixed})
 
         def measured(count: int) -> float:
             return scores(masks(count), (split,))[metric][split]
@@ -99,5 +99,7 @@ def _by_score(cut: Any) -> bool:
 def _fixed(task: Task, stage: str, masks: Masks, network: Any) -> dict[str, Any]:
     """Return the masks that the stage copies and does not learn."""
     patterns = next((s.copied for s in task.stages if s.name == stage), ())
+    if masks.units is not None:
+        return dict(masks.select(patterns)) if patterns else {}
     names = matching(network, patterns, f"stage {stage}: copied") if patterns else ()
     return {name: masks[name] for name in names if name in masks}

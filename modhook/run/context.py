@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modhook.cube import Cube, read_logits, read_masks, read_weights, write_masks, write_weights
+from modhook.cube import Cube, read_logits, read_masks, read_units, read_weights, write_masks, write_weights
 from modhook.errors import RunError, TrustWarning, UserError
 from modhook.fit.trust import TITLES
 from modhook.masks import Masks
@@ -37,6 +37,8 @@ from modhook.steps.modes import in_mode
 from modhook.steps.ranks import even, spread, together
 from modhook.steps.snapshot import digest
 from modhook.study import Study, off_file, resolved, weights_file
+from modhook.study.units import kinds
+from modhook.unit.units import Units
 
 
 class Enough(BaseException):
@@ -138,7 +140,9 @@ class Context(RunContext):
         if isinstance(sampler, Ranking) and masks.density is None:
             size = {"density": 1.0}  # it has no threshold: every weight, until `masks.cut` cuts
         # A pattern that the study does not give keeps the library's default, which may match nothing.
-        given = {k: v for k, v in (("include", masks.include), ("exclude", masks.exclude)) if v is not None}
+        given: dict[str, Any] = {k: v for k, v in (("include", masks.include), ("exclude", masks.exclude)) if v is not None}
+        if groups := read_units(self.cube, self.layout):  # those that the cube was laid out for
+            given["units"] = [Units(groups), *(["weight"] if "weight" in kinds(masks) else [])]
         return {
             "steps": masks.steps,
             "lr": masks.lr,

@@ -14,7 +14,6 @@ from torch import Tensor
 from modhook.errors import RunError
 from modhook.masks import Masks
 from modhook.masks.off import Off, off_weights
-from modhook.masks.select import select
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients, StageRecord
 from modhook.plugin.interfaces import Task
@@ -27,6 +26,7 @@ from modhook.run.control_plan import GROUP
 from modhook.run.data import Draw, items
 from modhook.run.layout import Prepared
 from modhook.run.nonsense import nonsense_of
+from modhook.run.units import masked_of
 from modhook.steps.ranks import known_to_all
 from modhook.study import Study, control_label
 from modhook.study.sections import Cut
@@ -113,7 +113,7 @@ class ControlContext(Context):
         """Return what masked weights become: also under another mask seed what the run's seed shuffles or draws."""
         found = super().off()
         if isinstance(found, str) and self.kind.startswith("mask seed"):
-            names = select(self.model, self.study.masks.include, self.study.masks.exclude)
+            names = masked_of(self.study, self.model, self.plugins).parameters
             self._off = (off_weights(self.model, names, found, self.seed),)
         return self._off[0] if self._off else found
 

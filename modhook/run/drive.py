@@ -209,7 +209,7 @@ def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) ->
             continue
         if (layout, file) not in others:
             model = build_model(study, prepared.tasks[run.index], plugins, 0)
-            others[layout, file] = check_off(study, model, run.labels["seed"])
+            others[layout, file] = check_off(study, model, run.labels["seed"], plugins)
         found[off_key(study, run.labels["seed"], layout)] = others[layout, file]
     return found
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from modhook.cube import Cube, Where, claim, open_cube, open_for_writing
+from modhook.cube.layout import UNIT
 from modhook.cube.tensors import table
 from modhook.errors import CubeError, UserError, listing
 from modhook.plugin.code import short
@@ -152,6 +153,7 @@ def _named(recorded: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         "task.name": ("task", "tasks"),
         "study.protocol": ("protocol", "protocols"),
         "masks.sampler": ("sampler", "samplers"),
+        "masks.units": ("units", "units"),
         "run.trackers": ("tracker", "trackers"),
     }
     for keys, value in (*leaves(recorded), *((keys[1:], value) for keys, value in leaves(recorded) if keys[0] == "sweep")):
@@ -172,6 +174,7 @@ def _same_networks(cube: Cube, prepared: Prepared) -> None:
     for layout in prepared.distinct().values():
         there = {(e.name, e.shape, e.dtype, e.masked) for e in table(cube, layout.name)}
         here = {(n, shape, dtype, n in layout.masked) for n, (shape, dtype) in layout.state.items()}
+        here |= {(g.name, (len(g),), UNIT, True) for g in layout.units}
         if changed := sorted({name for name, *_ in there ^ here}):
             raise CubeError(
                 f"the network that {prepared.study.model.name!r} builds now is not the one in {cube.path}: it differs in "

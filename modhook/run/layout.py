@@ -10,16 +10,18 @@ import attrs
 
 import modhook
 from modhook.cube import Plan, layout_variables
-from modhook.masks.select import select
 from modhook.plugin.code import short
 from modhook.plugin.interfaces import Analysis, Protocol, Task
 from modhook.plugin.manager import Plugins
 from modhook.plugin.variables import Variable
-from modhook.run.build import model_shapes
+from modhook.run.build import build_model, model_shapes
 from modhook.run.control_plan import control_plan
 from modhook.run.network_labels import network_labels
+from modhook.run.units import masked_of
 from modhook.steps.loop import recorded_steps
 from modhook.study import ControlStage, Point, Study, control_stages, points, resolved
+from modhook.study.units import over_weights
+from modhook.unit.group import Group, written
 
 SUBSET = "part of the training set"
 """Names the training items that are measured on the way, beside the splits; `train_subset` gives them."""
@@ -27,12 +29,14 @@ SUBSET = "part of the training set"
 
 @attrs.frozen
 class Layout:
-    """Names and shapes of one network's parameters, and which of them are masked."""
+    """Names and shapes of one network's parameters, and what of it is masked."""
 
     name: str
     state: dict[str, tuple[tuple[int, ...], str]]
     """{name: (shape, dtype)} of the whole state dict."""
     masked: tuple[str, ...]
+    """Groups of units, and parameters whose weights have masks."""
+    units: tuple[Group, ...] = ()
 
 
 @attrs.frozen
@@ -69,11 +73,14 @@ def layouts(found: Sequence[Point], tasks: Sequence[Task], plugins: Plugins) -> 
     known: dict[Any, str] = {}
     result = []
     for point, task in zip(found, tasks, strict=True):
-        model = model_shapes(point.study, task, plugins)
-        masked = select(model, point.study.masks.include, point.study.masks.exclude)
+        plain = over_weights(point.study.masks)
+        # What units there are is tried on the network's own code, which needs values.
+        model = model_shapes(point.study, task, plugins) if plain else build_model(point.study, task, plugins, 0)
+        wanted = masked_of(point.study, model, plugins)
+        masked, units = wanted.names, wanted.groups
         state = {n: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in model.state_dict().items()}
-        name = known.setdefault((tuple(state.items()), masked), f"layout{len(known)}")
-        result.append(Layout(name, state, masked))
+        name = known.setdefault((tuple(state.items()), masked, written(units)), f"layout{len(known)}")
+        result.append(Layout(name, state, masked, units))
     return result
 
 
@@ -136,6 +143,7 @@ def plan(
             stages if prepared.protocol.weights_per_stage else [*masked, *learned],
             study.masks.logits_dtype,
             prepared.protocol.weights_per_stage,
+            {g.name: (len(g), written((g,))) for g in layout.units},
         )
         for layout in prepared.distinct().values()
     ]

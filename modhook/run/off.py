@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from modhook.cube import Cube
 from modhook.errors import CubeError, MaskError, WeightsError
 from modhook.masks.off import off_weights
-from modhook.masks.select import select
+from modhook.plugin.manager import Plugins
 from modhook.plugin.offered import offered_weights
 from modhook.run.build import read_weights_file
 from modhook.run.layout import Prepared
+from modhook.run.units import masked_of
 from modhook.steps.snapshot import digest
 from modhook.study import Study, off_file
 
@@ -26,12 +27,12 @@ def off_of(study: Study, model: nn.Module, seed: int) -> str | Mapping[str, Tens
     return None if study.masks.off == "zero" else offered_weights(study.masks.off) or study.masks.off
 
 
-def check_off(study: Study, model: nn.Module, seed: int) -> str:
+def check_off(study: Study, model: nn.Module, seed: int, plugins: Plugins) -> str:
     """Return a digest of the weights that a file gives to masked parameters. Raises `WeightsError` for some that do not fit."""
     file = off_file(study, seed)
     assert file is not None
     try:
-        found = off_weights(model, select(model, study.masks.include, study.masks.exclude), off_of(study, model, seed))
+        found = off_weights(model, masked_of(study, model, plugins).parameters, off_of(study, model, seed))
     except (WeightsError, MaskError) as error:
         raise WeightsError(f"masks.off, {file}: {error}") from error
     return digest(found)

@@ -20,6 +20,7 @@ from modhook.study.sections import Cut, MasksSection, RunSection, StudySection, 
 from modhook.study.strict import plain
 from modhook.study.structure import keys, structured, structured_by
 from modhook.study.study import Study
+from modhook.study.units import check_units
 from modhook.study.weights import KINDS, check_weights
 from modhook.values.text import dotted, written
 
@@ -96,6 +97,8 @@ def build(
     if masks and protocol and protocol.weights_per_stage and masks.off != "zero":
         name = table.get("study", {}).get("protocol")
         problems.add(("masks", "off"), f"the protocol {name!r} changes the weights that masks are over; leave it out")
+    if masks and not unmasked:
+        check_units(masks, protocol, study.protocol if study else "this one", plugins, problems)
     if train and masks and not unmasked:
         _check_groups(train, masks, problems)
         _check_size(masks, sampler, problems)

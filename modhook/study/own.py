@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from modhook.plugin.manager import Plugins
 from modhook.study.grid import points
 from modhook.study.study import Study
+from modhook.study.units import kinds
 
 
 def own_code(study: Study, plugins: Plugins) -> list[str]:
@@ -17,6 +18,7 @@ def own_code(study: Study, plugins: Plugins) -> list[str]:
             yield "tasks", point.study.task.name
             yield "models", point.study.model.name
             yield "samplers", point.study.masks.sampler
+            yield from (("units", name) for name in kinds(point.study.masks))
         yield "protocols", study.study.protocol
         yield from (("analyses", name) for name in study.analyses)
 

@@ -100,6 +100,8 @@ class MasksSection:
     through the ranking the masks are: the sampler's own threshold, or `{ density = ... }`, or `{ within = ... }`.
     `off` says what a weight becomes that is not kept, while masks are learned and wherever they are measured: `zero`; `shuffled` or
     `redrawn` within its tensor, by the run's seed; or that in a file of weights, named as `[train] weights` is.
+    `units` is what has a mask: `weight`, `neuron`, `channel`, `head`, `block`, `layer` (see `modhook.units`), a function of the network
+    that returns a mapping, `file.py:function`, or a list of these, whose masks multiply. Counts and densities are then of units.
     `stop = "settled"` ends a stage when its mask no longer changes (see `fit_masks`); `steps` is then the most.
     """
 
@@ -115,6 +117,7 @@ class MasksSection:
     warmup: CountOrZero = 0
     include: Annotated[tuple[Name, ...], MinLen(1)] | None = None
     exclude: tuple[Name, ...] | None = None
+    units: Name | Annotated[tuple[Name, ...], MinLen(1)] = "weight"
     sampler: Name = "gumbel"
     executor: Literal["auto", "fastest", "vmap", "loop"] = "auto"
     logits_dtype: Literal["float16", "float32"] = "float16"

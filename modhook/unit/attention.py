@@ -89,7 +89,7 @@ class Readings:
             tried = False
             for parts, home in _head_readings(module, layers, count):
                 tried = True
-                if self._proven(path, module, parts, count, layers[0].given):
+                if self._proven(path, module, parts, count, layers[0].given, mixes=True):
                     self._add("head", path, path, module, count, parts, [home])
                     done.add(path)
                     break
@@ -112,20 +112,17 @@ class Readings:
             if not 2 <= len(layers) <= 12 or type(module).__module__.startswith("torch.nn"):
                 continue
             before = f"{path}." if path else ""
-            for width in dict.fromkeys(one.made for one in layers):
-                makers = [
-                    a
-                    for a in layers
-                    if a.made == width and f"{before}{a.path}.weight" not in made and before + a.path not in none
-                ]
+            for width, times in _widths(layers):
+                makers = [a for a in layers if a.made == width * times and f"{before}{a.path}.weight" not in made]
+                makers = [a for a in makers if before + a.path not in none]
                 takers = [b for b in layers if b.given == width and f"{before}{b.path}.weight" not in taken]
                 if not makers or len(takers) != 1 or any(a.given == width for a in makers):
                     continue
-                key = tuple(before + one.path for one in (*makers, *takers))
+                key = (*(before + one.path for one in (*makers, *takers)), str(times))
                 if key in tried:
                     continue
                 tried.add(key)
-                parts = [p for a in makers for p in a.makes(width, each=1)]
+                parts = [p for a in makers for p in a.makes(width, each=1, times=times)]
                 parts.append(takers[0].takes(width, 1))
                 where = f"{before}{makers[0].path}"
                 if self._proven(path, module, parts, width, makers[0].given):
@@ -133,7 +130,9 @@ class Readings:
                     made |= {f"{before}{p.parameter}" for p in parts if not p.gate}
                     taken.add(f"{before}{takers[0].path}.weight")
 
-    def _proven(self, path: str, module: nn.Module, parts: Sequence[Part], count: int, width: int) -> bool:
+    def _proven(
+        self, path: str, module: nn.Module, parts: Sequence[Part], count: int, width: int, mixes: bool = False
+    ) -> bool:
         shapes = tuple((n, tuple(p.shape)) for n, p in module.named_parameters())
         make = (type(module), repr(module), shapes)
         reading = (
@@ -145,7 +144,8 @@ class Readings:
             each = next((p.owner.numel() // count for p in parts if p.gate), 1)
             if make not in self._probes:
                 self._probes[make] = Probe(module, width, self.seen.get(path, ()), (each, each // 2, each // 4))
-            self._known[reading] = self._probes[make].proves(parts, count)
+            probe = self._probes[make]
+            self._known[reading] = (not mixes or probe.mixes()) and probe.proves(parts, count)
         return self._known[reading]
 
     def _add(
@@ -180,6 +180,13 @@ def _linear(module: nn.Module) -> list[_Layer]:
             given, made = features(child)
             found.append(_Layer(path, child, given, made, axis))
     return found
+
+
+def _widths(layers: Sequence[_Layer]) -> Iterator[tuple[int, int]]:
+    """Yield numbers of neurons between two layers, and how often one layer makes them: twice where it makes their gates, too."""
+    for width in dict.fromkeys(one.given for one in layers):
+        yield width, 1
+        yield width, 2
 
 
 def _count(module: nn.Module, names: Sequence[str]) -> int | None:

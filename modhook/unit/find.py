@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -186,6 +187,8 @@ def _dummy(model: nn.Module) -> Call | None:
         kwargs[main] = ids
     else:
         return None
+    if main == "input_ids" and "attention_mask" in inspect.signature(model.forward).parameters:
+        kwargs["attention_mask"] = torch.ones_like(ids)
     if getattr(config, "is_encoder_decoder", False):
         kwargs["decoder_input_ids"] = ids
     if hasattr(config, "use_cache"):

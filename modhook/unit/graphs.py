@@ -14,8 +14,13 @@ from modhook.unit.layers import linear_axis
 
 
 class _Tracer(fx.Tracer):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        # Looked for now: while it records, torch.fx listens to every call of a module.
+        self._linear = {id(m) for m in module.modules() if linear_axis(m) is not None}
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return super().is_leaf_module(m, module_qualified_name) or linear_axis(m) is not None
+        return super().is_leaf_module(m, module_qualified_name) or id(m) in self._linear
 
 
 def recorded(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module, fx.Graph]]:
@@ -40,7 +45,7 @@ def _graph(module: nn.Module) -> fx.Graph | None:
     for concrete in (_defaults(module), None):
         with warnings.catch_warnings(), contextlib.suppress(Exception):  # whatever a stranger's code stumbles over
             warnings.simplefilter("ignore")
-            return _Tracer().trace(module, concrete)
+            return _Tracer(module).trace(module, concrete)
     return None
 
 

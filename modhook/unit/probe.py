@@ -34,6 +34,7 @@ class Probe:
 
     def __init__(self, module: nn.Module, width: int, seen: Sequence[Call] = (), sizes: Sequence[int] = ()) -> None:
         self.calls: list[Call] = []
+        self._width = width
         tensors = [*module.parameters(), *module.buffers()]
         if any(t.is_meta for t in tensors):
             return
@@ -60,6 +61,24 @@ class Probe:
         """Whether it can be run at all."""
         return bool(self.calls)
 
+    def mixes(self) -> bool:
+        """Return whether places see each other, as those of attention do: another first place changes what others give."""
+        if not self.runs:
+            return False
+        call = self.calls[0]
+        places = [t for t in _tensors(call) if t.is_floating_point() and t.dim() > 2 and t.shape[-1] == self._width]
+        before = self._output(call)
+        if not places or before is None or before[0].dim() < 3:
+            return True  # not a sequence: nothing is known
+        for place in {id(t): t for t in places}.values():  # queries alone do not mix where keys come from elsewhere
+            given = place.clone()
+            place[:, 0] += 1
+            after = self._output(call)
+            place.copy_(given)
+            if after is None or after[0].shape != before[0].shape or not _equal([after[0][:, 1:]], [before[0][:, 1:]]):
+                return True
+        return False
+
     def proves(self, parts: Sequence[Part], count: int) -> bool:
         """Return whether candidates are units; the parameters of the parts are named within the module."""
         if not self.runs or not any(p.gate for p in parts) or all(p.gate for p in parts):
@@ -68,14 +87,15 @@ class Probe:
         gates, others = [p for p in parts if p.gate], [p for p in parts if not p.gate]
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            whole = self._under(own, (), torch.ones(count, dtype=torch.bool))
-            for kept in _sets(count):
+            whole = self._under(own, (), torch.ones(count, dtype=torch.bool, device="cpu"))
+            for kept, many in _sets(count):
                 gone = self._under(own, gates, kept)
                 both = self._under(own, [*gates, *others], kept)
-                alone = self._under(own, others, kept)
-                if whole is None or gone is None or both is None or alone is None:
+                if whole is None or gone is None or both is None or not _equal(gone, both):
                     return False
-                if not _equal(gone, both) or _equal(gone, whole) or _equal(alone, whole):
+                # One of many may be a ReLU that never fires here.
+                alone = self._under(own, others, kept) if many else None
+                if many and (alone is None or _equal(gone, whole) or _equal(alone, whole)):
                     return False
         return True
 
@@ -127,15 +147,15 @@ def watched(model: nn.Module, call: Call, modules: Mapping[str, nn.Module]) -> d
     return seen
 
 
-def _sets(count: int) -> Iterator[Tensor]:
-    """Yield sets of units to keep: all but one, for a few, and two halves."""
+def _sets(count: int) -> Iterator[tuple[Tensor, bool]]:
+    """Yield sets of units to keep, all but one and two halves, and whether those that are gone must make a difference."""
     for unit in sorted({0, count // 2, count - 1}):
-        kept = torch.ones(count, dtype=torch.bool)
+        kept = torch.ones(count, dtype=torch.bool, device="cpu")
         kept[unit] = False
-        yield kept
+        yield kept, count <= 2
     if count > 2:
-        even = torch.arange(count) % 2 == 0
-        yield from (even, ~even)
+        even = torch.arange(count, device="cpu") % 2 == 0
+        yield from ((even, True), (~even, True))
 
 
 def _equal(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:

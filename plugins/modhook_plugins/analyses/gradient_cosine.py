@@ -80,6 +80,8 @@ class GradientCosine(Analysis):
         return Masks({n: m if _layer(n) in cut else torch.ones_like(m) for n, m in masks.items()})
 
     def _check(self, masks: Masks) -> None:
+        if masks.units is not None:
+            raise UserError("analyses.gradient_cosine compares gradients weight by weight, but these masks are over units; leave it out.")
         found = list(dict.fromkeys(_layer(n) for n in masks))
         if set(found) != set(self.options.order):
             raise UserError(

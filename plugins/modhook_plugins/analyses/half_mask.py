@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 from annotated_types import Ge, Le
 
-from modhook import Analysis, Masks, Task, UserError, Variable, matching
+from modhook import Analysis, Task, UserError, Variable, matching
 from modhook.errors import listing
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class HalfMask(Analysis):
         for c, early in enumerate(self._choices(run, list(control))):
             for h in range(len(HALVES)):
                 kept = [n for n in control if (n in early) == (h == 0)]
-                scores = run.score(Masks({n: control[n] for n in kept}), run.stages[0], (split,))
+                scores = run.score(control.like({n: control[n] for n in kept}), run.stages[0], (split,))
                 for metric, by_split in scores.items():
                     found[metric][c, h] = by_split[split]
                 masked[c, h, [order.index(n) for n in kept]] = 1

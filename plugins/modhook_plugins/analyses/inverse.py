@@ -66,4 +66,4 @@ class Inverse(Analysis):
         control = run.masks[run.stages[0]]
         full = {n: torch.ones_like(m) for n, m in control.items()}
         instead = control if self.options.io_mask == "control" else full
-        return Masks({n: instead[n] if n in names else m for n, m in inverted.items()})
+        return inverted.like({n: instead[n] if n in names else m for n, m in inverted.items()})

@@ -46,7 +46,10 @@ class Layers(Analysis):
         kept = np.full((len(run.stages), len(layers), len(parts)), np.nan)
         density = kept.copy()
         for s, stage in enumerate(run.stages):
-            for row in run.masks[stage].by(("layer", "part")).itertuples(index=False):
+            masks = run.masks[stage]
+            if masks.units is not None:
+                masks = masks.weights(run.model)
+            for row in masks.by(("layer", "part")).itertuples(index=False):
                 at = s, layers.index(str(row.layer)), parts.index(str(row.part) or ITSELF)
                 kept[at], density[at] = row.kept, row.density
         return {"layers/density": density, "layers/kept": kept}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modhook import Analysis, Masks, Order, Task, Variable, iou
+from modhook import Analysis, Order, Task, Variable, iou
 
 if TYPE_CHECKING:
     from modhook import FinishedRun
@@ -43,8 +43,9 @@ class MagnitudeMasks(Analysis):
         overlap = np.full(len(run.stages), np.nan)
         for i, stage in enumerate(run.stages):
             own, network = run.masks[stage], run.network(stage)
-            order = Order({name: network.get_parameter(name).detach().abs() for name in own})
-            masks = Masks(order.cut(own.kept()))
+            # Of a unit, the mean over its weights.
+            order = Order(own.pooled({name: p.detach().abs().cpu() for name, p in network.named_parameters()}))
+            masks = own.like(order.cut(own.kept()))
             overlap[i] = iou(own, masks)
             for metric, by_split in run.score(masks, stage).items():
                 found[metric][i] = [by_split[s] for s in splits]

@@ -18,7 +18,7 @@ def drawn(size: Masks, *labels: str | int) -> Masks:
 
     The draw depends on the labels and on the tensor's name alone, on no other tensor and no order.
     """
-    return Masks({name: _one(mask.shape, int(mask.sum()), [*labels, name]) for name, mask in size.items()})
+    return size.like({name: _one(mask.shape, int(mask.sum()), [*labels, name]) for name, mask in size.items()})
 
 
 def score_variables(group: str, task: Task, doc: str) -> list[Variable]:

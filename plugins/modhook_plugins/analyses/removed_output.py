@@ -42,12 +42,13 @@ class RemovedOutput(Analysis):
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Count every token's row, over all output tensors together."""
-        control = run.masks[run.stages[0]]
+        every = {s: run.masks[s] if run.masks[s].units is None else run.masks[s].weights(run.model) for s in run.stages}
+        control = every[run.stages[0]]
         names = self._output(run, control)
         removed = np.full((len(run.stages), len(_tokens(run.task))), np.nan)
         kept = sum(_rows(control[n]) for n in names)  # (V,)
         for s, stage in enumerate(run.stages):
-            dropped = sum(_rows(control[n] & ~run.masks[stage][n]) for n in names)  # (V,)
+            dropped = sum(_rows(control[n] & ~every[stage][n]) for n in names)  # (V,)
             with np.errstate(invalid="ignore"):
                 removed[s] = np.where(kept > 0, dropped / kept, np.nan)
         return {"removed_output/removed": removed}

@@ -83,8 +83,10 @@ class SizeCurve(Analysis):
             fixed = {n: m for n, m in masks.items() if n not in logits}
             threshold[i] = sum(int(masks[n].sum()) for n in logits) / order.size
 
-            def measured(cut: dict[str, Any], fixed: dict[str, Any] = fixed, stage: str = stage) -> list[float]:
-                scores = run.score(Masks({**cut, **fixed}), stage)[metric]
+            def measured(
+                cut: dict[str, Any], fixed: dict[str, Any] = fixed, stage: str = stage, own: Masks = masks
+            ) -> list[float]:
+                scores = run.score(own.like({**cut, **fixed}), stage)[metric]
                 return [scores[split] for split in splits]
 
             sizes = order.sizes(points)

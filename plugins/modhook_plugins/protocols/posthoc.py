@@ -93,15 +93,19 @@ class Posthoc(Protocol):
         """Return the first stage's masks of the parameters that this stage copies."""
         if not stage.copied:
             return None
+        first = context.masks(context.task.stages[0].name)
+        if first.units is not None:
+            return first.select(stage.copied)
         names = matching(context.model, stage.copied, f"stage {stage.name}: copied")
-        return Masks({n: m for n, m in context.masks(context.task.stages[0].name).items() if n in names})
+        return first.like({n: m for n, m in first.items() if n in names})
 
     def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None, model: nn.Module):  # type: ignore[no-untyped-def]
         """Measure on the way under the masks as they are."""
         current = {}
 
         def now() -> Masks:
-            return Masks({**current["trainer"].masks(), **(copied or {})})
+            trainer = current["trainer"]
+            return Masks({**trainer.masks(), **(copied or {})}, units={**trainer.units, **((copied and copied.units) or {})})
 
         masks = context.study.masks
         validate = context.validator(record, masks.steps, masks.validate_every, now, model)

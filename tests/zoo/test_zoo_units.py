@@ -1,0 +1,94 @@
+"""Heads and neurons of transformers' networks: found by structure and proven, and exact by surgery in float64. `nox -s zoo`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+import zoo_architectures
+from torch import Tensor, nn
+
+import modhook
+
+FOUND = {
+    "BERT": ([2, 2], [24, 24]),
+    "DistilBERT": ([2, 2], [24, 24]),
+    "ModernBERT": ([2, 2], [24, 24]),
+    "GPT-2": ([2, 2], [64, 64]),
+    "GPT-NeoX": ([2, 2], [24, 24]),
+    "OPT": ([2, 2], [24, 24]),
+    "Llama": ([4, 4], [24, 24]),
+    "Qwen 3": ([4, 4], [24, 24]),
+    "T5": ([2, 2, 2], [24, 24]),
+    "ViT": ([2, 2], [24, 24]),
+}
+"""Heads and neurons of each module, of encoders, decoders, fused and grouped attention."""
+
+
+def built(name: str) -> Any:
+    """A tiny network of a family, in float64."""
+    family = zoo_architectures.FAMILIES[name]
+    torch.manual_seed(0)
+    return getattr(transformers, family.model)(getattr(transformers, family.config)(**family.sizes)).double().eval()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FOUND)
+def test_heads_and_neurons_are_found(name: str) -> None:
+    """The heads and neurons of attention and MLP blocks are found, and no others."""
+    units = modhook.units(built(name))
+    heads, neurons = ([len(g) for g in units.values() if g.kind == kind] for kind in ("head", "neuron"))
+    assert (heads, neurons) == FOUND[name]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "taker"), [("Llama", "o_proj"), ("GPT-2", "c_proj"), ("BERT", "attention.output.dense")])
+def test_heads_are_gone(name: str, taker: str) -> None:
+    """A head that a mask leaves out gives nothing to the output layer, and everything else is as it was: the heads' outputs are cut
+    where the output layer takes them, by a hook on the network as it is."""
+    model = built(name)
+    ids = zoo_architectures.tokens()
+    units = modhook.units(model).select("head")
+    group = next(iter(units.values()))
+    mask = torch.ones(len(group), dtype=torch.bool)
+    mask[1] = False
+    masks = modhook.Masks({group.name: mask}, model, units=units)
+    (path,) = [n for n, _ in model.named_modules() if n.endswith(taker) and n.startswith(group.module)][:1]
+    each = model.get_submodule(path).weight.shape[0 if name == "GPT-2" else 1] // len(group)
+    gone = torch.ones(len(group) * each).double()
+    gone[each : 2 * each] = 0
+
+    def cut(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0] * gone, *args[1:])
+
+    with torch.no_grad():
+        whole = model(ids)[0]
+        with masks.applied_to(model):
+            masked = model(ids)[0]
+        handle = model.get_submodule(path).register_forward_pre_hook(cut)
+        expected = model(ids)[0]
+        handle.remove()
+    torch.testing.assert_close(masked, expected, rtol=0, atol=1e-9)
+    assert not torch.allclose(masked, whole, atol=1e-6)
+    kept = masks.weights(model)
+    touched = [n for n in kept if not kept[n].all()]
+    assert len(touched) >= 2, "queries and the output layer at least"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fit_over_heads_and_neurons() -> None:
+    """A network of transformers learns masks over heads and neurons at once, by keyword inputs and the model's own loss."""
+    model = built("Llama").float()
+    batches = [{"input_ids": zoo_architectures.tokens().repeat(2, 1)[:4]}]
+    fit = modhook.fit_masks(
+        model,
+        batches,
+        lambda net, batch: net(**batch)[0].square().mean(),
+        steps=2,
+        samples=2,
+        units=["head", "neuron"],
+        progress=False,
+    )
+    assert {g.kind for g in (fit.masks.units or {}).values()} == {"head", "neuron"}
