@@ -297,7 +297,7 @@ def test_loss_score_and_structure_of_each_function(setting: Setting) -> None:
 def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path) -> None:
     """A script without `if __name__ == "__main__"`, its loss a lambda: two processes compute the masks that one would.
 
-    dask, told that a byte is much, says nothing of how much is sent.
+    dask, told that two kilobytes are much, says nothing of how much is sent.
     """
     torch.save(setting.model, tmp_path / "model.pt")
     (tmp_path / "ask_setting.py").write_text((Path(__file__).parent / "ask_setting.py").read_text())
@@ -319,7 +319,7 @@ def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path)
             """
         )
     )
-    told = os.environ | {"DASK_DISTRIBUTED__ADMIN__LARGE_GRAPH_WARNING_THRESHOLD": "1B"}
+    told = os.environ | {"DASK_DISTRIBUTED__ADMIN__LARGE_GRAPH_WARNING_THRESHOLD": "2kB"}
     command = [sys.executable, "script.py"]
     done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["once", "4"]), done.stderr
