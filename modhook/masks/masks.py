@@ -411,7 +411,9 @@ class Masks(Mapping[str, Tensor]):
                 f"the masks in {path} were made for another network: {listing(differs, 5)}; "
                 "load them with the network that they were learned on."
             )
-        return self._of(model)
+        own = self._of(model)
+        own._model = remembered(model)
+        return own
 
     def _fit(self, model: nn.Module, where: str = "") -> None:
         parameters = dict(model.named_parameters(remove_duplicate=False))

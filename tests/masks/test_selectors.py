@@ -6,6 +6,7 @@ import copy
 import pickle
 import random
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,7 +161,7 @@ def test_a_near_miss_of_a_type() -> None:
         select(nn.Sequential(nn.Conv1d(1, 1, 1)), nn.Conv2d)
 
 
-def test_masks_are_selected_by_the_same(model: Network) -> None:
+def test_masks_are_selected_by_the_same(model: Network, tmp_path: Path) -> None:
     """Masks take what `select` takes; modules are found in the network that they were made with, or in the one given."""
     every = {n: torch.ones(p.shape, dtype=torch.bool) for n, p in model.named_parameters() if p.is_floating_point()}
     masks = Masks(every, model)
@@ -168,6 +169,8 @@ def test_masks_are_selected_by_the_same(model: Network) -> None:
         assert tuple(masks.select(one)) == select(model, one, ())
     assert tuple((~masks).select(nn.Linear).select("output")) == ("embedding.weight", "output.bias")
     assert "output.bias" not in masks.select("*", exclude=model.output)
+    masks.save(tmp_path / "masks.safetensors")
+    assert set(Masks.load(tmp_path / "masks.safetensors", model).select(nn.LayerNorm)) == {*select(model, nn.LayerNorm, ())}
     for other in (copy.deepcopy(masks), pickle.loads(pickle.dumps(masks)), Masks(every)):
         assert tuple(other.select("layer.1")) == under(model, "layer.1")
         with pytest.raises(UserError, match=r"the type LayerNorm chooses among the modules of a network, and these masks know none"):
