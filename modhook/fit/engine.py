@@ -190,6 +190,8 @@ class MaskTrainer:
             route = {} if self.stacked is None else self.stacked.report()
             same(f"{route['route']} {route['islands']}" if route else None, "how they run the mask samples")
         loss = add_up([*self.learned, *self.clipping.leaves.values()], loss)
+        if not self._started:
+            self.workspace = Workspace()  # what the check of the route took, two samples of every weight, goes back to the system
         self._started = True
         if self.recording:
             self.watch.gradients(self.logits)
