@@ -98,6 +98,10 @@ class _Judge:
         lost = _share(of.random - of.removed, of.unmasked)
         words = "loses {value} of the unmasked score without its own weights, beyond what it loses without as many random ones"
         found = [self._made("necessary", REMOVED, lost, "necessary", words, reference=0.0, paired=True)]
+        left = _mean(_share(of.random, of.unmasked))
+        if found[0].answer == "no" and left < self.limits["necessary"]:  # even the loss of all would be a no
+            words = f"{found[0].words}; as many random ones leave {_percent(left)} of it, too little to lose more"
+            found[0] = attrs.evolve(found[0], answer="cannot tell", words=words)
         # As many random weights may take all that can be lost; the same removal leaves other functions alone all the same.
         if of.spared:
             own, rest = np.minimum(_share(of.removed, of.unmasked), 1.0), _rest(of.spared)

@@ -153,6 +153,9 @@ def test_random_weights_may_take_all_that_can_be_lost() -> None:
     """Removing as many random weights breaks the function too: then the same removal, which breaks no other function, is what says so."""
     broken = attrs.evolve(REAL, removed=of(0.25, 0.24, 0.26), random=of(0.29, 0.28, 0.3))
     assert verdicts(broken)["necessary"] == "no"
+    gone = attrs.evolve(REAL, removed=of(0.0, 0.0, 0.0), random=of(0.003, 0.002, 0.005))  # nothing could be lost beyond that
+    assert verdicts(gone)["necessary"] == "cannot tell"
+    assert "random ones leave 0.3 % of it" in next(f.words for f in judge(gone) if f.verdict == "necessary")
     spared = {"g": (of(1.0, 0.99, 1.0), of(1.0, 1.0, 1.0)), "h": (of(0.8, 0.9, 0.9), of(0.9, 0.9, 0.9))}
     told = attrs.evolve(broken, spared=spared)
     assert verdicts(told)["necessary"] == "yes"

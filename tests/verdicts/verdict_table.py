@@ -88,7 +88,8 @@ def _why(row: Row, verdict: str) -> str:
         return ""
     if found["low"] is None:
         return f"({_percent(found['value'])})"
-    return f"({_percent(found['value'])}, {100 * found['low']:.1f} to {100 * found['high']:.1f})"
+    low, high = (round(100 * found[bound], 1) + 0.0 for bound in ("low", "high"))  # no minus before a zero
+    return f"({_percent(found['value'])}, {low:.1f} to {high:.1f})"
 
 
 def _percent(value: float | None) -> str:
