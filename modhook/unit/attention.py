@@ -93,7 +93,7 @@ class Readings:
                     self._add("head", path, path, module, count, parts, [home])
                     done.add(path)
                     break
-            if path not in done and tried and not any(_within(path, d) for d in done):
+            if path not in done and tried and self._probes[_make(module)].sees() and not any(_within(path, d) for d in done):
                 self.lost[path or type(module).__name__] = (
                     f"{UNCLEAR}: {type(module).__name__} is said to have {count}, but no reading of its layers "
                     "could be proven; give them as a mapping"
@@ -133,8 +133,7 @@ class Readings:
     def _proven(
         self, path: str, module: nn.Module, parts: Sequence[Part], count: int, width: int, mixes: bool = False
     ) -> bool:
-        shapes = tuple((n, tuple(p.shape)) for n, p in module.named_parameters())
-        make = (type(module), repr(module), shapes)
+        make = _make(module)
         reading = (
             *make,
             count,
@@ -145,7 +144,7 @@ class Readings:
             if make not in self._probes:
                 self._probes[make] = Probe(module, width, self.seen.get(path, ()), (each, each // 2, each // 4))
             probe = self._probes[make]
-            self._known[reading] = (not mixes or probe.mixes()) and probe.proves(parts, count)
+            self._known[reading] = (not mixes or probe.attends(parts, count)) and probe.proves(parts, count)
         return self._known[reading]
 
     def _add(
@@ -167,6 +166,11 @@ class Readings:
                 return
         where = where or type(module).__name__
         self.groups.append(numbered(f"{kind}:{where}", kind, where, count, own, [before + n for n in home]))
+
+
+def _make(module: nn.Module) -> tuple[Any, ...]:
+    """Return what modules of the same make have in common."""
+    return type(module), repr(module), tuple((n, tuple(p.shape)) for n, p in module.named_parameters())
 
 
 def _within(path: str, outer: str) -> bool:

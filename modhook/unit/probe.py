@@ -61,21 +61,37 @@ class Probe:
         """Whether it can be run at all."""
         return bool(self.calls)
 
-    def mixes(self) -> bool:
-        """Return whether places see each other, as those of attention do: another first place changes what others give."""
+    def sees(self) -> bool:
+        """Return whether places see each other at all; True where the module cannot be run."""
+        if not self.runs:
+            return True
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            return self._mixes({}, (), torch.empty(0, device="cpu"))
+
+    def attends(self, parts: Sequence[Part], count: int) -> bool:
+        """Return whether places see each other through these units alone: they do not where all of their gates are zero."""
         if not self.runs:
             return False
-        call = self.calls[0]
-        places = [t for t in _tensors(call) if t.is_floating_point() and t.dim() > 2 and t.shape[-1] == self._width]
-        before = self._output(call)
-        if not places or before is None or before[0].dim() < 3:
-            return True  # not a sequence: nothing is known
+        gates = [p for p in parts if p.gate]
+        own = dict(self.module.named_parameters())
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            seen = self._mixes(own, (), torch.ones(count, dtype=torch.bool, device="cpu"))
+            return seen and not self._mixes(own, gates, torch.zeros(count, dtype=torch.bool, device="cpu"))
+
+    def _mixes(self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor) -> bool:
+        """Return whether another first place changes what others give."""
+        places = [t for t in _tensors(self.calls[0]) if t.is_floating_point() and t.dim() > 2 and t.shape[-1] == self._width]
+        before = self._under(own, parts, kept)
         for place in {id(t): t for t in places}.values():  # queries alone do not mix where keys come from elsewhere
             given = place.clone()
-            place[:, 0] += 1
-            after = self._output(call)
+            place[:, 0] += torch.linspace(-1, 2, self._width, dtype=place.dtype, device="cpu")
+            after = self._under(own, parts, kept)
             place.copy_(given)
-            if after is None or after[0].shape != before[0].shape or not _equal([after[0][:, 1:]], [before[0][:, 1:]]):
+            if before is None or after is None or after[0].shape != before[0].shape or before[0].dim() < 3:
+                return False
+            if not _equal([after[0][:, 1:]], [before[0][:, 1:]]):
                 return True
         return False
 

@@ -21,6 +21,8 @@ FOUND = {
     "OPT": ([2, 2], [24, 24]),
     "Llama": ([4, 4], [24, 24]),
     "Qwen 3": ([4, 4], [24, 24]),
+    "OLMo 2": ([], [24, 24]),  # its queries are normalised over all heads
+    "Qwen 2 MoE": ([4, 4], [8, 8]),
     "T5": ([2, 2, 2], [24, 24]),
     "ViT": ([2, 2], [24, 24]),
 }
