@@ -24,7 +24,9 @@ from modhook.values.arguments import instance, shown
 EVERY = ("random", "magnitude", "inverse", "own_removed", "shuffled", "untrained", "nonsense")
 """What `controls=True` asks for. Masks of several seeds on one network are there without `seed_ceiling`."""
 WITHIN = 0.05
-"""The share of the score that masks may lose where there are controls and no size is given: sizes are compared with theirs."""
+"""The share of the score that masks may lose where no size is given; sizes are compared with those of controls."""
+USUAL = {"hard_concrete": {"beta": 0.3, "init": 3.0}}
+"""{sampler: what its masks are learned with where the user gives nothing}: nox -s truth measures it."""
 
 
 def study_of(
@@ -56,8 +58,9 @@ def study_of(
     if within is not None and density is not None:
         raise UserError("density and within both say how large the masks are; give one of them.")
     if within is None and density is None:
-        within = _usual(bool(asked_for), there)
+        within = _usual(there)
     learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
+    learned = {k: v for k, v in USUAL.get(named, {}).items() if k != "beta" or density is None} | learned
     learned |= {"sampler": named, "batch": batch, **({} if question.off_name == "zero" else {"off": question.off_name})}
     if tuple(units) != ("weight",):
         learned["units"] = list(units)
@@ -106,13 +109,9 @@ def spelled(model: nn.Module, include: Any, exclude: Any) -> tuple[Any, Any]:
     )
 
 
-def _usual(compared: bool, there: Mapping[str, Any] | None) -> float | None:
-    """Return the size of masks where none is given; that of a cube that is there, so that controls may join it and be left out."""
-    cut = None if there is None else there.get("masks", {}).get("cut")
-    within = cut.get("within") if isinstance(cut, Mapping) else None
-    if cut == "threshold" or within == WITHIN:
-        return within
-    return WITHIN if compared else None
+def _usual(there: Mapping[str, Any] | None) -> float | None:
+    """Return the size of masks where none is given; that of a cube that is there, if it took the sampler's own."""
+    return None if there is not None and there.get("masks", {}).get("cut") == "threshold" else WITHIN
 
 
 def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict[str, Any], str]:

@@ -45,6 +45,7 @@ class Setting:
     def arguments(self, **others: Any) -> dict[str, Any]:
         """Return what `ask` takes by name, quick and silent."""
         usual = {"loss": loss, "score": score, "tests": self.tests, "seeds": 2, "steps": 6, "lr": 0.5, "threads": 1}
+        usual |= {"sampler": "gumbel", "samples": 4}
         return {**usual, "progress": False, **others}
 
 

@@ -110,7 +110,7 @@ def test_the_cube_is_that_of_a_task_written_by_hand(answer: Answer, setting: Set
             "study": {"name": "hand", "protocol": "given", "seeds": 2},
             "task": {"name": "by_hand"},
             "model": {"name": "by_hand"},
-            "masks": {"steps": 6, "lr": 0.5, "batch": 24, "reg_batch": 24},
+            "masks": {"steps": 6, "lr": 0.5, "batch": 24, "reg_batch": 24, "cut": {"within": 0.05}},
             "analyses": {"sharing": {}, "inverse": {}},
             "run": {"threads": 1, "trackers": []},
         }
@@ -313,7 +313,7 @@ def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path)
                 loss=lambda net, batch: loss(net, batch),
                 score=lambda net, batch: (net(batch[0]).argmax(-1) == batch[1]).double(),
                 tests={"small": batches(0, 60, 1), "large": batches(1, 60, 1)}, out="workers.zarr",
-                seeds=2, steps=6, lr=0.5, threads=1, workers=2, progress=False, analyses=(),
+                seeds=2, steps=6, lr=0.5, sampler="gumbel", samples=4, threads=1, workers=2, progress=False, analyses=(),
             )
             print(len(answer.masks))
             """
@@ -335,6 +335,25 @@ def test_a_page_says_nothing_of_tests_that_are_there(answer: Answer) -> None:
     assert answer.untested == ()
     assert "held-out" not in repr(answer)
     assert "held-out" not in answer._repr_html_()
+
+
+def test_by_default_it_asks_with_what_finds_known_modules(setting: Setting) -> None:
+    """The recorded study has the setting that docs/ask.md gives; another sampler has its own start and beta, a density has no beta."""
+    plain: dict[str, Any] = {"loss": loss, "score": score, "tests": {"small": setting.tests["small"]}, "seeds": 1, "steps": 1}
+
+    def masks(**given: Any) -> dict[str, Any]:
+        answer = modhook.ask(setting.model, {"small": batches(0)}, analyses=(), threads=1, progress=False, **plain, **given)
+        found: dict[str, Any] = answer.cube.attrs["study"]["masks"]
+        return found
+
+    usual = masks()
+    assert [usual[k] for k in ("sampler", "samples", "lr", "beta", "init", "batch")] == ["hard_concrete", 16, 0.1, 0.3, 3.0, 16]
+    assert usual["cut"]["within"] == 0.05
+    assert masks(beta=2.0)["beta"] == 2.0
+    other = masks(sampler="gumbel", samples=4)
+    assert (other["beta"], other["init"]) == (1e-4, None)
+    sized = masks(density=0.2)
+    assert (sized["density"], sized["init"], sized["cut"]) == (0.2, 3.0, "threshold")
 
 
 def test_a_temporary_cube_goes_with_its_answer(setting: Setting) -> None:

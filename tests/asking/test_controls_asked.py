@@ -141,7 +141,7 @@ def test_controls_join_an_answer(setting: Setting, tmp_path: Path) -> None:
     bare = tmp_path / "bare.zarr"
     modhook.ask(setting.model, BOTH, out=bare, **arguments)
     answer = modhook.ask(setting.model, BOTH, out=bare, controls={"shuffled": True, "magnitude": True}, **arguments)
-    assert answer.cube.attrs["study"]["masks"]["cut"] == "threshold"
+    assert answer.cube.attrs["study"]["masks"]["cut"]["within"] == 0.05
     assert answer.cube["controls/equal_size/accuracy"].notnull().all()
 
 
