@@ -74,6 +74,9 @@ METHODS = {
     "gumbel_rising": Method(Gumbel, RISING, GumbelOptions(penalty="l0"), asked="repair"),
     "gumbel_antithetic": Method(AntitheticGumbel, RISING, GumbelOptions(penalty="l0"), asked="repair"),
     "gumbel_averaged": Method(Gumbel, RISING, GumbelOptions(penalty="l0"), asked="repair", averaged=True),
+    "gumbel_among": Method(
+        Gumbel, RISING, GumbelOptions(penalty="l0"), asked="repair", first=IntegratedGradients, within=0.001
+    ),
     "hard_concrete_binary": Method(HardConcrete, {**LEARNED, "beta": 0.3, "init": 3.0}, HardConcreteOptions(binary=True)),
     "hard_concrete_binary_rising": Method(HardConcrete, RISING, HardConcreteOptions(binary=True)),
     "continuous_sparsification": Method(ContinuousSparsification, {**LEARNED, "beta": 0.3}),

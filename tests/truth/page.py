@@ -52,7 +52,7 @@ def summarised(fits: Sequence[Row], densities: Sequence[Row] = ()) -> dict[str, 
         for name in same[0]["masks"]:
             masks = [f["masks"][name] for f in same]
             row["masks"][name] = {metric: spread(m.get(metric) for m in masks) for metric in masks[0]}
-            if "of_necessary" in masks[0]:
+            if "of_necessary" in masks[0] and kind_of(network) != "superposed":  # a column has no goal of its own
                 reached = {g: sum(met(m, f) for m, f in zip(masks, same, strict=True)) for g, met in GOALS.items()}
                 every = sum(all(met(m, f) for met in GOALS.values()) for m, f in zip(masks, same, strict=True))
                 row["masks"][name]["reached"] = {**reached, "all": every}
@@ -228,23 +228,34 @@ def _nothing(found: dict[str, Any]) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Draw accuracy against size of the masks of compiled programs: by each method's own threshold, and by the cut."""
-    import matplotlib
+    """Draw, method by method, the size of masks of compiled programs and the foreign weights in those of welded networks."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True, sharex=True)
-    for axes, name, title in ((left, "threshold", "the sampler's own mask"), (right, CUT, "smallest cut within 0.5 %")):
-        for number, method in enumerate(METHODS):
-            look = {"color": matplotlib.colormaps["tab20"](2 * number % 20 + number // 10), "alpha": 0.7, "markersize": 5}
-            rows = [r for r in of_kinds(found, method, GROUPS["compiled"]) if name in r["masks"]]
-            x = [max(r["masks"][name]["of_necessary"][1], 0.1) for r in rows]
-            y = [100 * r["masks"][name]["accuracy"][1] for r in rows]
-            if rows:
-                axes.plot(x, y, "os^vDPX*"[number % 8], label=method, **look)
-        axes.axvspan(0.1, 1.4, color="0.93", zorder=0)
-        axes.set(xscale="log", title=title, xlabel="weights kept / necessary weights")
-    left.set_ylabel("accuracy under the mask (%)")
-    handles = {label: h for axes in (left, right) for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=7, frameon=False)
+    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    names = [m for m in METHODS if any(r["method"] == m for r in found["rows"])]
+    looks = {
+        "cut": {"marker": "o", "color": "C0", "label": "cut by held-out items"},
+        "own": {"marker": "o", "markerfacecolor": "none", "color": "C2", "label": "the sampler's own mask, right"},
+        "lost": {"marker": "x", "color": "C3", "label": "the sampler's own mask, accuracy lost"},
+    }
+    for place, method in enumerate(names):
+        for axes, group, metric in ((left, "compiled", "of_necessary"), (right, "welded", "of_foreign")):
+            for row in of_kinds(found, method, GROUPS[group]):
+                for name, shift in ((CUT, -0.17), ("threshold", 0.17)):
+                    mask = row["masks"].get(name)
+                    if mask is None:
+                        continue
+                    right_often = mask["reached"]["accuracy"] == row["seeds"]
+                    look = looks["cut" if name == CUT else "own" if right_often else "lost"]
+                    x = max(mask[metric][1], 0.1) if group == "compiled" else 100 * mask[metric][1]
+                    axes.plot([x], [place + shift], linestyle="none", markersize=4, alpha=0.7, **look)
+    left.set(xscale="log", xlim=(0.09, 600), title="compiled programs", xlabel="weights kept / necessary weights")
+    right.set(xlim=(-3, 103), title="welded networks", xlabel="weights of the other part that are kept (%)")
+    left.axvspan(0.09, 1.4, color="0.93", zorder=0)
+    right.axvspan(-3, 5, color="0.93", zorder=0)
+    left.set_yticks(range(len(names)), names, fontsize=8)
+    left.invert_yaxis()
+    handles = dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(path, dpi=130, metadata={"Software": None})
