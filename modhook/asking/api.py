@@ -14,7 +14,7 @@ from modhook.asking.answer import Answer
 from modhook.asking.arguments import asked
 from modhook.asking.place import Home, home_of, recorded_in, refuse_another
 from modhook.asking.said import told_in_arguments
-from modhook.asking.study import spelled, study_of
+from modhook.asking.study import THRESHOLD, spelled, study_of
 from modhook.asking.units import spelled_units
 from modhook.asking.workers import spread_over
 from modhook.cube import Where
@@ -49,11 +49,11 @@ def ask(
     workers: int | None = None,
     device: str | None = None,
     steps: int = 400,
-    samples: int = 16,
+    samples: int | None = None,
     lr: float = 0.1,
     beta: float | None = None,
     density: float | None = None,
-    within: float | None = None,
+    within: float | str | None = None,
     sampler: str | Sampler = "hard_concrete",
     batch: int | None = None,
     include: Selectors = "*",
@@ -89,9 +89,10 @@ def ask(
         device: "cpu", "cuda", ...; default: where the network is.
         steps, samples, lr, beta, density, within, sampler, include, exclude, units, off: as in `fit_masks`. `within` cuts every mask to the
             smallest one that loses no more than this share of the unmasked score on the function's tests; without `within` and `density`
-            it is 0.05. The defaults are a setting that finds known modules (docs/real.md): `hard_concrete`, from logits of 3, with a
-            beta of 0.3. Other samplers start where they do and have `fit_masks`' beta; give them their own steps and lr, too. `off`
-            holds for every mask and every control; what it shuffles or redraws follows from the seed.
+            it is 0.05, and "threshold" leaves the sampler's own masks. The defaults are a setting that finds known modules
+            (docs/real.md): `hard_concrete`, from logits of 3, 16 samples (fewer where batches are small), a beta of 0.3. Other samplers
+            start where they do and have `fit_masks`' beta; give them their own steps and lr, too. `off` holds for every mask and
+            every control; what it shuffles or redraws follows from the seed.
         batch: items per step; default: those of the first batch. It is rounded down to a multiple of `samples`.
         analyses: names of analyses, or {name: options}.
         nonsense: `nonsense(batch, seed)` returns the batch with other answers, for that control. By default the classes of batches
@@ -111,7 +112,10 @@ def ask(
     """
     seeds, workers = checked("seeds", seeds, Count), optional("workers", workers, Count)
     lr, beta, threads = checked("lr", lr, Positive), optional("beta", beta, NotNegative), optional("threads", threads, Count)
-    within, density = optional("within", within, _Within), optional("density", density, _Density)
+    density = optional("density", density, _Density)
+    if within != THRESHOLD:
+        within = optional("within", within, _Within)
+    batch = optional("batch", batch, Count)
     device = str(device) if isinstance(device, torch.device) else device
     if device is not None:
         instance("device", device, str, "the name of a device such as 'cpu' or 'cuda'")
@@ -119,7 +123,7 @@ def ask(
     instance("model", model, nn.Module, "an nn.Module")
     include, exclude = spelled(model, include, exclude)
     over = spelled_units(model, units, include, exclude)
-    question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples, over, off)
+    question, options, batches = asked(model, functions, loss, score, tests, nonsense, steps, samples, over, off, batch)
     home = home_of(out)
     try:
         with offering(question.offers()), told_in_arguments():
@@ -135,10 +139,10 @@ def ask(
                 device=device,
                 threads=threads,
                 analyses=analyses,
-                batch=batches if batch is None else checked("batch", batch, Count),
+                batch=batches if batch is None else batch,
                 masks={
                     "steps": steps,
-                    "samples": samples,
+                    "samples": question.samples,
                     "lr": lr,
                     "beta": beta,
                     "density": density,

@@ -17,6 +17,7 @@ from modhook.asking.source import plain_of, source_of, sources_of
 from modhook.asking.task import GIVEN, AskOptions, Question, scores_of
 from modhook.asking.units import Over
 from modhook.errors import ModhookError, ModhookWarning, TrustWarning, UserError, listing
+from modhook.fit.groups import batch_size
 from modhook.fit.off import kept
 from modhook.masks.off import NOTHING, off_weights, the_same
 from modhook.network.held import held
@@ -25,9 +26,11 @@ from modhook.network.twin import twin
 from modhook.noise.randomness import seeded
 from modhook.plugin.culprit import told
 from modhook.stacked.checks import refuse
-from modhook.values.arguments import checked, function, instance, shown
+from modhook.values.arguments import checked, function, instance, optional, shown
 from modhook.values.bounds import Count
 
+SAMPLES = 16
+"""Mask samples per step, unless the user says so: nox -s truth measures it."""
 _FEW = 8
 """Items that losses and scores are tried on."""
 
@@ -43,11 +46,12 @@ def asked(
     samples: Any,
     over: Over,
     off: Any,
+    batch: int | None = None,
 ) -> tuple[Question, AskOptions, int]:
     """Return the question, what the cube records of it, and the items of a step. Raises `UserError`."""
     instance("model", model, nn.Module, "an nn.Module")
     refuse(model)
-    steps, samples = checked("steps", steps, Count), checked("samples", samples, Count)
+    steps, samples = checked("steps", steps, Count), optional("samples", samples, Count)
     mapping("functions", functions)
     wanted = named("functions", functions)
     held_out = {} if tests is None else _tests(tests, wanted)
@@ -57,7 +61,10 @@ def asked(
     if nonsense is not None:
         function("nonsense", nonsense, "nonsense(batch, seed)")
     becomes, its_name = _off(model, over.masked.parameters, off)
-    stores = {n: gather(f"the batches of {n!r}", given, 1, steps, samples) for n, given in wanted.items()}
+    stores = {n: gather(f"the batches of {n!r}", given, 1, steps) for n, given in wanted.items()}
+    if samples is None:
+        samples = _usual(stores.values(), batch)
+    stores = {n: store.cut(f"the batches of {n!r}", samples) if isinstance(store, Whole) else store for n, store in stores.items()}
     _alike("batches", stores, losses)
     missing = [name for name in wanted if name not in held_out]
     measured = {n: gather(f"the tests of {n!r}", held_out[n], 0, steps) if n in held_out else stores[n] for n in wanted}
@@ -96,6 +103,12 @@ def asked(
     )
     size = min(store.size for store in stores.values())
     return question, options, max(samples, size - size % samples)
+
+
+def _usual(stores: Iterable[Store], batch: int | None) -> int:
+    """Return how many mask samples a step draws: `SAMPLES`, or fewer where `batch` or batches that stay whole have not enough items."""
+    most = min([SAMPLES, *(batch_size(whole) for store in stores if isinstance(store, Whole) for whole in store.batches)])
+    return most if batch is None else max(k for k in range(1, most + 1) if batch % k == 0)
 
 
 def _tests(tests: Any, functions: Mapping[str, Any]) -> dict[str, Any]:

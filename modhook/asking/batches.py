@@ -91,6 +91,15 @@ class Whole:
         batch = self.batches[int(index[0])]
         return _mapped(batch, lambda tensor: tensor.to(index.device), index.device, batch_size(batch))
 
+    def cut(self, what: str, samples: int) -> Whole:
+        """Return the batches cut to a multiple of `samples`, without smaller ones. Raises `UserError` if none is left."""
+        usable = [_trimmed(batch, samples) for batch in self.batches if batch_size(batch) >= samples]
+        if not usable:
+            raise UserError(
+                f"{what} have fewer items than there are mask samples ({samples}); make them larger, or give samples=1."
+            )
+        return attrs.evolve(self, batches=usable, size=batch_size(usable[0]))
+
 
 def gather(what: str, given: Any, seed: int, most: int, samples: int = 1) -> Store:
     """Return a user's batches as a data set.
@@ -135,12 +144,7 @@ def gather(what: str, given: Any, seed: int, most: int, samples: int = 1) -> Sto
         print_ = _digest([*leaves, parts[0][1]])
         return Items(found[0], leaves, kinds[0], batch_size(found[0]), print_)
     print_ = _digest(itertools.chain.from_iterable((*leaves, rest) for leaves, rest in parts))
-    usable = [_trimmed(batch, samples) for batch in found if batch_size(batch) >= samples]
-    if not usable:
-        raise UserError(
-            f"{what} have fewer items than there are mask samples ({samples}); make them larger, or give samples=1."
-        )
-    return Whole(usable, kinds[0], batch_size(usable[0]), print_)
+    return Whole(found, kinds[0], batch_size(found[0]), print_).cut(what, samples)
 
 
 def _read(what: str, given: Any, seed: int, most: int) -> Iterator[Any]:

@@ -23,6 +23,8 @@ from modhook.values.arguments import instance, shown
 
 EVERY = ("random", "magnitude", "inverse", "own_removed", "shuffled", "untrained", "nonsense")
 """What `controls=True` asks for. Masks of several seeds on one network are there without `seed_ceiling`."""
+THRESHOLD = "threshold"
+"""What is given as `within` for the sampler's own masks."""
 WITHIN = 0.05
 """The share of the score that masks may lose where no size is given; sizes are compared with those of controls."""
 USUAL = {"hard_concrete": {"beta": 0.3, "init": 3.0}}
@@ -59,6 +61,8 @@ def study_of(
         raise UserError("density and within both say how large the masks are; give one of them.")
     if within is None and density is None:
         within = _usual(there)
+    if within == THRESHOLD:
+        within = None
     learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
     learned = {k: v for k, v in USUAL.get(named, {}).items() if k != "beta" or density is None} | learned
     learned |= {"sampler": named, "batch": batch, **({} if question.off_name == "zero" else {"off": question.off_name})}

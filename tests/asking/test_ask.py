@@ -341,15 +341,20 @@ def test_by_default_it_asks_with_what_finds_known_modules(setting: Setting) -> N
     """The recorded study has the setting that docs/ask.md gives; another sampler has its own start and beta, a density has no beta."""
     plain: dict[str, Any] = {"loss": loss, "score": score, "tests": {"small": setting.tests["small"]}, "seeds": 1, "steps": 1}
 
-    def masks(**given: Any) -> dict[str, Any]:
-        answer = modhook.ask(setting.model, {"small": batches(0)}, analyses=(), threads=1, progress=False, **plain, **given)
+    def masks(asked: Any = None, **given: Any) -> dict[str, Any]:
+        functions = {"small": asked or batches(0)}
+        answer = modhook.ask(setting.model, functions, analyses=(), threads=1, progress=False, **plain, **given)
         found: dict[str, Any] = answer.cube.attrs["study"]["masks"]
         return found
 
     usual = masks()
     assert [usual[k] for k in ("sampler", "samples", "lr", "beta", "init", "batch")] == ["hard_concrete", 16, 0.1, 0.3, 3.0, 16]
     assert usual["cut"]["within"] == 0.05
-    assert masks(beta=2.0)["beta"] == 2.0
+    assert masks(beta=2.0, within="threshold")["cut"] == "threshold"
+    assert masks(batch=24)["samples"] == 12  # the most that divides it
+    x, y = items(0, 11, 0)
+    tagged = [(x[:5], y[:5], "a"), (x[5:], y[5:], "b")]  # batches that stay whole
+    assert masks(tagged)["samples"] == 5
     other = masks(sampler="gumbel", samples=4)
     assert (other["beta"], other["init"]) == (1e-4, None)
     sized = masks(density=0.2)
