@@ -68,6 +68,7 @@ METHODS = {
     "hard_concrete_alone": Method(HardConcrete, RISING),
     "hard_concrete_level": Method(HardConcrete, {**LEARNED, "beta": 0.3, "init": 3.0}),
     "hard_concrete_ask": Method(HardConcrete, {"steps": 400, "lr": 0.1, "samples": 16, "beta": 0.3, "init": 3.0}),
+    "hard_concrete_new_study": Method(HardConcrete, {**RISING, "steps": 500, "beta": 100.0}, within=0.01),
     "gumbel": Method(Gumbel, {"steps": 2000, "lr": 0.01, "beta": 1e-4}),
     "gumbel_fast": Method(Gumbel, {**LEARNED, "beta": 1e-4, "init": 3.0}, asked="repair"),
     "gumbel_l0": Method(Gumbel, {**LEARNED, "beta": 0.3, "init": 3.0}, GumbelOptions(penalty="l0"), asked="repair"),
