@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 from torch import Tensor, nn
 
-from modhook.errors import UserError, listing
+from modhook.errors import PatternError, UserError, listing, near_miss
 from modhook.fit.cuts import Cuts, Measured, checked_loss
 from modhook.fit.target import DensityTarget
 from modhook.masks import Masks
@@ -204,7 +204,15 @@ def _groups(
 def _chosen(model: nn.Module, pattern: str, left: Sequence[str], masked: Masked) -> tuple[str, ...]:
     """Return which of some entries a pattern means: by their names, or, of units, by those of the weights that make them."""
     units = masked.units
-    if named := {n for n in units if fnmatchcase(n, pattern)}:
-        return tuple(n for n in left if n in named)
-    meant = set(matching(model, (pattern,), "density"))
+    if units and isinstance(pattern, str) and any(fnmatchcase(n, pattern) for n in units):
+        return tuple(n for n in left if fnmatchcase(n, pattern))  # "*" means weights that are learned beside units, too
+    try:
+        meant = set(matching(model, (pattern,), "density"))
+    except PatternError:
+        if not (units and isinstance(pattern, str)):
+            raise
+        raise PatternError(
+            f"density pattern {pattern!r} matches no units and no parameter{near_miss(pattern, units)}; there are: "
+            f"{listing(masked.names)}."
+        ) from None
     return tuple(n for n in left if (set(units[n].home) <= meant if n in units else n in meant))

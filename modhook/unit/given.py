@@ -69,7 +69,14 @@ def _places(label: str, name: str, shape: tuple[int, ...], index: Any) -> Tensor
     """Return the places of an index in the flat tensor: (n,)."""
     where = f"unit {label!r}: the index {_written(index)} of {name!r}"
     every = torch.arange(int(np.prod(shape)), device="cpu").view(shape)
-    key = tuple(_key(one) for one in index) if isinstance(index, tuple) else _key(index)
+    parts = index if isinstance(index, tuple) else (index,)
+    try:
+        keys = tuple(map(_key, parts))
+    except (TypeError, ValueError, RuntimeError):
+        raise _no_index(where) from None
+    if any(isinstance(k, str | bytes | float | Mapping) or (isinstance(k, Tensor) and k.is_floating_point()) for k in keys):
+        raise _no_index(where)
+    key = keys if isinstance(index, tuple) else keys[0]
     _bounds(where, shape, key)
     try:
         found = every[key].reshape(-1)
@@ -82,6 +89,10 @@ def _places(label: str, name: str, shape: tuple[int, ...], index: Any) -> Tensor
     if len(set(found.tolist())) < len(found):
         raise UserError(f"{where} takes a weight twice.")
     return found
+
+
+def _no_index(where: str) -> UserError:
+    return UserError(f"{where} is none; give a number, a slice, a list of numbers, a boolean mask, `...`, or a tuple of these.")
 
 
 def _key(index: Any) -> Any:

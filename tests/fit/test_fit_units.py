@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import warnings
 from collections.abc import Callable
@@ -308,6 +309,10 @@ class Odd(nn.Module):
         ({"a": {"0.weight": (slice(None), slice(0, 4))}}, "leaves the tensor"),
         ({"a": {"0.weight": np.ones((2, 3), dtype=bool)}}, "leaves the tensor"),
         ({"a": {"0.weight": slice(2, 2)}}, "takes no weight of it"),
+        ({"a": {"0.weight": "b"}}, "the index 'b' of '0.weight' is none; give a number, a slice"),
+        ({"a": {"0.weight": (0, {"b": 1})}}, "of '0.weight' is none; give a number"),
+        ({"a": {"0.weight": ["b"]}}, "of '0.weight' is none; give a number"),
+        ({"a": {"0.weight": [0.5]}}, "of '0.weight' is none; give a number"),
         ({"a": {"0.weight": [1, 1]}}, "takes a weight twice"),
         ({"a": {"0.weight": 0}, "b": {"0.bias": 1, "0.weight": (..., 2)}}, "unit 'b' owns weights of '0.weight' that unit 'a' owns too"),
         (lambda model: 3, "units as a mapping are {unit name"),
@@ -381,3 +386,17 @@ def test_patterns_choose_units() -> None:
     shares = {"neuron:0": 0.5, "2.*": 0.2}
     fit = modhook.fit_masks(model, [batch()], loss, steps=1, units="neuron", density=shares, progress=False)
     assert fit.masks.kept(per_tensor=True) == {"neuron:0": 3, "neuron:2": 1}
+
+
+def test_each_kind_has_a_density_of_its_own() -> None:
+    """Beside weights a pattern of units means these, and `*` the weights, too; one that means neither names what there is."""
+    fitted = functools.partial(
+        modhook.fit_masks, network(), [batch()], loss, steps=1, units=["neuron", "weight"], progress=False
+    )
+    kept = fitted(density={"neuron:*": 0.5, "*": 0.1}).masks.kept(per_tensor=True)
+    assert kept.pop("neuron:0") + kept.pop("neuron:2") == 6  # of 11
+    assert sum(kept.values()) == 6  # of 18 + 30 + 10
+    kept = fitted(density={nn.Linear: 0.5}).masks.kept()
+    assert kept in (34, 35)  # of 69
+    with pytest.raises(UserError, match=r"density pattern 'neuron:3' matches no units and no parameter .*: neuron:0, neuron:2, 0"):
+        fitted(density={"neuron:3": 0.5, "*": 0.1})
