@@ -60,12 +60,15 @@ def _failed(facts: Facts) -> Iterator[Caution]:
 
 
 def _diverged(facts: Facts) -> Iterator[Caution]:
-    """A loss that ends above that of the untrained network: the first one that base training recorded."""
+    """A loss that ends above that of the untrained network, the first one that base training recorded."""
     history = facts.cube["history"].data_vars if "history" in facts.cube.children else {}
     if "train_loss" not in history:
         return
     train = facts.read("history", "train_loss")
-    masks = facts.read("history", "loss") if "loss" in history else None
+    settings = facts.table.get("masks", {})
+    # A pull that rises takes nearly everything away in the end: the loss of those samples is not that of masks that are cut.
+    cut = bool(settings.get("cut")) and settings.get("beta_start") is not None
+    masks = facts.read("history", "loss") if "loss" in history and not cut else None
     details = []
     for run in facts.runs:
         base = known(train.sel(run))

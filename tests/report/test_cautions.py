@@ -84,6 +84,26 @@ def test_diverged(
     assert [c.details for c in of(cube)] == ([expected] if expected else [])
 
 
+@pytest.mark.parametrize(
+    ("masks", "said"),
+    [
+        ({"beta_start": 0.003, "cut": {"within": 0.01}}, False),
+        ({"beta_start": None, "cut": {"within": 0.01}}, True),
+        ({"beta_start": 0.003, "cut": None}, True),
+    ],
+)
+def test_a_pull_that_rises_is_no_divergence_of_masks_that_are_cut(
+    masks: dict[str, Any], said: bool, make: Callable[..., Cube], tmp_path: Path
+) -> None:
+    """Where the last samples keep nothing by design and the masks are cut, the samples' loss is no failure; elsewhere it is."""
+    cube = make(tmp_path / "c.zarr", [GOOD])
+    cube.write("history/train_loss", np.array([2.3, 0.1]), RUN)
+    cube.write("history/loss", np.array([0.2, 2.5]), RUN, stage="add")
+    with open_cube(cube.path) as tree:
+        tree.attrs["study"] = {**tree.attrs.get("study", {}), "masks": masks}
+        assert any("diverged" in c.title for c in cautions(Facts(tree, cube.path))) == said
+
+
 def test_missing_seeds(make: Callable[..., Cube], tmp_path: Path) -> None:
     """Seeds without all stages are named for every sweep point."""
     cube = make(tmp_path / "c.zarr", [GOOD, GOOD, GOOD], None, ("a", "b"))
