@@ -177,6 +177,8 @@ def open_store(place: Place, *, read_only: bool, sealed: bool = True) -> Checked
     `sealed` says whether the checksum of the metadata must fit.
     """
     try:
+        if isinstance(place, Folder) and place.path.is_file():  # otherwise it is the storage that fails: "Not a directory"
+            raise NotADirectoryError(place.path)
         root = place.read(ROOT)
     except (FileNotFoundError, NotADirectoryError) as error:
         if not place.exists():

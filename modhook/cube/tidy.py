@@ -40,7 +40,7 @@ def tidy(cube: Where | Cube | xr.DataTree, *names: str) -> pd.DataFrame:
     tree = cube if isinstance(cube, xr.DataTree) else open_cube(cube.path if isinstance(cube, Cube) else cube)
     known = _variables(tree)
     if not names:
-        raise CubeError(f"name a variable of the cube, such as {_example(known)}; it has: {listing(known, 60)}.")
+        raise CubeError(f"name a variable of the cube, such as {_example(known)}; it has: {', '.join(known)}.")
     for name in names:
         if not isinstance(name, str):
             raise UserError(f"the name of a variable must be a text such as {_example(known)}, not {shown(name)}.")

@@ -27,12 +27,12 @@ _STOPPED = {
 
 def text(fit: Fit) -> str:
     """Return the fit on one line."""
-    loss = _last(fit, "loss")
+    loss, told = _last(fit, "loss"), _more(fit)
     facts = [
         repr(fit.masks),
         f"{fit.steps} step{'' if fit.steps == 1 else 's'}",
         *([f"loss {loss:.4g}"] if math.isfinite(loss) else []),
-        *(f"{name}: {value}" for name, value in _more(fit)),
+        *(f"{name}: {'; '.join(value for same, value in told if same == name)}" for name in dict.fromkeys(n for n, _ in told)),
     ]
     return f"Fit({', '.join(facts)})"
 

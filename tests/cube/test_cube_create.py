@@ -228,7 +228,7 @@ def test_labels_keep_their_type(tmp_path: Path, plan: MakePlan) -> None:
 
 
 def test_opening_what_is_no_cube(tmp_path: Path, cube: Cube) -> None:
-    """A missing path, a plain folder, another zarr store, a newer format: each is told apart."""
+    """A missing path, a plain file or folder, another zarr store, a newer format: each is told apart."""
     from modhook.cube import open_cube, open_for_writing
 
     zarr.create_group(LocalStore(tmp_path / "other.zarr"))
@@ -236,8 +236,10 @@ def test_opening_what_is_no_cube(tmp_path: Path, cube: Cube) -> None:
     cube.path.rename(newer)
     text = (newer / "zarr.json").read_text()
     (newer / "zarr.json").write_text(text.replace('"modhook_format": 2', '"modhook_format": 3'))
+    (tmp_path / "run.log").write_text("computed")
     cases = {
         "none.zarr": "there is no cube",
+        "run.log": "run.log is not a modhook cube; give",
         ".": "is not a modhook cube",
         "other.zarr": "but not a modhook cube",
         "newer.zarr": "of format 3",

@@ -100,6 +100,16 @@ def test_unknown_names_get_the_list(full_cube: Cube, names: tuple[Any, ...], mes
         modhook.tidy(full_cube.path, *names)
 
 
+def test_every_variable_is_listed_where_none_is_named(full_cube: Cube) -> None:
+    """The list is whole, however many there are."""
+    with open_cube(full_cube.path) as tree:
+        for number in range(70):
+            tree[f"a/v{number}"] = tree["scores/accuracy"]
+        with pytest.raises(UserError, match=r"it has: .*, a/v69, masks/") as said:
+            modhook.tidy(tree)
+    assert " in all)" not in str(said.value)
+
+
 def test_no_cube_is_said(tmp_path: Any) -> None:
     """A path that is no cube is open_cube's own sentence."""
     with pytest.raises(CubeError):

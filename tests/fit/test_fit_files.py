@@ -229,8 +229,9 @@ def test_reasons_not_to_trust_a_fit_are_shown(tmp_path: Path) -> None:
     for one in (fit, Fit.load(tmp_path / "fit", model)):
         assert one.cautions == fit.cautions
         for caution in fit.cautions:
-            assert f"before you trust it: {caution.rstrip('.')}" in repr(one)
+            assert caution.rstrip(".") in repr(one)
             assert html.escape(caution.rstrip(".")) in one._repr_html_()
+        assert f"before you trust it: {'; '.join(c.rstrip('.') for c in fit.cautions)})" in repr(one)
         assert "\n" not in repr(one)
 
 
