@@ -144,7 +144,9 @@ class Readings:
             if make not in self._probes:
                 self._probes[make] = Probe(module, width, self.seen.get(path, ()), (each, each // 2, each // 4))
             probe = self._probes[make]
-            self._known[reading] = (not mixes or probe.attends(parts, count)) and probe.proves(parts, count)
+            self._known[reading] = (not mixes or probe.attends(parts, count)) and probe.proves(
+                parts, count, every=not mixes
+            )
         return self._known[reading]
 
     def _add(

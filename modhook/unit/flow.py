@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from modhook.network.scope import restored
 from modhook.unit.graphs import recorded
@@ -29,6 +31,7 @@ from modhook.unit.layers import (
     features,
     linear_axis,
 )
+from modhook.unit.nodes import averaged, dimensions, given, keeps_items, main_and_others, of_places, operands
 from modhook.unit.recurrent import Recurrent
 from modhook.unit.source import Source, Tag
 
@@ -63,21 +66,21 @@ def followed(
         for source in flow.sources:
             if source.joined is not None:
                 continue
-            if (why := _unsound(source, names, flow.raw)) or source.lost:
+            if (why := _unsound(source, names, flow)) or source.lost:
                 lost[source.module] = source.lost or why
             else:
                 groups.append(source.group())
     return groups, lost
 
 
-def _unsound(source: Source, names: Mapping[str, Sequence[str]], raw: set[str]) -> str:
+def _unsound(source: Source, names: Mapping[str, Sequence[str]], flow: _Flow) -> str:
     """Say why candidates whose outputs were followed are no units all the same."""
     for part in source.parts:
         aliases = names.get(part.parameter, (part.parameter,))
         if part.parameter not in names or len(aliases) > 1:
             every = [a for first, a in names.items() if part.parameter in a][:1] or [aliases]
             return f"own weights of {every[0][0]!r}, which is tied to {every[0][-1]!r}"
-        if part.parameter in raw:
+        if part.parameter in flow.raw or (part.parameter in flow.linear and not part.gate):
             return f"own weights of {part.parameter!r}, which is used outside its layer, too"
     return "" if any(p.gate for p in source.parts) else "reach no layer that takes them"
 
@@ -92,9 +95,12 @@ class _Flow:
         self.sources: list[Source] = []
         self.made: dict[str, Source] = {}
         self.raw: set[str] = set()
+        self.linear: set[str] = set()  # weights that F.linear is called with
+        self.met: dict[str, list[Tag | None]] = {}  # what each layer with weights takes, call by call
         self.tags: dict[fx.Node, Any] = {}
         for node in graph.nodes:
             self.tags[node] = self._node(node)
+        self._shared()
 
     # -- nodes
 
@@ -110,8 +116,10 @@ class _Flow:
                 else f"leave {self.path!r}, beyond which they cannot be followed"
             )
             self._lose(node, where)
+            self._used_raw(node)
             return None
         if node.op == "call_module":
+            self._used_raw(node)
             return self._module(node)
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         return self._function(node, name.strip("_"))
@@ -120,13 +128,19 @@ class _Flow:
         target = str(node.target)
         module = self.module.get_submodule(target)
         path = f"{self.path}.{target}" if self.path else target
-        tag = self._tag(node.args[0]) if node.args else None
+        main, others = main_and_others(node)
+        tag = self._tag(main)
+        if not isinstance(module, nn.RNNBase):
+            self._lose(others, f"reach {path!r} ({type(module).__name__})")
+        one = isinstance(module, nn.PReLU) and module.num_parameters == 1
+        if not one and (isinstance(module, (CONVS, nn.RNNBase, nn.PReLU, *NORMS)) or linear_axis(module) is not None):
+            self.met.setdefault(path, []).append(tag)
         if linear_axis(module) is not None:
             return self._linear(path, module, tag)
         if isinstance(module, CONVS):
             return self._convolution(path, module, tag)
         if isinstance(module, nn.RNNBase):
-            return self._recurrent(node, path, module, tag)
+            return self._recurrent(others, path, module, tag)
         if tag is None:
             self._lose(node, f"reach {path!r} ({type(module).__name__})")
             return None
@@ -134,9 +148,10 @@ class _Flow:
             return tag
         if isinstance(module, nn.PReLU):
             return self._beside(path, module, tag, ("weight",)) if module.num_parameters > 1 else tag
-        if isinstance(module, NORMS) and (tag.axis == 1 or not tag.flat):
+        fits = tag.axis == 1 and dimensions(type(module).__name__) in (None, tag.places)
+        if isinstance(module, NORMS) and (fits or (isinstance(module, _BatchNorm) and tag.axis == -1 and not tag.flat)):
             return self._beside(path, module, tag, ("weight", "bias"))
-        if isinstance(module, CHANNELWISE) and tag.axis == 1:
+        if isinstance(module, CHANNELWISE) and fits:
             return tag
         if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
             return self._flat(tag)
@@ -150,14 +165,18 @@ class _Flow:
             return self._raw_linear(node, first)
         self._used_raw(node)
         of: Any = self.tags.get(args[0]) if args and isinstance(args[0], fx.Node) else None
-        if isinstance(of, Recurrent):
-            return of.picked(args[1]) if name == "getitem" else None
-        if not any(self._tag(a) is not None for a in node.all_input_nodes):
+        if isinstance(of, Recurrent) and name == "getitem":
+            return of.picked(args[1])
+        if not any(isinstance(self.tags.get(a), Tag | Recurrent) for a in node.all_input_nodes):
             return None
         if name in ASKED or (name == "getattr" and args[1] in ATTRIBUTES):
             return None
+        states = [a for a in node.all_input_nodes if isinstance(self.tags.get(a), Recurrent)]
         others = [self._tag(a) for a in node.all_input_nodes if a is not (args[0] if args else None)]
         plain = name[1:] if name[:1] in ("i", "r") and name[1:] in _JOINED else name
+        if states:
+            self._lose(node, f"reach {name!r}, beyond which they cannot be followed")
+            return None
         if plain in _JOINED:
             return self._joined(node, plain)
         if name == "cat" or name == "concat":
@@ -165,18 +184,21 @@ class _Flow:
         if first is None or any(o is not None for o in others):
             self._lose(node, f"reach {name!r}, which mixes them, or may")
             return None
-        if name in ALIKE or (name == "pow" and isinstance(args[1], int | float) and args[1] > 0):
+        if name in ALIKE or (
+            name == "pow" and isinstance(power := given(node, 1, "exponent", None), int | float) and power > 0
+        ):
             return first
-        if name in CHANNELS and first.axis == 1:
+        if name in CHANNELS and first.axis == 1 and dimensions(name) in (None, first.places):
             return first
-        if name == "flatten" and _given(node, 1, "start_dim", 0) == 1 and _given(node, 2, "end_dim", -1) == -1:
+        if name == "flatten" and given(node, 1, "start_dim", 0) == 1 and given(node, 2, "end_dim", -1) == -1:
             return self._flat(first)
-        if name in ("view", "reshape") and self._keeps_items(node):
+        if name in ("view", "reshape") and keeps_items(node):
             return self._flat(first)
-        if name == "mean" and (found := self._mean(node, first)) is not None:
+        if name == "mean" and (found := averaged(node, first)) is not None:
             return found
-        if name == "getitem" and _of_places(args[1]) and first.axis == -1 and not first.flat:
-            return first
+        if name == "getitem" and of_places(args[1]) and first.axis == -1 and not first.flat:
+            thin = isinstance(args[1], tuple) and len(args[1]) == 2 and isinstance(args[1][1], slice)
+            return attrs.evolve(first, thin=first.thin or thin)
         first.lose(f"reach {name!r}, beyond which they cannot be followed")
         return None
 
@@ -194,13 +216,17 @@ class _Flow:
         """A call of F.linear on parameters: what it makes is not followed, what it takes is."""
         weight: Any = node.args[1]
         self._used_raw(node, skip=weight if weight.op == "get_attr" else None)
+        self._lose(node.all_input_nodes[1:], "reach a call of linear as its weight or its bias")
+        name = f"{self.path}.{weight.target}" if self.path else str(weight.target)
+        if weight.op == "get_attr":
+            self.linear.add(name)
+            self.met.setdefault(name.rpartition(".")[0] if name.endswith(".weight") else name, []).append(tag)
         if tag is None:
             return None
         found = self._parameter(str(weight.target)) if weight.op == "get_attr" else None
         if found is None or found.dim() != 2:
             tag.lose("reach a call of linear whose weight is computed")
             return None
-        name = f"{self.path}.{weight.target}" if self.path else str(weight.target)
         self._taken(name, tag, found.shape[1], 1, 2, name)
         return None
 
@@ -219,13 +245,11 @@ class _Flow:
             return None
         return self._made("channel", path, module, made, 1 if turned else 0, 1)
 
-    def _recurrent(self, node: fx.Node, path: str, module: nn.RNNBase, tag: Tag | None) -> Any:
+    def _recurrent(self, others: Sequence[fx.Node], path: str, module: nn.RNNBase, tag: Tag | None) -> Any:
         own = self.layers[path]
         own.called = True
-        own.stated |= (len(node.args) > 1 and node.args[1] is not None) or node.kwargs.get("hx") is not None
-        for other in node.all_input_nodes[1:]:
-            if (found := self._tag(other)) is not None:
-                found.lose(f"are a state of {path!r} ({type(module).__name__})")
+        own.stated |= bool(others)
+        self._lose(others, f"are a state of {path!r} ({type(module).__name__})")
         if tag is not None:
             for name in ("weight_ih_l0", *(("weight_ih_l0_reverse",) if module.bidirectional else ())):
                 self._taken(f"{path}.{name}" if path else name, tag, module.input_size, 1, 2, path)
@@ -236,7 +260,7 @@ class _Flow:
     def _made(self, kind: str, path: str, module: Any, size: int, axis: int, where: int) -> Tag | None:
         """Return the tag of what a layer gives; the same layer called again gives the same units."""
         if path in self.made:
-            return Tag((self.made[path].own,), where)
+            return Tag((self.made[path].own,), where, places=max(module.weight.dim() - 2, 0))
         weight = module._parameters.get("weight")
         if weight is None or not weight.is_floating_point():
             return None
@@ -248,7 +272,7 @@ class _Flow:
         source.home.append(f"{name}weight")
         self.made[path] = source
         self.sources.append(source)
-        return Tag((source,), where)
+        return Tag((source,), where, places=weight.dim() - 2)
 
     def _taken(self, name: str, tag: Tag, given: int, axis: int, dims: int, path: str) -> None:
         """Note that a layer takes these units by the columns of its weight."""
@@ -296,14 +320,18 @@ class _Flow:
         return Tag(tag.sources, -1, "major" if tag.axis == 1 else "minor")
 
     def _joined(self, node: fx.Node, name: str) -> Tag | None:
-        tags = [self._tag(a) for a in node.args]
+        args = operands(node)
+        tags = [self._tag(a) for a in args]
         found = [t for t in tags if t is not None]
         unknown = any(
-            isinstance(a, fx.Node) and a.op != "get_attr" and t is None for a, t in zip(node.args, tags, strict=True)
+            isinstance(a, fx.Node) and a.op != "get_attr" and t is None for a, t in zip(args, tags, strict=True)
         )
         if name in ("div", "truediv") and any(t is not None for t in tags[1:]):
             for tag in found:
                 tag.lose("are what others are divided by, or divided by others")
+            return None
+        if not found or (any(t.thin for t in found) and sum(isinstance(a, fx.Node) for a in args) > 1):
+            self._lose(node, f"reach {name!r}, where they may be spread over each other")
             return None
         if unknown and not (_JOINED[name] and len(found) == 1):
             for tag in found:
@@ -323,45 +351,28 @@ class _Flow:
         return one
 
     def _concatenated(self, node: fx.Node) -> Tag | None:
-        pieces: Any = node.args[0]
+        pieces: Any = given(node, 0, "tensors", None)
         tags = [self._tag(p) for p in pieces] if isinstance(pieces, list | tuple) else [None]
-        axis = _given(node, 1, "dim", 0)
+        axis = given(node, 1, "dim", 0)
         known = [t for t in tags if t is not None]
-        same = len(known) == len(tags) and len({(t.axis, t.flat) for t in known}) == 1 and not known[0].flat
+        if not known:
+            self._lose(node, "are put beside what are no units")
+            return None
+        same = len(known) == len(tags) and len({(t.axis, t.flat, t.places) for t in known}) == 1 and not known[0].flat
         if not same or axis not in ((1,) if known[0].axis == 1 else (1, -1, 2)):
             for tag in known:
                 tag.lose("are put beside what are no units")
             return None
-        return Tag(tuple(s for t in known for s in t.sources), known[0].axis)
+        sources = tuple(s for t in known for s in t.sources)
+        return attrs.evolve(known[0], sources=sources, thin=any(t.thin for t in known))
 
-    def _mean(self, node: fx.Node, tag: Tag) -> Tag | None:
-        dims = _given(node, 1, "dim", None)
-        keep = _given(node, 2, "keepdim", False)
-        dims = (dims,) if isinstance(dims, int) else tuple(dims) if isinstance(dims, list | tuple) else ()
-        if tag.flat or not dims or not all(isinstance(d, int) for d in dims):
-            return None
-        if tag.axis == 1:
-            spatial = set(dims) <= {2, 3, 4, -1, -2, -3} and 1 not in dims
-            return (tag if keep else Tag(tag.sources, -1)) if spatial else None
-        return tag if set(dims) <= {1, -2} else None
-
-    def _keeps_items(self, node: fx.Node) -> bool:
-        """Return whether a view is (number of items, -1)."""
-        shape = node.args[1:] if len(node.args) > 2 else node.args[1] if len(node.args) > 1 else ()
-        if (
-            not isinstance(shape, list | tuple)
-            or len(shape) != 2
-            or shape[1] != -1
-            or not isinstance(shape[0], fx.Node)
-        ):
-            return False
-        asked: Any = shape[0]
-        if asked.op == "call_method" and asked.target == "size":
-            return bool(asked.args[1:] == (0,))
-        if getattr(asked.target, "__name__", "") != "getitem" or asked.args[1] != 0:
-            return False
-        of = asked.args[0]
-        return bool(of.target == "size" or (getattr(of.target, "__name__", "") == "getattr" and of.args[1] == "shape"))
+    def _shared(self) -> None:
+        """Lose what reaches a layer that takes something else in another call: its columns belong to both."""
+        for path, tags in self.met.items():
+            layouts = {t and (tuple(id(s.own) for s in t.sources), t.axis, t.flat) for t in tags}
+            for tag in tags if len(layouts) > 1 else ():
+                if tag is not None:
+                    tag.lose(f"reach {path!r}, which takes other tensors, too")
 
     # -- inside
 
@@ -369,10 +380,10 @@ class _Flow:
         found = self.tags.get(value) if isinstance(value, fx.Node) else None
         return found if isinstance(found, Tag) else None
 
-    def _lose(self, node: fx.Node, why: str) -> None:
-        for other in node.all_input_nodes:
-            if (tag := self._tag(other)) is not None:
-                tag.lose(why)
+    def _lose(self, node: fx.Node | Sequence[fx.Node], why: str) -> None:
+        for other in node.all_input_nodes if isinstance(node, fx.Node) else node:
+            if isinstance(found := self.tags.get(other), Tag | Recurrent):
+                found.lose(why)
 
     def _used_raw(self, node: fx.Node, skip: fx.Node | None = None) -> None:
         for other in node.all_input_nodes:
@@ -383,17 +394,3 @@ class _Flow:
         owner, _, short = name.rpartition(".")
         found = self.module.get_submodule(owner)._parameters.get(short)
         return found if found is not None and found.is_floating_point() else None
-
-
-def _given(node: fx.Node, place: int, name: str, default: Any) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
-
-
-def _of_places(key: Any) -> bool:
-    """Return whether an index chooses places of a sequence, (items, places, features), and leaves features as they are."""
-    whole = slice(None, None, None)
-    if not isinstance(key, tuple):
-        return False
-    if len(key) == 2:
-        return key[0] == whole and isinstance(key[1], int | slice) and key[1] != whole
-    return len(key) == 3 and key[0] in (whole, Ellipsis) and isinstance(key[1], int | slice) and key[2] == whole

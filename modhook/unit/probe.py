@@ -55,6 +55,9 @@ class Probe:
                 if self._output(call) is not None:
                     self.calls.append(call)
                     break
+            flat = self.calls and not seen and _without_places(self.calls[0])
+            if flat and self._output(flat) is not None:  # what is over places there is over features here
+                self.calls.append(flat)
 
     @property
     def runs(self) -> bool:
@@ -82,12 +85,14 @@ class Probe:
 
     def _mixes(self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor) -> bool:
         """Return whether another first place changes what others give."""
-        places = [t for t in _tensors(self.calls[0]) if t.is_floating_point() and t.dim() > 2 and t.shape[-1] == self._width]
-        before = self._under(own, parts, kept)
+        places = [
+            t for t in _tensors(self.calls[0]) if t.is_floating_point() and t.dim() > 2 and t.shape[-1] == self._width
+        ]
+        before = self._under(own, parts, kept, self.calls[0], False)
         for place in {id(t): t for t in places}.values():  # queries alone do not mix where keys come from elsewhere
             given = place.clone()
             place[:, 0] += torch.linspace(-1, 2, self._width, dtype=place.dtype, device="cpu")
-            after = self._under(own, parts, kept)
+            after = self._under(own, parts, kept, self.calls[0], False)
             place.copy_(given)
             if before is None or after is None or after[0].shape != before[0].shape or before[0].dim() < 3:
                 return False
@@ -95,39 +100,44 @@ class Probe:
                 return True
         return False
 
-    def proves(self, parts: Sequence[Part], count: int) -> bool:
-        """Return whether candidates are units; the parameters of the parts are named within the module."""
+    def proves(self, parts: Sequence[Part], count: int, *, every: bool = False) -> bool:
+        """Return whether candidates are units, by the first output or by `every` one; the parts' parameters are named within the module."""
         if not self.runs or not any(p.gate for p in parts) or all(p.gate for p in parts):
             return False
+        return all(self._proves(parts, count, call, every) for call in (self.calls if every else self.calls[:1]))
+
+    def _proves(self, parts: Sequence[Part], count: int, call: Call, every: bool) -> bool:
         own = dict(self.module.named_parameters())
         gates, others = [p for p in parts if p.gate], [p for p in parts if not p.gate]
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            whole = self._under(own, (), torch.ones(count, dtype=torch.bool, device="cpu"))
+            whole = self._under(own, (), torch.ones(count, dtype=torch.bool, device="cpu"), call, every)
             for kept, many in _sets(count):
-                gone = self._under(own, gates, kept)
-                both = self._under(own, [*gates, *others], kept)
+                gone = self._under(own, gates, kept, call, every)
+                both = self._under(own, [*gates, *others], kept, call, every)
                 if whole is None or gone is None or both is None or not _equal(gone, both):
                     return False
                 # One of many may be a ReLU that never fires here.
-                alone = self._under(own, others, kept) if many else None
+                alone = self._under(own, others, kept, call, every) if many else None
                 if many and (alone is None or _equal(gone, whole) or _equal(alone, whole)):
                     return False
         return True
 
-    def _under(self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor) -> list[Tensor] | None:
+    def _under(
+        self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor, call: Call, every: bool
+    ) -> list[Tensor] | None:
         before: dict[str, Tensor] = {}
         try:
             for part in parts:
                 parameter = own[part.parameter]
                 before.setdefault(part.parameter, parameter.clone())
                 parameter.mul_(part.spread(kept))
-            return self._output(self.calls[0])
+            return self._output(call, every)
         finally:
             for name, value in before.items():
                 own[name].copy_(value)
 
-    def _output(self, call: Call) -> list[Tensor] | None:
+    def _output(self, call: Call, every: bool = False) -> list[Tensor] | None:
         args, kwargs = call
         try:
             with warnings.catch_warnings():
@@ -135,9 +145,8 @@ class Probe:
                 found = list(_tensors(self.module(*args, **kwargs)))
         except Exception:
             return None
-        found = [t for t in found if t.is_floating_point()][
-            :1
-        ]  # the first is the output; others may be caches, or attention weights
+        found = [t for t in found if t.is_floating_point()]
+        found = found if every else found[:1]  # the first is the output; others may be caches, or attention weights
         return found if found and all(bool(t.isfinite().all()) for t in found) else None
 
 
@@ -187,6 +196,15 @@ def _equal(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
 def _wide(call: Call) -> Call:
     """Return a call in float64 on the CPU."""
     return _mapped(call[0]), _mapped(call[1])
+
+
+def _without_places(call: Call) -> Call:
+    """Return a call whose tensors of items x places x features are those of the first places."""
+
+    def first(value: Any) -> Any:
+        return value[:, 0] if isinstance(value, Tensor) and value.dim() == 3 else value
+
+    return tuple(map(first, call[0])), {name: first(value) for name, value in call[1].items()}
 
 
 def _mapped(value: Any) -> Any:

@@ -79,6 +79,11 @@ class Recurrent:
             groups.append(source.group(note))
         return groups, lost
 
+    def lose(self, why: str) -> None:
+        """Note that what a call returns, or its states, become what is not known; projected ones hold no units."""
+        for source in () if getattr(self.module, "proj_size", 0) else self.sources:
+            source.lose(why)
+
     @property
     def own(self) -> int:
         """How many parts are the layer's own input side, at the head of every source's."""

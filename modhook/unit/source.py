@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+import torch
 
 from modhook.unit.group import Group, Part, numbered
 
@@ -31,7 +32,11 @@ class Source:
 
     def group(self, note: str = "") -> Group:
         """Return the units."""
-        return numbered(f"{self.kind}:{self.module}", self.kind, self.module, self.size, self.parts, self.home, note)
+        parts: list[Part] = []
+        for part in self.parts:  # a layer that is called twice takes them by the same columns
+            if not any(p.parameter == part.parameter and torch.equal(p.owner, part.owner) for p in parts):
+                parts.append(part)
+        return numbered(f"{self.kind}:{self.module}", self.kind, self.module, self.size, parts, self.home, note)
 
     def join(self, other: Source) -> None:
         """Make these and others one: unit by unit."""
@@ -57,12 +62,15 @@ class Tag:
     """Whose units a tensor holds along one dimension, one after the other.
 
     `axis`: 1 for channels, -1 for features. `flat`: "major": (channels x places) in the last dimension, channels first; "minor": places
-    first; "" for neither.
+    first; "" for neither. `places`: how many dimensions follow the channels. `thin`: it may have but one number per item, if it has no
+    places.
     """
 
     sources: tuple[Source, ...]
     axis: int
     flat: str = ""
+    places: int = 0
+    thin: bool = False
 
     @property
     def size(self) -> int:
