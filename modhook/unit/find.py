@@ -89,21 +89,18 @@ def levels_of(model: nn.Module, given: Any) -> Levels:
             if not mine:
                 raise UserError(_none(model, one, found))
         elif isinstance(one, Units):
-            mine = list(one.values())
-            parameters = dict(model.named_parameters(remove_duplicate=False))
-            for group in mine:
-                group.check(parameters)
+            mine = _of_units(model, one)
         else:
             own += 1
             if not isinstance(one, Mapping):
-                if not callable(one) or isinstance(one, nn.Module):
+                if not callable(one) or isinstance(one, nn.Module | type):
                     raise UserError(
                         f"units must be one of {', '.join(KINDS)}, a mapping {{unit: {{parameter: index}}}}, a callable that makes one "
                         f"from the network, or a list of these, not {shown(one)}."
                     )
-                made = one(model)
+                made = _called(one, model)
                 if isinstance(made, Units):
-                    groups += made.values()
+                    groups += _of_units(model, made)
                     continue
                 one = made
             mine = [given_units(model, one, "units" if own == 1 else f"units {own}")]
@@ -112,6 +109,26 @@ def levels_of(model: nn.Module, given: Any) -> Levels:
     if twice := [n for n in names if names.count(n) > 1]:
         raise UserError(f"units {twice[0]!r} are asked for twice; name each kind once.")
     return Levels(tuple(groups), weights)
+
+
+def _of_units(model: nn.Module, given: Units) -> list[Group]:
+    """Return groups that were found before, checked against this network. Raises `MaskError` where they are another's."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for group in given.values():
+        group.check(parameters)
+    return list(given.values())
+
+
+def _called(function: Callable[[nn.Module], Any], model: nn.Module) -> Any:
+    try:
+        return function(model)
+    except UserError:
+        raise
+    except Exception as error:
+        name, why = getattr(function, "__name__", type(function).__name__), str(error).partition("\n")[0]
+        raise UserError(
+            f"the function {name}, which makes units, fails on {type(model).__name__}: {type(error).__name__}: {why}."
+        ) from error
 
 
 def _none(model: nn.Module, kind: str, found: Units) -> str:

@@ -116,7 +116,7 @@ def _bounds(where: str, shape: Sequence[int], key: Any) -> None:
         if k is Ellipsis:
             dim += len(shape) - used
             continue
-        if k is None:
+        if k is None or isinstance(k, bool):
             raise UserError(f"{where} makes a new dimension; give places of the tensor.")
         if isinstance(k, slice) and dim < len(shape):
             for end in (k.start, k.stop):

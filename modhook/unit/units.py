@@ -62,6 +62,8 @@ class Units(Mapping[str, Group]):
 
     def select(self, kinds: str | Sequence[str]) -> Units:
         """Return the units of one kind or of some. Raises `UserError` for a kind that there is not, or that was not found."""
+        if not isinstance(kinds, str | list | tuple | set | frozenset) or not kinds:
+            raise UserError(f"select takes a kind of units or some, not {shown(kinds)}; there are {listing(self.kinds)}.")
         wanted = (kinds,) if isinstance(kinds, str) else tuple(kinds)
         for kind in wanted:
             if kind not in self.kinds:

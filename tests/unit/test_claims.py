@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modhook
-from modhook import Masks
+from modhook import Masks, UserError
 
 
 class Net(nn.Module):
@@ -157,3 +157,35 @@ def test_neurons_that_are_returned_beside_an_output() -> None:
         return n.b(hidden) + y.sum() if float(x.sum()) else x
 
     assert "both.a" not in found(Net(does, both=Both()))
+
+
+def one(name: str, index: Any) -> dict[str, Any]:
+    """A mapping with one unit."""
+    return {"one": {name: index}}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (one("a.weight", True), "makes a new dimension"),
+        (lambda model: model.nowhere, "the function <lambda>, which makes units, fails on Net: AttributeError"),
+        (lambda: None, "the function <lambda>, which makes units, fails on Net: TypeError"),
+        (nn.Linear, "units must be one of weight, neuron"),
+        (lambda model: modhook.units(nn.Sequential(nn.Linear(7, 7), nn.Linear(7, 7))), "belong to another network"),
+    ],
+)
+def test_units_that_are_none(given: Any, said: str) -> None:
+    """An index that is none, a function that fails, a type, and units that a function made of another network are one sentence."""
+    model = Net(lambda n, x: n.b(n.a(x)))
+    with pytest.raises(UserError, match=said) as error:
+        modhook.fit_masks(
+            model, [torch.zeros(4, 4).double()], lambda net, batch: net(batch).sum(), units=given, steps=1
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kinds", [3, None, []])
+def test_kinds_that_are_none(kinds: Any) -> None:
+    """What is no kind of units, or none, is said."""
+    with pytest.raises(UserError, match="select takes a kind of units or some, not"):
+        modhook.units(Net(lambda n, x: n.b(n.a(x)))).select(kinds)
