@@ -100,9 +100,10 @@ def _folded(product: Tensor, factor: Tensor, others: Sequence[Tensor]) -> Tensor
     """Return the sum of a product times the other factors over the dimensions that a factor does not have."""
     if len(others) == 1 and product.dim() == 3:  # rows and columns of a matrix: no copy of it
         (other,) = others
-        if other.shape[1] == 1 and factor.shape[2] == 1:
+        rows, columns = (len(product), product.shape[1], 1), (len(product), 1, product.shape[2])
+        if (factor.shape, other.shape) == (rows, columns):
             return torch.bmm(product, other.mT)
-        if other.shape[2] == 1 and factor.shape[1] == 1:
+        if (factor.shape, other.shape) == (columns, rows):
             return torch.bmm(other.mT, product)
     for other in others:
         product = product * other
