@@ -18,7 +18,7 @@ from modhook.asking.study import THRESHOLD, spelled, study_of
 from modhook.asking.units import spelled_units
 from modhook.asking.workers import spread_over
 from modhook.cube import Where
-from modhook.errors import ModhookWarning, UserError, listing
+from modhook.errors import ModhookWarning, UserError
 from modhook.findings import thresholds_of
 from modhook.masks.off import Off
 from modhook.masks.select import DEFAULT_EXCLUDE
@@ -161,7 +161,9 @@ def ask(
         home.discard()
         raise
     if outcome.failed:
-        warnings.warn(ModhookWarning(f"not all runs came to their end: {listing(outcome.failed, 3)}."), stacklevel=2)
+        reasons = "; ".join(reason.rstrip(".") for reason in outcome.failed[:3])
+        more = f"; and {len(outcome.failed) - 3} more" if len(outcome.failed) > 3 else ""
+        warnings.warn(ModhookWarning(f"not all runs came to their end: {reasons}{more}."), stacklevel=2)
     return Answer(home, question, thresholds, outcome.failed, seeds)
 
 

@@ -51,8 +51,9 @@ class Order:
     def count(self, *, density: float | None = None, keep: int | None = None) -> int:
         """Return how many weights a share or a number asks for. Raises `UserError`."""
         if (density is None) == (keep is None):
+            how = "none is given" if density is None else "not both"
             raise UserError(
-                "a cut takes either density= (a share above 0 to 1) or keep= (a number of weights), not both."
+                f"a cut takes either density= (a share above 0 to 1) or keep= (a number of weights); {how}."
             )
         if keep is not None:
             return int(checked("keep", keep, Annotated[int, Ge(0), Le(self.size)]))

@@ -48,7 +48,7 @@ def test_a_density_is_rounded_to_weights() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({}, "either density= .* or keep="),
+        ({}, "either density= .* or keep= .*; none is given"),
         ({"density": 0.5, "keep": 3}, "not both"),
         ({"density": 0}, "density must be a finite number greater than 0 and of at most 1, not 0"),
         ({"density": 1.01}, "not 1.01"),
