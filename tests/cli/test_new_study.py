@@ -21,6 +21,9 @@ def test_the_study_works_as_it_is(tmp_path: Path, modhook_here: Callable[..., tu
     assert (code, out.splitlines()[0]) == (0, "first_look.toml: ok (as published, smoke)"), err
     assert "runs with your rights" in out
     assert "first_look.py:MyTask, first_look.py:make_network" in out
+    (tmp_path / "controlled.toml").write_text((tmp_path / "first_look.toml").read_text() + "[controls]\nnonsense = true\n")
+    code, out, err = modhook_here("check", "controlled.toml")
+    assert code == 0, err
     code, out, err = modhook_here("run", "first_look.toml", "--variant", "smoke")
     assert (code, "4 stages computed" in out) == (0, True), err
     task = plugins().beside(tmp_path).load("tasks", "first_look.py:MyTask")
