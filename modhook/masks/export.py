@@ -21,6 +21,7 @@ from modhook.network.files import write_whole
 from modhook.network.threads import using
 from modhook.values.arguments import checked, instance, shown
 from modhook.values.bounds import Count
+from modhook.values.places import places_at
 
 __all__ = ["checkpoint", "from_prune", "from_state_dict", "mib", "node_scores", "prune", "state_dict"]
 
@@ -166,12 +167,8 @@ def node_scores(masks: Masks, nodes: Mapping[str, Mapping[str, Any]]) -> dict[st
                 raise UserError(
                     f"node {node!r} names {name!r}{near_miss(name, masks)}, which has no mask; masked: {listing(masks)}."
                 )
-            try:
-                part = masks[name].cpu()[index]
-            except (IndexError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"node {node!r} has no part {index!r} in {name!r} {tuple(masks[name].shape)}: {error}"
-                ) from error
+            mask = masks[name].cpu()
+            part = mask.reshape(-1)[places_at(f"node {node!r}", name, tuple(mask.shape), index)]  # (n,)
             kept, size = kept + int(part.sum()), size + part.numel()
         if not size:
             raise UserError(f"node {node!r} has no weight; give it at least one part of a masked tensor.")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from modhook.errors import UserError, listing, near_miss
 from modhook.unit.group import Group, Part
 from modhook.values.arguments import shown
+from modhook.values.places import places_at
 
 _HOW = "{unit name: {parameter name: index}}, such as {'first': {'0.weight': slice(0, 4), '0.bias': slice(0, 4)}}"
 
@@ -51,7 +51,7 @@ def given_units(model: nn.Module, mapping: Any, name: str) -> Group:
                 )
             own = first[id(tensor)]
             owner = owners.setdefault(own, torch.full(tensor.shape, -1, dtype=torch.int64, device="cpu"))
-            places_of = _places(label, parameter, tuple(tensor.shape), index)
+            places_of = places_at(f"unit {label!r}", parameter, tuple(tensor.shape), index)
             taken = owner.reshape(-1)[places_of]
             if bool((taken >= 0).any()):
                 other = labels[int(taken[taken >= 0][0])]
@@ -65,66 +65,6 @@ def given_units(model: nn.Module, mapping: Any, name: str) -> Group:
     return Group(name, "unit", "", labels, parts, (parts[0].parameter,))
 
 
-def _places(label: str, name: str, shape: tuple[int, ...], index: Any) -> Tensor:
-    """Return the places of an index in the flat tensor: (n,)."""
-    where = f"unit {label!r}: the index {_written(index)} of {name!r}"
-    every = torch.arange(int(np.prod(shape)), device="cpu").view(shape)
-    parts = index if isinstance(index, tuple) else (index,)
-    try:
-        keys = tuple(map(_key, parts))
-    except (TypeError, ValueError, RuntimeError):
-        raise _no_index(where) from None
-    if any(isinstance(k, str | bytes | float | Mapping) or (isinstance(k, Tensor) and k.is_floating_point()) for k in keys):
-        raise _no_index(where)
-    key = keys if isinstance(index, tuple) else keys[0]
-    _bounds(where, shape, key)
-    try:
-        found = every[key].reshape(-1)
-    except (IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{where} leaves the tensor, whose shape is {shape}: {str(error).partition(chr(10))[0]}."
-        ) from None
-    if not len(found):
-        raise UserError(f"{where} takes no weight of it; its shape is {shape}.")
-    if len(set(found.tolist())) < len(found):
-        raise UserError(f"{where} takes a weight twice.")
-    return found
-
-
-def _no_index(where: str) -> UserError:
-    return UserError(f"{where} is none; give a number, a slice, a list of numbers, a boolean mask, `...`, or a tuple of these.")
-
-
-def _key(index: Any) -> Any:
-    if isinstance(index, np.ndarray):
-        index = torch.from_numpy(index)
-    if isinstance(index, list | range):
-        index = torch.tensor(list(index))
-    return index.cpu() if isinstance(index, Tensor) else index
-
-
-def _bounds(where: str, shape: Sequence[int], key: Any) -> None:
-    """Slices that leave a tensor are cut by Python without a word; here they are mistakes."""
-    keys = key if isinstance(key, tuple) else (key,)
-    used = sum(
-        k.dim() if isinstance(k, Tensor) and k.dtype == torch.bool else 1
-        for k in keys
-        if k is not Ellipsis and k is not None
-    )
-    dim = 0
-    for k in keys:
-        if k is Ellipsis:
-            dim += len(shape) - used
-            continue
-        if k is None or isinstance(k, bool):
-            raise UserError(f"{where} makes a new dimension; give places of the tensor.")
-        if isinstance(k, slice) and dim < len(shape):
-            for end in (k.start, k.stop):
-                if end is not None and (not hasattr(end, "__index__") or not -shape[dim] <= int(end) <= shape[dim]):
-                    raise UserError(f"{where} leaves the tensor, whose shape is {tuple(shape)}.")
-        dim += k.dim() if isinstance(k, Tensor) and k.dtype == torch.bool else 1
-
-
 def _narrow(owner: Tensor) -> Tensor:
     """Return owners without the dimensions that do not matter."""
     for dim in range(owner.dim()):
@@ -132,16 +72,3 @@ def _narrow(owner: Tensor) -> Tensor:
         if torch.equal(owner, first.expand_as(owner)):
             owner = first
     return owner.clone()
-
-
-def _written(index: Any) -> str:
-    if isinstance(index, slice):
-        ends = (
-            [str(e) for e in (index.start, index.stop)]
-            if index.step is None
-            else [str(index.start), str(index.stop), str(index.step)]
-        )
-        return f"slice({', '.join(ends)})"
-    if isinstance(index, tuple):
-        return f"({', '.join(_written(i) for i in index)})"
-    return "..." if index is Ellipsis else shown(index)

@@ -209,8 +209,12 @@ def test_node_scores_are_shares_of_the_nodes_weights() -> None:
     assert export.node_scores(masks, nodes) == {"a0.h0": 3 / 6, "a0.h1": 3 / 6, "m0": 3 / 4}
     for bad, message in (
         ({"m0": {"p": ...}}, r"node 'm0' names 'p'.*has no mask; masked: q, o"),
-        ({"m0": {"q": 9}}, "node 'm0' has no part 9 in 'q'"),
-        ({"m0": {"q": slice(4, 4)}}, "node 'm0' has no weight"),
+        ({"m0": {"q": 9}}, "node 'm0': the index 9 of 'q' leaves the tensor"),
+        ({"m0": {"q": slice(2, 9)}}, r"node 'm0': the index slice\(2, 9\) of 'q' leaves the tensor"),
+        ({"m0": {"q": "a"}}, "node 'm0': the index 'a' of 'q' is none; give a number"),
+        ({"m0": {"q": [1, 1]}}, "takes a weight twice"),
+        ({"m0": {"q": slice(4, 4)}}, "node 'm0': the index .* takes no weight"),
+        ({"m0": {}}, "node 'm0' has no weight"),
     ):
         with pytest.raises(UserError, match=message):
             export.node_scores(masks, bad)
