@@ -35,6 +35,7 @@ class Answer:
 
     Attributes:
         path: the cube. One that `ask` made in a temporary folder is deleted with the answer, and its report with it.
+        where: the same for people: a temporary folder's name says nothing.
         functions: what was asked for.
         failed: one line per stage or analysis that failed: run, stage and reason.
         off: what weights become that masks do not keep, as `Masks.applied_to`, `materialize` and `export.checkpoint` take it, with
@@ -50,6 +51,7 @@ class Answer:
         seeds: int | None = None,
     ) -> None:
         self.path: Where = home.path
+        self.where = "in a temporary folder, until the answer is gone" if home.temporary else str(home.path)
         self.functions = tuple(question.batches)
         self.failed = failed
         self._question, self._thresholds = question, thresholds_of(thresholds)

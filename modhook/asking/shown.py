@@ -23,7 +23,7 @@ Judged = Mapping[str, Sequence[Finding]]
 
 def lines(answer: Answer, judged: Judged) -> str:
     """Return the answer as lines: the verdicts, their words, the scores, where the cube is."""
-    text = [f"Answer: {listing(answer.functions)}; seeds {listing(map(str, answer.seeds))}; {answer.path}"]
+    text = [f"Answer: {listing(answer.functions)}; seeds {listing(map(str, answer.seeds))}; {answer.where}"]
     text += [
         "",
         *_aligned(["function", *VERDICTS], [[n, *(verdict(f, v) for v in VERDICTS)] for n, f in judged.items()]),
@@ -42,7 +42,7 @@ def page(answer: Answer, judged: Judged, plugins: Plugins) -> str:
     """Return the answer in HTML: verdicts, findings, scores, the first figures."""
     from modhook.report.pictures import pictures
 
-    facts = (listing(answer.functions), f"seeds {listing(map(str, answer.seeds))}", str(answer.path))
+    facts = (listing(answer.functions), f"seeds {listing(map(str, answer.seeds))}", answer.where)
     rows = [[name, *(verdict(found, v) for v in VERDICTS)] for name, found in judged.items()]
     numbers = [[f.function, f.verdict, f.answer, f.words, _p(f)] for found in judged.values() for f in found]
     head, table = scores(answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import os
 import subprocess
@@ -362,7 +363,7 @@ def test_by_default_it_asks_with_what_finds_known_modules(setting: Setting) -> N
 
 
 def test_a_temporary_cube_goes_with_its_answer(setting: Setting) -> None:
-    """Without `out` the cube is there as long as the answer, and no longer."""
+    """Without `out` the cube is there as long as the answer, and no longer; its folder's name, which says nothing, is not shown."""
     answer = modhook.ask(
         setting.model,
         {"small": batches(0)},
@@ -370,7 +371,11 @@ def test_a_temporary_cube_goes_with_its_answer(setting: Setting) -> None:
     )
     path = Path(answer.path)
     assert path.is_dir()
+    text = str(answer)
+    assert "in a temporary folder" in text
+    assert str(path) not in text
     del answer
+    gc.collect()  # what was shown may refer back to the answer
     assert not path.parent.exists()
 
 
