@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,17 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
                     bbox_inches=cut,
                     metadata={"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None,
                 )
+                if kind == "svg":
+                    _number_ids(path)
                 files.append(path)
         except OSError as error:
             raise UserError(f"the figure {name!r} cannot be written to {folder}: {error.strerror or error}.") from error
     return files
+
+
+def _number_ids(path: Path) -> None:
+    """Name what is defined once by its order: matplotlib makes such names of where things lay in memory, too."""
+    text = path.read_text(encoding="utf-8")
+    for number, name in enumerate(dict.fromkeys(re.findall(r'id="([A-Za-z]+[0-9a-f]{10})"', text))):
+        text = re.sub(rf"(?<=[\"#]){name}(?=[\")])", f"d{number}", text)
+    path.write_text(text, encoding="utf-8")

@@ -51,7 +51,7 @@ def _key(index: Any) -> Any:
     if isinstance(index, np.ndarray):
         index = torch.from_numpy(index)
     if isinstance(index, list | range):
-        index = torch.tensor(list(index))
+        index = torch.tensor(list(index), device="cpu")
     return index.cpu() if isinstance(index, Tensor) else index
 
 

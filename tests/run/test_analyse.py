@@ -145,7 +145,7 @@ MISTAKES = {
     "no pair": (["half_mask", "--set", "random"], "--set analyses.half_mask.random: write --set key=value"),
     "no such layer": (
         ["half_mask", "--set", 'early=["layr1.*"]'],
-        "matches no parameter (did you mean 'layer1.bias'?)",
+        "matches no parameter (did you mean 'layer1'?)",
     ),
     "option of another": (["sharing", "--set", "random=2"], "analyses.sharing.random: unknown key"),
 }

@@ -253,7 +253,7 @@ def test_plot_draws_every_figure_that_applies(tiny: Path, tmp_path: Path, modhoo
     assert code == 0, err
     files = sorted(p.name for p in (tmp_path / "tiny-figures").iterdir())
     # What its two analyses, sharing and inverse, and its history allow.
-    names = ["addmul_overlap", "addmul_performance", "history", "kept_weights"]
+    names = ["addmul_overlap", "addmul_performance", "history", "kept_weights", "parts"]
     assert files == [f"{name}.{kind}" for name in names for kind in ("pdf", "png", "svg")]
     assert len(out.splitlines()) == len(files)
     code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "scan_accuracy")

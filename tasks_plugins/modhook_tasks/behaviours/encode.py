@@ -120,8 +120,8 @@ def tensors(
     data = _block(pairs, "", single, pad, side)
     width = max(len(p.target) for pair in pairs for p in pair if p is not None)
     targets = [[_filled(p.target if p else (), width, NONE) for p in pair] for pair in pairs]
-    data["target"] = torch.tensor(targets, dtype=torch.int64)
-    data["function"] = torch.tensor(list(functions), dtype=torch.int64)
+    data["target"] = torch.tensor(targets, dtype=torch.int64, device="cpu")
+    data["function"] = torch.tensor(list(functions), dtype=torch.int64, device="cpu")
     if corrupted:
         data |= _block([item.corrupted or (item.answer, item.contrast) for item in items], "corrupted_", single, pad, side)
     return data
@@ -131,7 +131,7 @@ def text_tensors(passes: Sequence[Pass], pad: int, side: Side) -> dict[str, Tens
     """Return texts as a data set, `text_ids`, `text_mask`, `text_where` (N, 1, T) and `text_target` (N, T)."""
     data = _block([(one, None) for one in passes], "text_", True, pad, side)
     width = data["text_where"].shape[-1]
-    data["text_target"] = torch.tensor([_filled(one.target, width, NONE) for one in passes], dtype=torch.int64)
+    data["text_target"] = torch.tensor([_filled(one.target, width, NONE) for one in passes], dtype=torch.int64, device="cpu")
     return data
 
 
@@ -159,9 +159,9 @@ def _block(pairs: Sequence[tuple[Pass, Pass | None]], prefix: str, single: bool,
         return _filled([place + shift for place in one.where], width, one.where[0] + shift)
 
     return {
-        f"{prefix}ids": torch.tensor([[placed(p.ids, pad) for p in row] for row in rows], dtype=torch.int64),
-        f"{prefix}mask": torch.tensor([[placed([1] * len(p.ids), 0) for p in row] for row in rows], dtype=torch.bool),
-        f"{prefix}where": torch.tensor([[moved(p) for p in row] for row in rows], dtype=torch.int64),
+        f"{prefix}ids": torch.tensor([[placed(p.ids, pad) for p in row] for row in rows], dtype=torch.int64, device="cpu"),
+        f"{prefix}mask": torch.tensor([[placed([1] * len(p.ids), 0) for p in row] for row in rows], dtype=torch.bool, device="cpu"),
+        f"{prefix}where": torch.tensor([[moved(p) for p in row] for row in rows], dtype=torch.int64, device="cpu"),
     }
 
 

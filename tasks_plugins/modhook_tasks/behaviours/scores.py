@@ -114,4 +114,4 @@ def fingerprint(net: nn.Module) -> Tensor:
         across = rows @ (turn * 0.7).sin()  # (n,)
         down = torch.arange(1, len(across) + 1, device=flat.device, dtype=flat.dtype)
         found.append(torch.stack([across @ (down * 0.3).cos(), across @ (down * 1.1).sin()]).double().cpu())
-    return torch.stack(found) if found else torch.zeros(0, 2, dtype=torch.float64)
+    return torch.stack(found) if found else torch.zeros(0, 2, dtype=torch.float64, device="cpu")

@@ -150,7 +150,7 @@ class Behaviours(Task):
         every = tensors(items, numbers, single=shared(items), corrupted=corrupted, pad=pad, side=side)
         for name in self._rows:
             for split in ("train", "test"):
-                index = torch.tensor([i for i, (n, s, _) in enumerate(rows) if (n, s) == (name, split)])
+                index = torch.tensor([i for i, (n, s, _) in enumerate(rows) if (n, s) == (name, split)], device="cpu")
                 self._data[f"{split} {name}"] = {key: tensor[index] for key, tensor in every.items()}
         self.positions = int(every["mask"].shape[-1])
         if corrupted:
@@ -237,7 +237,7 @@ class Behaviours(Task):
         if len(known) < 2:
             raise UserError(f"the answers of stage {stage!r} hold one token only, which cannot change places.")
         order = np.random.default_rng([seed, *stage.encode()]).permutation(len(known))
-        table = torch.arange(int(max(known[-1], int(data["target"].max()))) + 1)
+        table = torch.arange(int(max(known[-1], int(data["target"].max()))) + 1, device="cpu")
         table[torch.from_numpy(known[order])] = torch.from_numpy(known[np.roll(order, 1)])
         target = data["target"]
         moved = torch.where(target == NONE, NONE, table[target.clamp(min=0)])
