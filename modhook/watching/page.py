@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -93,14 +94,10 @@ class Page:
 
 def rendered(seen: Seen, *, whole: bool = True, said: str = "") -> str:
     """Return the page, or only what changes on it."""
-    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    engine.filters.update(duration=duration, points=points, number=lambda v: f"{v:.4g}")
-    template = engine.from_string(_file("now.html.j2"))
-    now = template.render(seen=seen, said=said, width=_WIDTH, height=_HEIGHT)
+    now = _template("now.html.j2").render(seen=seen, said=said, width=_WIDTH, height=_HEIGHT)
     if not whole:
         return now
-    page = engine.from_string(_file("page.html.j2"))
-    return page.render(now=Markup(now), name=seen.name or Path(seen.path).name)  # noqa: S704 - escaped above
+    return _template("page.html.j2").render(now=Markup(now), name=seen.name or Path(seen.path).name)  # noqa: S704 - escaped above
 
 
 def points(curve: Curve) -> str:
@@ -115,6 +112,14 @@ def points(curve: Curve) -> str:
         f"{2 + (s - first) / across * (_WIDTH - 4):.1f},{_HEIGHT - 2 - (v - low) / up * (_HEIGHT - 4):.1f}"
         for s, v in shown
     )
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    """Return a template, compiled once: pages renew themselves every two seconds, also in the process that computes."""
+    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    engine.filters.update(duration=duration, points=points, number=lambda v: f"{v:.4g}")
+    return engine.from_string(_file(name))
 
 
 def _file(name: str) -> str:
