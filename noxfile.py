@@ -158,6 +158,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """Build the pages as a site, build/site; a broken link or anchor, or a public name without a place or a docstring, fails."""
+    session.install("-e", ".[site]", *CONSTRAINTS)
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed and memory and write docs/benchmarks.md; about twenty minutes.
 

@@ -126,6 +126,7 @@ _HOME = {
 }
 
 __version__ = "0.1.0"
+"""The version that is installed."""
 __all__ = sorted([*_HOME, "__version__"])
 
 

@@ -14,6 +14,7 @@ from modhook.values.arguments import checked
 
 Answer = Literal["yes", "no", "cannot tell"]
 VERDICTS = ("sufficient", "necessary", "specific", "real", "stable", "settled")
+"""What is judged of each function, in the order in which it is shown."""
 THRESHOLDS: Mapping[str, float] = {
     "sufficient": 0.9,
     "necessary": 0.1,

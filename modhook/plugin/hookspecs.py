@@ -15,6 +15,7 @@ import pluggy
 PROJECT = "modhook"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function of a plugin as one of the hooks below: `@modhook.hookimpl` above `def modhook_tasks():`."""
 
 
 def _target(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
