@@ -156,7 +156,7 @@ def ask(
             refuse_another(home, study, there)
             tracker = _tracker(progress, installed, home)
             spread = spread_over(workers)
-            outcome = run_study(study, home.folder, installed, tracker, retry_failed=True, spread=spread)
+            outcome = run_study(study, home.folder, installed, tracker, retry_failed=True, renew=True, spread=spread)
     except BaseException:
         home.discard()
         raise

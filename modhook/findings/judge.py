@@ -25,6 +25,8 @@ _ENDS = {
     0.0: "its mask keeps nothing in {}, and scores there what needs none of the weights",
 }
 """Sizes of a mask from which nothing follows, as shares of all weights."""
+_ENOUGH = 0.5
+"""How many weights outside a mask must be there to be taken out, as a share of its own: a few of them say nothing of the many."""
 _DOUBTED = {"reach": "settled", "extreme": "settled", "moving": "settled", "nothing": "sufficient"}
 """Which verdict is no `yes` after which sentence: a mask has not settled, whatever its size does, that could not move, kept all or
 nothing, or still changed; and none is sufficient that changes nothing."""
@@ -97,8 +99,19 @@ class _Judge:
             ]
         lost = _share(of.random - of.removed, of.unmasked)
         words = "loses {value} of the unmasked score without its own weights, beyond what it loses without as many random ones"
-        found = [self._made("necessary", REMOVED, lost, "necessary", words, reference=0.0, paired=True)]
-        left = _mean(_share(of.random, of.unmasked))
+        why, left = "", _mean(_share(of.random, of.unmasked))
+        if of.matched is None:
+            words += " of all weights (the cube has no draws of the others alone)"
+        else:
+            words += " that its mask does not keep"
+            few = of.matched < _ENOUGH
+            if few.any():
+                seeds = f"{int(few.sum())} of {int(np.isfinite(of.matched).sum())} seeds"
+                why = f"its mask keeps so much that in {seeds} not half as many others are there"
+                lost = np.where(few, np.nan, lost)
+        found = [self._made("necessary", REMOVED, lost, "necessary", words, reference=0.0, paired=True, why=why)]
+        if why and found[0].n:
+            found[0] = attrs.evolve(found[0], words=f"{found[0].words}; {why}")
         if found[0].answer == "no" and left < self.limits["necessary"]:  # even the loss of all would be a no
             words = f"{found[0].words}; as many random ones leave {_percent(left)} of it, too little to lose more"
             found[0] = attrs.evolve(found[0], answer="cannot tell", words=words)

@@ -97,7 +97,8 @@ class Reader:
             for other in self.functions
             if other != name and other in self.splits and own != other
         }
-        removed, random = self._array(f"own_removed/{self.metric}"), self._array(f"own_removed/random/{self.metric}")
+        removed = self._array(f"own_removed/{self.metric}")
+        random, matched = self._removals(name, own)
         agreement = self._agreement(name)
         return Measured(
             function=name,
@@ -105,7 +106,8 @@ class Reader:
             masked=masked,
             others=others,
             removed=None if removed is None else self._at(removed, name, own),
-            random=None if random is None else self._at(random, name, own),
+            random=random,
+            matched=matched,
             spared={} if removed is None else {o: (self._at(removed, name, o), whole) for o, (_, whole) in others.items()},
             controls=self._controls(name, own),
             agreement=None if agreement is None else agreement[0],
@@ -115,6 +117,21 @@ class Reader:
             kept=self._kept(name),
             said=self._said(name),
         )
+
+    def _removals(self, name: str, own: str) -> tuple[Values | None, Values | None]:
+        """Return scores without random weights that a function's mask does not keep, and how many these are of its own; without such
+        in a seed that has the others (a run of an older version), scores without any random weights, of every seed: the two are
+        not mixed."""
+        rest, share, of_all = (
+            self._array(f"own_removed/{n}") for n in (f"rest/{self.metric}", "rest_share", f"random/{self.metric}")
+        )
+        random = None if of_all is None else self._at(of_all, name, own)
+        if rest is None or share is None:
+            return random, None
+        found = self._at(rest, name, own)
+        if random is not None and (np.isfinite(random) & np.isnan(found)).any():
+            return random, None
+        return found, self._at(share, name)
 
     def _kept(self, name: str) -> Values:
         """Return the share of all weights that the function's masks keep."""

@@ -29,8 +29,8 @@ THRESHOLDS: Mapping[str, float] = {
 """What verdicts are made by; `thresholds=` changes them. Scores are shares of the unmasked network's.
 
 * `sufficient`: the score under the mask, at least.
-* `necessary`: what removing the function's own weights loses beyond removing as many at random, or beyond what the other
-  functions (their mean) lose by the same removal, at least.
+* `necessary`: what removing the function's own weights loses beyond removing as many at random that its mask does not keep, or beyond
+  what the other functions (their mean) lose by the same removal, at least.
 * `specific`: how much more of its own score than of the other functions' (their mean) the mask keeps, at least.
 * `real_ability`: how far the network without a mask is above each control's network without one, at least; one seed whose control comes
   nearer is enough for `no`, because the network itself is one draw.
@@ -100,7 +100,9 @@ class Measured:
     Attributes:
         unmasked, masked: its score without a mask and under it.
         others: {other function: (score under this function's mask, unmasked)}.
-        removed, random: without its own weights, and without as many at random (mean over draws).
+        removed, random: without its own weights, and without as many at random (mean over draws): of all weights, or with `matched` of
+            those that its mask does not keep.
+        matched: how many of these there were, as a share of its own; None: drawn of all weights.
         spared: {other function: (its score without this function's own weights, unmasked)}.
         controls: {kind: `Compared`}.
         agreement, chance: IoU with its masks of other seeds, and what random masks would have.
@@ -116,6 +118,7 @@ class Measured:
     others: Mapping[str, tuple[Values, Values]] = attrs.field(factory=dict)
     removed: Values | None = None
     random: Values | None = None
+    matched: Values | None = None
     spared: Mapping[str, tuple[Values, Values]] = attrs.field(factory=dict)
     controls: Mapping[str, Compared] = attrs.field(factory=dict)
     agreement: Values | None = None

@@ -81,6 +81,7 @@ def run_study(
     retry_failed: bool = False,
     only_control: bool = False,
     repair: bool = False,
+    renew: bool = False,
     spread: Spread = in_turn,
 ) -> Outcome:
     """Compute everything of a study that its cube does not hold yet.
@@ -95,6 +96,7 @@ def run_study(
         retry_failed: compute failed stages and analyses again.
         only_control: compute no stage after the control of each run, and no analysis; a later call computes the rest.
         repair: compute again what is lost or exchanged in the cube, instead of refusing to continue it.
+        renew: compute an analysis again where its version has more variables now than the cube, instead of naming the command for it.
         spread: computes the runs: one after the other here, or on workers (`modhook.launch`).
 
     Raises:
@@ -108,7 +110,8 @@ def run_study(
         torch.set_num_threads(threads)
     try:
         with told_what_is_safe():
-            return _run(study, out, plugins, tracker, dict(only or {}), fresh, retry_failed, only_control, repair, spread)
+            wanted = dict(only or {})
+            return _run(study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, spread)
     finally:
         tracker.close()
         torch.set_num_threads(before)
@@ -124,6 +127,7 @@ def _run(
     retry: bool,
     only_control: bool,
     repair: bool,
+    renew: bool,
     spread: Spread,
 ) -> Outcome:
     path = cube_path(study, out)
@@ -144,7 +148,7 @@ def _run(
             same_off(open_for_writing(path), prepared, others)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     code, patience = sources(study, plugins), LAYOUT_PATIENCE if only else 0.0
-    with _laid_out(out, path, prepared, code, runs, others, fresh, patience, tracker) as cube:
+    with _laid_out(out, path, prepared, code, runs, others, fresh, renew, patience, tracker) as cube:
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
@@ -170,6 +174,7 @@ def _laid_out(
     runs: Sequence[Run],
     others: Mapping[str, str],
     fresh: bool,
+    renew: bool,
     patience: float,
     tracker: Tracker,
 ) -> Iterator[Cube]:
@@ -183,7 +188,7 @@ def _laid_out(
                     if fresh:
                         with computing(path, None, PATIENCE):
                             pass
-                    cube = _open(path, prepared, code, fresh, tracker)
+                    cube = _open(path, prepared, code, fresh, renew, tracker)
                     record_off(cube, others)
         yield RankedCube(path) if ranks_share() else cube
         if rank() == 0:
@@ -214,7 +219,7 @@ def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) ->
     return found
 
 
-def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, tracker: Tracker) -> Cube:
+def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, renew: bool, tracker: Tracker) -> Cube:
     study = prepared.study
     place = place_of(path)
     if fresh:
@@ -241,15 +246,16 @@ def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, tracker: 
         declared, labels = analysis_plan(prepared, name, analysis)
         there = f"runs/{name}_reason" in cube.variables
         gained = [v.name for v in declared if v.name not in cube.variables]  # by a newer version of its plugin
+        for run in cube.runs() if gained and there and renew else ():  # first: a kill leaves no run without them that is done
+            if int(cube.read(f"runs/{name}", run)) == 1:
+                cube.reset(run, (), [name])
         if gained or any(short(n) == name and known_code.get(n) != files for n, files in code.items()):
             cube.add_variables(declared, labels)
         if not there:
             tracker.message(f"the cube gets the analysis {name}")
         elif gained:
-            tracker.message(
-                f"the cube gets {listing(gained)}, which the analysis {name} has now; runs that have it already get them by "
-                f"`modhook analyse {path} {name}`"
-            )
+            then = "it is computed again" if renew else f"runs that have it already get them by `modhook analyse {path} {name}`"
+            tracker.message(f"the cube gets {listing(gained)}, which the analysis {name} has now; {then}")
     add_controls(cube, prepared, tracker)
     record = continued(cube.attrs["study"], resolved(study))
     if cube.attrs["study"] != record:

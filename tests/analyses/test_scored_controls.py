@@ -51,6 +51,8 @@ def test_own_weights_are_taken_out(addmul_cube: Path, written_numbers: Numbers) 
         found = cube["own_removed"].to_dataset().sel(seed=1).load()
         draws = cube["own_removed/draws"].to_dataset().sel(seed=1).load()
         mean = cube["own_removed/random"].to_dataset().sel(seed=1).load()
+        rest = cube["own_removed/rest"].to_dataset().sel(seed=1).load()
+        others_out = cube["own_removed/rest_draws"].to_dataset().sel(seed=1).load()
         masks = {s: masks_from(cube, 1, s) for s in STAGES}
     for stage, other in (("add", "mul"), ("mul", "add")):
         mine, others = kept(masks[stage]), kept(masks[other])
@@ -66,6 +68,15 @@ def test_own_weights_are_taken_out(addmul_cube: Path, written_numbers: Numbers) 
             assert {n: len(p) for n, p in out.items()} == {n: len(p) for n, p in own.items()}
             expected = accuracy(written_numbers(without(weights, out)))
             assert draws["accuracy"].sel(stage=stage, draw=d).values == pytest.approx(expected, abs=1e-3)
+            out = kept(drawn(apart, "rest removed", 1, stage, d, spared=masks[stage]))
+            left = {n: masks[stage][n].numel() - len(mine[n]) for n in mine}
+            assert {n: len(p) for n, p in out.items()} == {n: min(len(own[n]), left[n]) for n in own}
+            assert not any(out[n] & mine[n] for n in mine)
+            expected = accuracy(written_numbers(without(weights, out)))
+            assert others_out["accuracy"].sel(stage=stage, draw=d).values == pytest.approx(expected, abs=1e-3)
+            share = sum(map(len, out.values())) / sum(map(len, own.values()))
+            assert float(found["rest_share"].sel(stage=stage)) == pytest.approx(share)
+    assert rest["accuracy"].values == pytest.approx(others_out["accuracy"].mean("draw").values, nan_ok=True)
     assert mean["accuracy"].values == pytest.approx(draws["accuracy"].mean("draw").values, nan_ok=True)
     control = found.sel(stage="control")
     assert all(bool(control[name].isnull().all()) for name in control.data_vars)
@@ -100,6 +111,19 @@ def test_every_weight_is_drawn_as_often() -> None:
         both += bool(one["a"][0, 0] & one["b"][0])
     assert np.abs(times / 3000 - 1 / 3).max() < 4 * np.sqrt(2 / 9 / 3000)
     assert abs(both / 3000 - 1 / 6) < 4 * np.sqrt(5 / 36 / 3000)
+
+
+def test_what_is_spared_is_never_drawn() -> None:
+    """Of the weights that are left each is drawn as often; where fewer are left than are to be drawn, all of them are."""
+    size = Masks({"a": torch.tensor([True, True, False, False, False, False]), "b": torch.tensor([True, True, True, False])})
+    spared = Masks({"a": torch.tensor([True, True, False, False, False, True]), "b": torch.tensor([True, True, True, False])})
+    times = np.zeros(6)
+    for n in range(2000):
+        one = drawn(size, "test", n, spared=spared)
+        times += one["a"].numpy()
+        assert one["b"].tolist() == [False, False, False, True]
+    assert times[[0, 1, 5]].tolist() == [0, 0, 0]
+    assert np.abs(times[2:5] / 2000 - 2 / 3).max() < 4 * np.sqrt(2 / 9 / 2000)
 
 
 def test_the_largest_weights(addmul_cube: Path, written_numbers: Numbers) -> None:

@@ -53,7 +53,8 @@ def test_scores_removal_and_movement_are_the_cubes(answer: modhook.Answer) -> No
     np.testing.assert_array_equal(a.others["b"][0], scores.sel(stage="a", split="b"))
     np.testing.assert_array_equal(a.others["b"][1], scores.sel(stage="unmasked", split="b"))
     np.testing.assert_array_equal(a.removed, removed["accuracy"].sel(stage="a", split="a"))
-    np.testing.assert_allclose(a.random, removed["draws/accuracy"].sel(stage="a", split="a").mean("draw"))
+    np.testing.assert_allclose(a.random, removed["rest_draws/accuracy"].sel(stage="a", split="a").mean("draw"))
+    np.testing.assert_array_equal(a.matched, removed["rest_share"].sel(stage="a"))
     np.testing.assert_array_equal(a.spared["b"][0], removed["accuracy"].sel(stage="a", split="b"))
     np.testing.assert_array_equal(a.spared["b"][1], scores.sel(stage="unmasked", split="b"))
     assert list(a.spared) == ["b"]
