@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 
 from modhook.errors import listing
+from modhook.findings.possible import Possible, Range
 from modhook.findings.records import REAL, THRESHOLDS, VERDICTS, Answer, Compared, Finding, Measured, Values
 from modhook.findings.statistics import interval, sign_flip_p
 
@@ -25,6 +26,7 @@ _ENDS = {
     0.0: "its mask keeps nothing in {}, and scores there what needs none of the weights",
 }
 """Sizes of a mask from which nothing follows, as shares of all weights."""
+_FEW = ", only two seeds"
 _ENOUGH = 0.5
 """How many weights outside a mask must be there to be taken out, as a share of its own: a few of them say nothing of the many."""
 _DOUBTED = {"reach": "settled", "extreme": "settled", "moving": "settled", "nothing": "sufficient"}
@@ -76,13 +78,14 @@ def _either(answers: Sequence[Answer]) -> Answer:
 
 class _Judge:
     def __init__(self, measured: Measured, thresholds: Mapping[str, float]) -> None:
-        self.of, self.limits = measured, thresholds
+        self.of, self.limits, self.possible = measured, thresholds, Possible(measured)
 
     def sufficient(self) -> list[Finding]:
         """Score under the mask against the unmasked one."""
         left = _share(self.of.masked, self.of.unmasked)
         words = "keeps {value} of the unmasked score"
-        found = [self._made("sufficient", "score under the mask", left, "sufficient", words, reference=1.0)]
+        between = self.possible.score()
+        found = [self._made("sufficient", "score under the mask", left, "sufficient", words, between, reference=1.0)]
         kept = self.of.kept
         for share, what in _ENDS.items():
             if kept is not None and (count := int((kept == share).sum())):
@@ -109,7 +112,8 @@ class _Judge:
                 seeds = f"{int(few.sum())} of {int(np.isfinite(of.matched).sum())} seeds"
                 why = f"its mask keeps so much that in {seeds} not half as many others are there"
                 lost = np.where(few, np.nan, lost)
-        found = [self._made("necessary", REMOVED, lost, "necessary", words, reference=0.0, paired=True, why=why)]
+        between = self.possible.difference(of.random, of.removed)
+        found = [self._made("necessary", REMOVED, lost, "necessary", words, between, reference=0.0, paired=True, why=why)]
         if why and found[0].n:
             found[0] = attrs.evolve(found[0], words=f"{found[0].words}; {why}")
         if found[0].answer == "no" and left < self.limits["necessary"]:  # even the loss of all would be a no
@@ -121,8 +125,9 @@ class _Judge:
             words = "loses {value} of the unmasked score without its own weights, beyond what the other functions lose without these"
             measure = f"{REMOVED} as loss beyond the other functions'"
             reference = _mean(1 - rest)
+            between, beyond = self.possible.capped(), rest - own
             found.append(
-                self._made("necessary", measure, rest - own, "necessary", words, reference=reference, paired=True)
+                self._made("necessary", measure, beyond, "necessary", words, between, reference=reference, paired=True)
             )
         return found
 
@@ -145,6 +150,7 @@ class _Judge:
                 own - rest,
                 "specific",
                 words,
+                self.possible.capped(),
                 reference=_mean(rest),
                 paired=True,
             )
@@ -177,6 +183,7 @@ class _Judge:
                     above,
                     "real_ability",
                     words,
+                    self.possible.ability(control),
                     reference=reference,
                     paired=True,
                     every=True,
@@ -189,7 +196,15 @@ class _Judge:
             measure = f"advantage over {kind} as score at equal size"
             found.append(
                 self._made(
-                    "real", measure, better, "real_score", words, reference=reference, paired=True, why=control.why
+                    "real",
+                    measure,
+                    better,
+                    "real_score",
+                    words,
+                    self.possible.difference(of.masked, control.equal_size),
+                    reference=reference,
+                    paired=True,
+                    why=control.why,
                 )
             )
             found.append(self._size(kind, control))
@@ -226,6 +241,7 @@ class _Judge:
             logs,
             "real_size",
             words,
+            self.possible.size(np.isfinite(logs)),
             reference=1.0,
             paired=True,
             logs=True,
@@ -247,7 +263,8 @@ class _Judge:
         shared, random = (_percent(_mean(x)) for x in (of.agreement, of.chance))
         words = f"its masks share {shared} over seeds (IoU), random ones {random}: {{value}} of the way from chance to equal"
         why = "random masks of these sizes share as much" if np.isfinite(of.agreement).any() else of.why or self._empty
-        return [self._made("stable", measure, above, "stable", words, reference=0.0, paired=True, why=why)]
+        between = self.possible.agreement(of.chance)
+        return [self._made("stable", measure, above, "stable", words, between, reference=0.0, paired=True, why=why)]
 
     def settled(self) -> list[Finding]:
         """Change of the density at the end."""
@@ -255,7 +272,7 @@ class _Judge:
             return [self._unknown("settled", "change of the density", "its density was not recorded on the way")]
         words = "the size of its mask changed by {value} of itself over the last tenth of the steps"
         found = self._made(
-            "settled", "change of the density", -self.of.moved, "settled", words, reference=0.0, sign=-1.0
+            "settled", "change of the density", -self.of.moved, "settled", words, (-math.inf, 0.0), reference=0.0, sign=-1.0
         )
         return [attrs.evolve(found, value=-found.value, low=-found.high, high=-found.low, threshold=-found.threshold)]
 
@@ -280,6 +297,7 @@ class _Judge:
         values: Values,
         limit: str,
         words: str,
+        between: Range,
         *,
         reference: float = math.nan,
         paired: bool = False,
@@ -288,7 +306,7 @@ class _Judge:
         every: bool = False,
         why: str = "",
     ) -> Finding:
-        """Return a finding; with `every` a single value below the threshold is enough for `no`."""
+        """Return a finding whose mean can lie `between` two numbers; with `every` a single value below the threshold is enough for `no`."""
         known = [float(v) for v in values if math.isfinite(v)]
         because = why or self.of.why
         threshold, confidence = sign * self.limits[limit], self.limits["confidence"]
@@ -300,43 +318,24 @@ class _Judge:
             far = min(known) if every else high
             answer = "no" if far < edge - slack else "yes" if low >= edge - slack else "cannot tell"
         p = sign_flip_p(known) if paired and len(known) > 1 else math.nan
-        if not logs:  # the interval says no more than is possible; the answer above was given without this
-            least, most = self._possible(name, measure)
-            low, high = (float(np.clip(x, min(least, value), max(most, value))) for x in (low, high))
+        # The interval says no more than is possible; the answer above was given without this.
+        least, most = between
+        low, high = (float(np.clip(x, min(least, value), max(most, value))) for x in (low, high))
+        whole = least == low < high == most
         if logs:
             value, low, high = (float(np.exp2(x)) for x in (value, low, high))
-            said = f"{value:.3g}"
-        else:
-            said = _percent(sign * value)
-        spread = ""
-        if len(known) > 1:
-            bounds = (
-                (f"{low:.3g}", f"{high:.3g}") if logs else tuple(_percent(x) for x in sorted((sign * low, sign * high)))
-            )
-            spread = f" ({100 * confidence:.4g} % interval {bounds[0]} to {bounds[1]}, n = {len(known)})"
-        elif not known:
-            words, spread = "was not measured", f"{because and ': '}{because} (n = 0)"
-        else:
+        said, *ends = ((f"{x:.3g}" if logs else _percent(x)) for x in (value if logs else sign * value, *sorted((sign * low, sign * high))))
+        n = len(known)
+        if n > 1:
+            every_end = ", all that is possible" if whole else ""
+            spread = f" ({100 * confidence:.4g} % interval {ends[0]} to {ends[1]}{every_end}, n = {n}{_FEW if n == 2 else ''})"
+        elif known:
             spread = " (n = 1)"
+        else:
+            words, spread = "was not measured", f"{because and ': '}{because} (n = 0)"
         text = words.format(value=said) + spread
         return Finding(
             self.of.function, name, measure, answer, value, reference, low, high, len(known), p, threshold, text
-        )
-
-    def _possible(self, name: str, measure: str) -> tuple[float, float]:
-        """Return between what a mean lies whatever is measured: infinite, unless the scores themselves are shares of 0 to 1."""
-        if name in ("stable", "settled"):  # changes are written with a minus here
-            return (-math.inf, 1.0) if name == "stable" else (-math.inf, 0.0)
-        of = self.of
-        both = np.concatenate([of.unmasked, of.masked])
-        if not (np.isfinite(both).any() and np.nanmin(both) >= 0 and np.nanmax(both) <= 1):
-            return (-math.inf, 1.0) if name == "specific" else (-math.inf, math.inf)
-        if name == "specific" or measure.startswith(f"{REMOVED} as "):  # shares of at most 1
-            return -1.0, 1.0
-        whole = of.unmasked[of.unmasked > 0]
-        top = float((1 / whole).mean()) if len(whole) else math.inf
-        return {"sufficient": (0.0, top), "necessary": (-top, top)}.get(
-            name, (-top, 1.0 if measure.startswith("ability") else top)
         )
 
     def _unknown(self, name: str, measure: str, words: str) -> Finding:

@@ -100,6 +100,7 @@ class Reader:
         removed = self._array(f"own_removed/{self.metric}")
         random, matched = self._removals(name, own)
         agreement = self._agreement(name)
+        kept, weights = self._kept(name)
         return Measured(
             function=name,
             unmasked=unmasked,
@@ -114,7 +115,8 @@ class Reader:
             chance=None if agreement is None else agreement[1],
             moved=self._moved(name),
             why=self._why(name),
-            kept=self._kept(name),
+            kept=kept,
+            weights=weights,
             said=self._said(name),
         )
 
@@ -133,11 +135,12 @@ class Reader:
             return random, None
         return found, self._at(share, name)
 
-    def _kept(self, name: str) -> Values:
-        """Return the share of all weights that the function's masks keep."""
+    def _kept(self, name: str) -> tuple[Values, int | None]:
+        """Return the share of all weights that the function's masks keep, and how many all are."""
         known = [bool(self.finished.sel(seed=seed, stage=name)) for seed in self.seeds]
         masks = [masks_from(self.cube, s, name, **self.point) if k else None for s, k in zip(self.seeds, known, strict=True)]
-        return np.array([np.nan if m is None else m.density for m in masks])
+        sizes = [m.size for m in masks if m is not None]
+        return np.array([np.nan if m is None else m.density for m in masks]), sizes[0] if sizes else None
 
     def _said(self, name: str) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
         """Return what was said of the function's masks when they had been learned: rule, sentence, seeds."""

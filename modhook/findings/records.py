@@ -108,7 +108,7 @@ class Measured:
         agreement, chance: IoU with its masks of other seeds, and what random masks would have.
         moved: by what share of itself the density changed over the last tenth of the steps.
         why: why something was not measured, where that is known.
-        kept: the share of all weights that its mask keeps.
+        kept: the share of all weights that its mask keeps. weights: how many all are.
         said: what was said of its masks when they had been learned (`history/trust`): rule, sentence, seeds.
     """
 
@@ -126,6 +126,7 @@ class Measured:
     moved: Values | None = None
     why: str = ""
     kept: Values | None = None
+    weights: int | None = None
     said: tuple[tuple[str, str, tuple[int, ...]], ...] = ()
 
 

@@ -287,6 +287,26 @@ def test_intervals_end_at_what_is_possible() -> None:
     assert free.low < 0
 
 
+def test_two_seeds_are_said_to_be_few() -> None:
+    """A share ends at all of the score, or at a score of 1 where more than all was measured; sizes end at one weight and at all; an
+    interval of all that is possible says so, and what is answered is what the whole interval says."""
+    two = {f.name: v[:2] for f in attrs.fields(Measured) if isinstance(v := getattr(REAL, f.name), np.ndarray)}
+    controls = {k: Compared(of(0.2, 0.3), of(0.1, 0.8), of(9.0, 1.5)) for k in REAL.controls}
+    changes = {"unmasked": of(0.98, 0.983), "masked": of(0.97, 0.9), "removed": of(0.0, 0.97), "random": of(0.97, 0.9)}
+    few = attrs.evolve(REAL, **{**two, **changes}, others={}, controls=controls, kept=of(0.1, 0.1), weights=1000)
+    found = {f.measure: f for f in judge(few)}
+    lost = found["own weights removed"]
+    assert (lost.low, lost.high, lost.answer) == (-1.0, 1.0, "cannot tell")
+    assert "interval -100.0 % to 100.0 %, all that is possible, n = 2, only two seeds)" in lost.words
+    assert found["score under the mask"].high == 1.0
+    size = found["advantage over shuffled as size at equal score"]
+    assert (size.low, size.high) == pytest.approx((1 / 100, 10))
+    assert size.answer == "cannot tell"
+    better = {f.measure: f for f in judge(attrs.evolve(few, masked=of(0.99, 0.6)))}["score under the mask"]
+    assert better.high == pytest.approx(np.mean([1 / 0.98, 1 / 0.983]))
+    assert "only two" not in judge(REAL)[0].words
+
+
 def test_thresholds_can_be_changed() -> None:
     """A stricter limit turns a verdict; an unknown one is refused with the nearest."""
     strict = judge(REAL, thresholds_of({"sufficient": 0.99}))
