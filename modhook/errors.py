@@ -53,6 +53,13 @@ class StudyError(UserError):
         super().__init__(f"{where}: {count}{lines}")
 
 
+class MissingNameError(UserError, KeyError):
+    """A name that a mapping does not have; a `KeyError`, as mappings promise, that says which there are."""
+
+    def __str__(self) -> str:
+        return printable(str(self.args[0]))  # a KeyError writes its sentence in quotes
+
+
 class PatternError(UserError):
     """A parameter pattern matches nothing."""
 
@@ -102,6 +109,13 @@ class StorageError(ModhookError, OSError):
 
 class GoneError(StorageError):
     """The cube has been moved or deleted while it was being written: nothing of it is safe there."""
+
+
+def missing(what: str, name: object, valid: Iterable[object]) -> MissingNameError:
+    """Return the error of a name that is not there: `what` names the kind, "the masks have no parameter"."""
+    names = [str(v) for v in valid]
+    near = near_miss(name, names) if isinstance(name, str) else ""
+    return MissingNameError(f"{what} {name!r}{near}; there are {listing(names)}.")
 
 
 def near_miss(word: str, valid: Iterable[str]) -> str:

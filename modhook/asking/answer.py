@@ -16,7 +16,7 @@ from modhook.asking.names import normal
 from modhook.asking.place import Home
 from modhook.asking.task import Question
 from modhook.cube import Where, done, masks_from, open_cube
-from modhook.errors import UserError, listing, near_miss
+from modhook.errors import CubeError, DamageError, MissingNameError, UserError, listing, missing
 from modhook.findings import VERDICTS, Finding, compared, has_controls, judge, measured, thresholds_of, verdict
 from modhook.masks.parts import parts
 from modhook.plugin.manager import plugins
@@ -168,14 +168,18 @@ class MaskTable(Mapping[tuple[str, int], "Masks"]):
 
     def __getitem__(self, key: Any) -> Masks:
         if not isinstance(key, tuple) or len(key) != 2:
-            raise UserError(
+            raise MissingNameError(
                 f"masks are found by function and seed, answer.masks[{self._answer.functions[0]!r}, 1], not by {arguments.shown(key)}."
             )
         name, seed = normal(key[0]), key[1]
         if name not in self._answer.functions:
-            near = near_miss(name, self._answer.functions)
-            raise UserError(f"no function {name!r} was asked for{near}; there are {listing(self._answer.functions)}.")
-        return masks_from(self._answer.path, seed, name)
+            raise missing("no function was asked for that is called", name, self._answer.functions)
+        try:
+            return masks_from(self._answer.path, seed, name)
+        except DamageError:
+            raise
+        except CubeError as error:  # a seed that is not there or not done: of a mapping, a key that it does not have
+            raise MissingNameError(str(error)) from None
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys

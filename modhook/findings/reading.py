@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from modhook.cube import done, masks_from, weights_from
-from modhook.errors import CubeError, UserError, listing
+from modhook.errors import CubeError, UserError, listing, near_miss
 from modhook.findings.records import REAL, Compared, Measured, Values
 from modhook.masks import Masks, chance, iou
 from modhook.values.arguments import shown
@@ -82,7 +82,7 @@ class Reader:
         if metric is None:
             metric = metrics[0]
         if metric not in metrics:
-            raise UserError(f"the cube has no metric {metric!r}; it has {listing(metrics)}.")
+            raise UserError(f"the cube has no metric {metric!r}{near_miss(str(metric), metrics)}; it has {listing(metrics)}.")
         finished = finished.sel(dict(point))
         if seeds is not None:
             finished = finished.sel(seed=[s for s in finished["seed"].values if int(s) in seeds])

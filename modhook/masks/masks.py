@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import MaskError, UserError, listing
+from modhook.errors import MaskError, UserError, listing, missing
 from modhook.masks.files import load, write
 from modhook.masks.fingerprint import differences, fingerprint, other_parameters
 from modhook.masks.heads import heads
@@ -92,6 +92,8 @@ class Masks(Mapping[str, Tensor]):
     # -- mapping
 
     def __getitem__(self, name: str) -> Tensor:
+        if not isinstance(name, str) or name not in self:
+            raise missing("there is no mask of", name, self._masks)
         return self._masks[self._tied.get(name, name)].to(self._device, copy=True)
 
     def __contains__(self, name: object) -> bool:

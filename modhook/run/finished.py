@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_weights
-from modhook.errors import RunError
+from modhook.errors import RunError, missing
 from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.network.twin import twin as copied
@@ -102,6 +102,8 @@ class _Learned(Mapping[str, Masks]):
     """The control's stage in the cube."""
 
     def __getitem__(self, stage: str) -> Masks:
+        if stage not in self.labels:
+            raise missing("this control has no masks of stage", stage, self.labels)
         label, run = self.labels[stage], self.run
         if (state := run.cube.status(run.labels, label)) != "done":
             raise RunError(f"stage {label!r} is {state}, and without it this cannot be computed.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,12 +12,14 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import StackError
+from modhook.errors import ModhookError, StackError, UserError, listing
 from modhook.network.guard import lent
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
+from modhook.plugin.culprit import told
 from modhook.stacked import canary
+from modhook.stacked.blame import users_own
 from modhook.stacked.heard import Heard, listening
 from modhook.stacked.routes import Job, forward, own_tensors, run_loop, run_vmap
 from modhook.stacked.settle import Choice, settle
@@ -116,10 +119,33 @@ def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "aut
 
     Raises:
         StackError: the model cannot be run exactly; the message says why and what to do.
+        UserError: it does not take this example; the message says where. What the model's own code raises is raised as it is.
     """
     instance("model", model, nn.Module, "an nn.Module")
-    with using(model), lent(model):
-        return _inspected(model, args, kwargs, samples, executor)
+    try:
+        with using(model), lent(model):
+            return _inspected(model, args, kwargs, samples, executor)
+    except ModhookError:
+        raise
+    except Exception as error:
+        failed = error
+    if users_own(failed):  # asked outside the handler, which is a context of its own
+        raise failed
+    raise UserError(_not_taken(model, (args, kwargs), failed)) from failed
+
+
+def _not_taken(model: nn.Module, example: Any, error: Exception) -> str:
+    """Return in one sentence what the model was given, in which submodule that fails, and what torch says."""
+    place = re.search(r"in submodule '([^']+)'", " ".join(getattr(error, "__notes__", ())))
+    inside = f" in its submodule {place[1]!r} ({type(model.get_submodule(place[1])).__name__})" if place else ""
+    (args, kwargs), found = example, [(f"argument {leaf.path}: ", leaf.tensor) for leaf in flatten(example[0]).leaves]
+    found += [(f"{leaf.path}: ", leaf.tensor) for leaf in flatten(kwargs).leaves]
+    alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+    given = [f"{'' if alone else at}{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for at, x in found]
+    return (
+        f"the network, a {type(model).__name__}, fails{inside} on this example ({listing(given, 8) if given else 'no tensor'}): "
+        f"{told(error)}; give one that model(*args, **kwargs) takes."
+    )
 
 
 def _inspected(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int, executor: str) -> Report:

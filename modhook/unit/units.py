@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from modhook.errors import UserError, listing, near_miss
+from modhook.errors import UserError, listing, missing, near_miss
 from modhook.unit.group import KINDS, Group
 from modhook.values import markup
 from modhook.values.arguments import shown
@@ -41,12 +41,9 @@ class Units(Mapping[str, Group]):
             self._counts = {group.name: group.weights(parameters) for group in self._groups.values()}
 
     def __getitem__(self, name: str) -> Group:
-        try:
-            return self._groups[name]
-        except KeyError:
-            raise KeyError(
-                f"there are no units {name!r}{near_miss(name, self._groups)}; there are {listing(self._groups)}"
-            ) from None
+        if not isinstance(name, str) or name not in self._groups:
+            raise missing("there are no units", name, self._groups)
+        return self._groups[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._groups)

@@ -64,6 +64,22 @@ def test_scores_removal_and_movement_are_the_cubes(answer: modhook.Answer) -> No
     np.testing.assert_allclose(a.moved, np.abs(1 - density.sel(step=before) / density.sel(step=steps[-1])))
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (("c", 1), r"no function was asked for that is called 'c'; there are a, b\.$"),
+        (("a", 9), r"has no seed 9; it has: 1, 2, 3\.$"),
+        ("a", r"by function and seed, answer\.masks\['a', 1\], not by 'a'\.$"),
+    ],
+)
+def test_masks_that_an_answer_does_not_have(answer: modhook.Answer, key: object, message: str) -> None:
+    """One sentence, and a `KeyError`, so that `get` and `in` say so, too."""
+    with pytest.raises(KeyError, match=message):
+        answer.masks[key]  # type: ignore[index]
+    assert answer.masks.get(key) is None  # type: ignore[call-overload]
+    assert key not in answer.masks
+
+
 def test_agreement_is_counted_over_pairs_of_seeds(answer: modhook.Answer) -> None:
     """Per seed the mean IoU with the two others, by counting; chance by drawing many random masks of the same sizes."""
     a, _ = measured(answer.cube)

@@ -205,3 +205,15 @@ def test_tensors_without_weights_and_empty_masks() -> None:
     assert found["parameter_iou"].sel(parameter="none").isnull().all()
     assert int(parts({"a": a, "b": ~a})["exclusive"].sel(subset="b")) == 4
     assert modhook.chance.shared(4, 0, 4).mean == 0
+
+
+@pytest.mark.parametrize(("name", "near"), [("v", ""), (0, ""), (["layer"], ""), ("1.weigth", r" \(did you mean '1\.weight'\?\)")])
+def test_a_name_that_is_not_there_is_a_sentence(name: Any, near: str) -> None:
+    """A mapping's `KeyError`, in words: what there is, and the nearest; `get` and `in` go on as in every mapping."""
+    masks = Masks({"1.weight": torch.tensor([True, False])})
+    with pytest.raises(KeyError, match=rf"^there is no mask of .*{near}; there are 1\.weight\.$") as caught:
+        masks[name]
+    assert isinstance(caught.value, UserError)
+    if isinstance(name, str):
+        assert name not in masks
+        assert masks.get(name) is None

@@ -11,9 +11,10 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+import modhook
 from modhook import fit_masks
 from modhook.cli.inspect import inspect_command
-from modhook.errors import RunError, StackError, UserError
+from modhook.errors import StackError, UserError
 from modhook.stacked import stack
 
 K, B, D = 3, 2, 4
@@ -111,13 +112,31 @@ def test_an_error_in_the_check():
     assert "in submodule 'inner'" in caught.value.__notes__[0]
 
 
+def test_inspect_says_what_it_was_given():
+    """A batch that the network does not take is one sentence with shapes and submodule; what the network itself raises stays."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    with pytest.raises(UserError, match=r"submodule '0' \(Linear\) on this example \(float32 \(3, 5\)\): RuntimeError: mat1 and mat2"):
+        modhook.inspect(net, torch.randn(3, 5))
+    with pytest.raises(UserError, match=r"argument 0\['x'\]: float32 \(3, 4\), mask: bool \(3,\)\): TypeError"):
+        modhook.inspect(net, {"x": torch.randn(3, 4)}, mask=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(UserError, match=r"on this example \(no tensor\): TypeError: .*; give one that model\(\*args"):
+        modhook.inspect(net)
+
+    class Own(nn.Module):
+        def forward(self, x):
+            raise LookupError("its own words")
+
+    with pytest.raises(LookupError, match=r"^its own words"):
+        modhook.inspect(Own(), torch.randn(3, 5))
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
         (
             "Broken",
-            RunError,
-            r"the network failed on this input: RuntimeError: .*in submodule 'inner', at .*view\(3, -1, 7\)",
+            UserError,
+            r"fails in its submodule 'inner' \(\w+\) on this example \(float32 \(2, 4\)\): RuntimeError: .*test_blame.py, line \d+",
         ),
         ("Unbuilt", UserError, r"Unbuilt\(\) failed, called without arguments: OSError: no such file"),
     ],
