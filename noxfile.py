@@ -150,18 +150,27 @@ def _without_needs(session: nox.Session, packages: tuple[str, ...]) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """Open reports in a real browser; needs Debian's packages chromium and chromium-driver (or both programs on the PATH)."""
-    for program in ("chromium", "chromedriver"):
-        if shutil.which(program) is None:
-            session.error(f"{program} not found; on Debian: apt-get install chromium chromium-driver")
+    _needs_chromium(session)
     session.install("-e", ".[test]", *CONSTRAINTS)
     session.run("pytest", "tests/report/test_browser.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
 def site(session: nox.Session) -> None:
-    """Build the pages as a site, build/site; a broken link or anchor, or a public name without a place or a docstring, fails."""
-    session.install("-e", ".[site]", *CONSTRAINTS)
+    """Build the pages as a site, build/site, and open all of them in Chromium (see `browser`).
+
+    A broken link or anchor, and a public name without a place or a docstring, fail; so does a page that does not read well.
+    """
+    _needs_chromium(session)
+    session.install("-e", ".[test,site]", *CONSTRAINTS)
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("pytest", "tests/site", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+def _needs_chromium(session: nox.Session) -> None:
+    for program in ("chromium", "chromedriver"):
+        if shutil.which(program) is None:
+            session.error(f"{program} not found; on Debian: apt-get install chromium chromium-driver")
 
 
 @nox.session

@@ -48,10 +48,10 @@ def browser(profile: Path) -> Iterator[Any]:
         driver.quit()
 
 
-def show(driver: Any, page: Path, width: int, dark: bool = False) -> None:
-    """Open a file in a window of this many CSS pixels."""
+def show(driver: Any, page: Path | str, width: int, dark: bool = False) -> None:
+    """Open a file, or an address, in a window of this many CSS pixels."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-    driver.get(page.resolve().as_uri())
+    driver.get(page if isinstance(page, str) else page.resolve().as_uri())
