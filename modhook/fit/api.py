@@ -148,7 +148,8 @@ def fit_masks(
         reg_batch: the B in beta / B; default: the batch's size.
         scale_regulariser: multiply each parameter's beta by its share of the gradient: the mean norm of its logits' gradient
             over the last 11 steps, divided by the mean over all masked parameters, at least 1e-4.
-        executor: "auto", "fastest", "vmap" or "loop": how the K samples run (see `modhook.stack`).
+        executor: "auto", "fastest", "vmap" or "loop": how the K samples run (see `modhook.stack`); for "auto", gates of units multiply
+            activations where that is exact (docs/units.md).
         memory: bytes (or text such as "2 GB") that noise, masked weights and their gradients may take; K is processed in parts.
         seed, label: the noise of sample k depends on (seed, label, k) only.
         reference: masks, such as the control's, of whose weights `history["remaining"]` says how many are kept; it changes
@@ -296,7 +297,7 @@ def fit_masks(
                 settled=trainer.settled if stop else None,
                 returns=True,
             )
-            route = trainer.stacked.report() if trainer.stacked is not None else {}
+            route = trainer.route()
         trainer.advance(steps)
         own = wanted.masks({**trainer.masks(), **(fixed or {})}, model, fixed)
         logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}

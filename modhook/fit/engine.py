@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import StackError, UserError
+from modhook.fit.activations import Activations
 from modhook.fit.among import movable
 from modhook.fit.chunks import at_once
 from modhook.fit.clipping import Clipping
 from modhook.fit.complement import asks, bound, inside
-from modhook.fit.explain import calls_the_model, listened, without_gradient
+from modhook.fit.explain import calls_the_model, listened, scalars, without_gradient
 from modhook.fit.gates import Gates
 from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.off import plus
@@ -116,6 +117,13 @@ class MaskTrainer:
         }
         others = {names[n] for n in {**masked, **self.trained, **self.fixed}}
         self.unmasked = {n: leaf for n, leaf in leaves.items() if n not in others}
+        self.activations: Activations | None = None
+        """How units run where they are gates on activations; None where weights are multiplied."""
+        self._refused = ""
+        alone = executor == "auto" and off is None and not self.trained and not leaves and logits.keys() == self.units.keys()
+        if self.gates is not None and alone:
+            fixed_weights = {n: self._masked(n, m).detach() for n, m in self.fixed.items()}
+            self.activations = Activations(model, loss, self.gates, self.weights, fixed_weights)
         self.learned = [*self.logits.values(), *(self.weights[n] for n in self.trained)]
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
         self._rates = LearningRates(self.optimizer)
@@ -187,7 +195,7 @@ class MaskTrainer:
             error = failure
         agree(error)
         if not self._started:
-            route = {} if self.stacked is None else self.stacked.report()
+            route = self.route()
             same(f"{route['route']} {route['islands']}" if route else None, "how they run the mask samples")
         loss = add_up([*self.learned, *self.clipping.leaves.values()], loss)
         if not self._started:
@@ -221,6 +229,15 @@ class MaskTrainer:
         changed = [row["changed"] for row in history.rows]
         return has_settled(changed, sum(logit.numel() for logit in self.logits.values()), self.travelled, self.start)
 
+    def route(self) -> dict[str, Any]:
+        """Return how the samples run, and why (`Stacked.report`); {} before the first step."""
+        if self.stacked is None:
+            return {}
+        if self.activations is not None:
+            return self.activations.report()
+        found = self.stacked.report()
+        return {**found, "reason": f"{found['reason']}; {self._refused}"} if self._refused else found
+
     def masks(self) -> dict[str, Tensor]:
         """Return the deterministic masks of the learned logits."""
         return {n: self.samplers[n].deterministic(logit.detach()).cpu() for n, logit in self.logits.items()}
@@ -238,6 +255,7 @@ class MaskTrainer:
             "optimizer": self.optimizer.state_dict(),
             "noise": [g.get_state() for g in self.generators],
             "routes": None if self.stacked is None else self.stacked.state_dict(),
+            "units": {"activations": self.activations is not None, "refused": self._refused},
             "torch": torch.get_rng_state(),
             "sides": self.watch.state_dict(),
             "travelled": self.travelled,
@@ -264,7 +282,11 @@ class MaskTrainer:
             self.clipping.load_state_dict(state["clipping"])
         if self.target is not None and "target" in state:
             self.target.load_state_dict(state["target"])
-        if state["routes"] is not None:
+        units = state.get("units", {"activations": False, "refused": ""})
+        self.activations, self._refused = self.activations if units["activations"] else None, units["refused"]
+        if self.activations is not None and state["routes"] is not None:
+            self.stacked = self.activations.resume(self.samples, self._guard, state["routes"])
+        elif state["routes"] is not None:
             names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
             self.stacked = prepare(self.model, self.function, None, names, self.samples, self.executor, self._guard)
             self.stacked.load_state_dict(state["routes"])
@@ -296,6 +318,8 @@ class MaskTrainer:
             params = {n: self._sample(n, drawn) for n in self.logits}
         else:
             gates = self.gates.drawn(self.logits, self.samplers, drawn)
+            if (found := self._activated(chosen, gates)) is not None:
+                return scalars(self.model, self.loss, found, groups)
             own = {n: self._sample(n, drawn) for n in self.logits if n not in self.gates.groups}
             params = {n: self._gated(n, gates, own.get(n), stop - start) for n in self.masked}
             chosen = (chosen, gates, own) if self.function is not self.loss else chosen
@@ -314,19 +338,20 @@ class MaskTrainer:
             if calls is not None and calls.own is not None and not reached:
                 raise UserError(calls_the_model(calls.own)) from error
             raise
-        if not isinstance(losses, Tensor):
-            hint = "; return the tensor itself" if isinstance(losses, float) else ""
-            raise UserError(f"loss must return one scalar tensor per call, but returned {type(losses).__name__}{hint}.")
-        if losses.shape != (stop - start,):
-            raise UserError(
-                f"loss must return one scalar tensor per call, but returned a tensor of shape {tuple(losses.shape[1:])}; "
-                "take its mean, for example."
-            )
-        if not losses.requires_grad:
-            raise UserError(without_gradient(self.model, self.loss, one_group(groups)))
-        if losses.is_complex():
-            raise UserError("loss must return a real number, but returned a complex one; take its real part or abs().")
-        return losses
+        return scalars(self.model, self.loss, losses, groups)
+
+    def _activated(self, groups: Any, gates: Mapping[str, Tensor]) -> Any:
+        """Return the losses of groups, units as gates on activations; None where weights are multiplied, as the first batch decides."""
+        if self.activations is None:
+            return None
+        if self.stacked is not None or self.activations.admit(groups, gates, self._guard):
+            self.stacked = self.activations.stacked
+            losses = self.activations(groups, gates)
+            if self.activations.holds():
+                return losses
+        self._refused = f"weights are multiplied and not activations: {self.activations.refused}"
+        self.activations = self.stacked = None
+        return None
 
     def _sample(self, name: str, drawn: Sequence[torch.Generator]) -> Tensor:
         """Return one parameter under a sampled mask per generator: (k, *shape)."""
@@ -372,6 +397,8 @@ class MaskTrainer:
         masked = {n: self._masked(n, ~mask).detach() for n, mask in kept.items()}
         masked |= {n: c.detach() for n, c in self._constants().items()}
         chosen = groups if self.held is None else self.held
+        if self.activations is not None:
+            return self.activations.measured(chosen, kept_units, self.samples, self.chunk, whole=self.steps >= SHORT)
         found = {"mask_loss": mean_loss(self.stacked, masked, self._told(chosen, kept_units), self.samples, self.chunk)}
         if self.steps >= SHORT:
             whole = {n: (self.weights[n] if n in self.weights else self.unmasked[n]).detach() for n in masked}

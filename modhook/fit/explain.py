@@ -7,10 +7,11 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from modhook.errors import StackError
+from modhook.errors import StackError, UserError
+from modhook.fit.groups import one_group
 from modhook.network.twin import twin as copied
 
 
@@ -47,6 +48,23 @@ def listened(model: nn.Module, loss: Any, batch: Any) -> Calls | None:
     finally:
         listening.remove()
     return found
+
+
+def scalars(model: nn.Module, loss: Any, losses: Any, groups: Any) -> Tensor:
+    """Return what a loss returned for the groups of a batch, (k,). Raises `UserError` for what is no scalar or has no gradient."""
+    if not isinstance(losses, Tensor):
+        hint = "; return the tensor itself" if isinstance(losses, float) else ""
+        raise UserError(f"loss must return one scalar tensor per call, but returned {type(losses).__name__}{hint}.")
+    if losses.dim() != 1:
+        raise UserError(
+            f"loss must return one scalar tensor per call, but returned a tensor of shape {tuple(losses.shape[1:])}; "
+            "take its mean, for example."
+        )
+    if not losses.requires_grad:
+        raise UserError(without_gradient(model, loss, one_group(groups)))
+    if losses.is_complex():
+        raise UserError("loss must return a real number, but returned a complex one; take its real part or abs().")
+    return losses
 
 
 def without_gradient(model: nn.Module, loss: Any, batch: Any) -> str:

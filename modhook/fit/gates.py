@@ -51,6 +51,10 @@ class Gates:
         """Return a gate per unit and sample, {group: (K, n)}, drawn in the order of the groups."""
         return {n: samplers[n].apply(one, logits[n], generators) for n, one in self._ones.items()}
 
+    def gate(self, group: str, kept: Tensor) -> Tensor:
+        """Return a mask of units as gates: (n,) of zeros and ones."""
+        return self._ones[group] * kept
+
     def under(self, name: str, weight: Tensor, gates: Mapping[str, Tensor], samples: int) -> Tensor:
         """Return a parameter under gates: (K, *shape), of a weight that is the same for all samples, (*shape), or has K values."""
         shape = weight.shape if weight.dim() == self.factors[name][0][1].owner.dim() else weight.shape[1:]

@@ -79,7 +79,7 @@ def reference(
                 )
                 raise
             refuse_if_used(leaves, kept, {id(p) for p in own.values()}, model, others=function is not forward)
-            gradients.append(_gradients(leaves, {name: own[name] for name in parameters}))
+            gradients.append(gradients_of(leaves, {name: own[name] for name in parameters}))
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())
         written |= before.written(thorough=True)
@@ -111,7 +111,7 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
     try:
         with torch.enable_grad():
             outputs = [leaf.tensor for leaf in flatten(route(job, NoDropout)).leaves]
-            gradients = _gradients(outputs, leaves, stacked=True)
+            gradients = gradients_of(outputs, leaves, stacked=True)
     except Exception as error:
         return Finding(described(error), error)
     if {len(outputs)} != {len(sample) for sample in expected.outputs}:
@@ -144,7 +144,7 @@ def quietly(model: nn.Module, run: Callable[[], Any]) -> Any:
         return run()
 
 
-def _gradients(outputs: Sequence[Tensor], of: dict[str, Tensor], *, stacked: bool = False) -> dict[str, Tensor]:
+def gradients_of(outputs: Sequence[Tensor], of: dict[str, Tensor], *, stacked: bool = False) -> dict[str, Tensor]:
     """Return the gradients of a fixed random projection of all outputs; zeros where nothing flows."""
     inputs = {name: p for name, p in of.items() if p.requires_grad}
     parts = []

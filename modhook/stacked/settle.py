@@ -60,11 +60,11 @@ def settle(
         Exception: whatever the user's own code raises in a plain run.
     """
     arguments = arguments.with_tensors([leaf.tensor.detach() for leaf in arguments.leaves])
-    few = arguments.with_tensors([leaf.tensor if leaf.shared else _few(leaf.tensor) for leaf in arguments.leaves])
+    two = arguments.with_tensors([leaf.tensor if leaf.shared else few(leaf.tensor) for leaf in arguments.leaves])
     sets = canary.perturbed(model, names, CANARY_SAMPLES)
-    expected = canary.quietly(model, lambda: canary.reference(model, function, few, sets, CANARY_SAMPLES))
+    expected = canary.quietly(model, lambda: canary.reference(model, function, two, sets, CANARY_SAMPLES))
     own = own_tensors(model, expected.written, sets)
-    job = Job(model, function, sets, few, CANARY_SAMPLES, expected.written, own)
+    job = Job(model, function, sets, two, CANARY_SAMPLES, expected.written, own)
     canary_ = _Canary(job, expected)
     choice, reason = (None, "the loop was asked for") if executor == "loop" else _vectorised(canary_, executor)
     if choice is not None:
@@ -72,7 +72,7 @@ def settle(
             whole = attrs.evolve(job, arguments=arguments, samples=samples, islands=choice.islands, wide=choice.wide)
             loop, reason = _measured(whole, canary.perturbed(model, names, samples), choice.route)
         elif executor == "auto":
-            loop, reason = choose(model, samples)
+            loop, reason = choose(model, samples) if names else (False, "no weight is another one under each sample")
         else:
             loop, reason = False, ""
         if not loop:
@@ -119,8 +119,8 @@ class _Canary:
 
         def compare() -> canary.Finding:
             model = twin(job.model).double()
-            arguments = job.arguments.with_tensors([_double(leaf.tensor) for leaf in job.arguments.leaves])
-            sets = {name: _double(value) for name, value in job.parameters.items()}
+            arguments = job.arguments.with_tensors([in_double(leaf.tensor) for leaf in job.arguments.leaves])
+            sets = {name: in_double(value) for name, value in job.parameters.items()}
             expected = canary.reference(model, job.function, arguments, sets, job.samples)
             own = own_tensors(model, expected.written, sets)
             memory = Memory(wide=job.wide)
@@ -235,10 +235,11 @@ def _refusal(model: nn.Module, wrong: str) -> str:
     )
 
 
-def _double(tensor: Tensor) -> Tensor:
+def in_double(tensor: Tensor) -> Tensor:
+    """Return real numbers in float64, others as they are."""
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
-def _few(tensor: Tensor) -> Tensor:
+def few(tensor: Tensor) -> Tensor:
     """Return the first samples of a stacked tensor, as many as the canary runs: (2, ...)."""
     return tensor[:CANARY_SAMPLES] if tensor.shape[0] >= CANARY_SAMPLES else tensor[[0] * CANARY_SAMPLES]

@@ -213,6 +213,12 @@ class Stacked:
         kinds = tuple((name, value.dtype, value.device) for name, value in values.items())
         return kinds, arguments.kind(), tuple(module.training for module in self.model.modules())
 
+    def settle_on(self, params: Mapping[str, Tensor], arguments: Tree) -> Choice:
+        """Settle, and return, the route of calls of this kind: {first name: (K, *shape)}, and arguments (K, ...) or shared."""
+        choice = self._settle(tuple(params), arguments, self.samples)
+        self._latest = self._choices[self._key(params, arguments)] = choice
+        return choice
+
     def _settle(self, names: tuple[str, ...], arguments: Tree, samples: int) -> Choice:
         """Return the route for these arguments, (K, ...) or shared, checked now."""
         with using(self.model), lent(self.model):
@@ -274,8 +280,7 @@ def prepare(
             params = {name: own[name].detach().expand(samples, *own[name].shape) for name in first}
             arguments = flatten((tuple(example_trees), {}))
             leading_sizes(arguments.leaves, samples, "the samples")
-            key = stacked._key(params, arguments)
-            stacked._latest = stacked._choices[key] = stacked._settle(first, arguments, samples)
+            stacked.settle_on(params, arguments)
     return stacked
 
 
@@ -320,7 +325,5 @@ def stack(
         arguments = plain.with_tensors(tensors)
         own = dict(model.named_parameters())
         params = {name: own[name].detach().expand(samples, *own[name].shape) for name in names}
-        stacked._latest = stacked._choices[stacked._key(params, arguments)] = stacked._settle(
-            tuple(names), arguments, samples
-        )
+        stacked.settle_on(params, arguments)
     return stacked

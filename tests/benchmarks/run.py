@@ -15,6 +15,7 @@ import end_to_end
 import samplers
 import table
 import torch
+import units
 from networks import CASES
 
 ROOT = Path(__file__).parents[2]
@@ -26,30 +27,34 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short measurements; nothing is written")
     parser.add_argument("--only", nargs="*", choices=list(CASES), help="rows of the table; nothing is written")
     parser.add_argument("--samplers", action="store_true", help="only the samplers' table; nothing is written")
+    parser.add_argument("--units", action="store_true", help="only the table of units; nothing is written")
     parser.add_argument("--processes", type=int, help="per row; the table gives the median of their ratios")
     parser.add_argument("--row", choices=list(CASES), help=argparse.SUPPRESS)  # what each of them does
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    only = options.samplers
+    only = options.samplers or options.units
     seconds = 3.0 if options.quick else 15.0
     if options.row:
-        kind = samplers if options.samplers else table
+        kind = samplers if options.samplers else units if options.units else table
         print(json.dumps(kind.measure(CASES[options.row], options.device, seconds / 5, least=2)))
         return
-    results: dict[str, Any] = {"table": {}, "samplers": {}, "machine": _machine(options.device)}
-    for name in () if options.samplers else options.only or CASES:
+    results: dict[str, Any] = {"table": {}, "samplers": {}, "units": {}, "machine": _machine(options.device)}
+    for name in () if only else options.only or CASES:
         # A plain step's speed differs by a third between processes: in some the allocator gives memory back every step.
         found = [_row(name, options) for _ in range(options.processes or (1 if options.quick else 5))]
         head, line = table.rows({name: found})
         results["table"][name] = dict(zip(head, line, strict=True))
         print("  ".join(f"{key} {cell}" for key, cell in results["table"][name].items()), flush=True)
-    options.samplers = True
-    for name in options.only or CASES:
-        found = [_row(name, options) for _ in range(options.processes or 1)]
-        results["samplers"][name] = samplers.row(name, found)
-        print("  ".join(f"{key} {cell}" for key, cell in results["samplers"][name].items()), flush=True)
+    for title, kind in (("samplers", samplers), ("units", units)):
+        if only and not getattr(options, title):
+            continue
+        own = argparse.Namespace(**{**vars(options), "samplers": title == "samplers", "units": title == "units"})
+        for name in options.only or CASES:
+            found = [_row(name, own) for _ in range(options.processes or 1)]
+            results[title][name] = kind.row(name, found)
+            print("  ".join(f"{key} {cell}" for key, cell in results[title][name].items()), flush=True)
     if options.quick or options.only or only:
         return
     results["curves"] = curves.measure(options.device, seconds / 6)
@@ -64,7 +69,7 @@ def main() -> None:
 def _row(name: str, options: argparse.Namespace) -> Any:
     """Return what a process of its own measures for one row."""
     command = [sys.executable, __file__, "--row", name, "--threads", str(options.threads), "--device", options.device]
-    command += ["--quick"] * options.quick + ["--samplers"] * options.samplers
+    command += ["--quick"] * options.quick + ["--samplers"] * options.samplers + ["--units"] * options.units
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -79,7 +84,7 @@ def _page(results: dict[str, Any], suffix: str) -> str:
     ends = results["end_to_end"]
     return text.format(
         machine=results["machine"], table=_lines(results["table"]), samplers=_lines(results["samplers"]),
-        target=samplers.TARGET, slopes=steep, figure=f"benchmarks{suffix}.png",
+        target=samplers.TARGET, units=_lines(results["units"]), units_target=units.TARGET, slopes=steep, figure=f"benchmarks{suffix}.png",
         overhead=100 * (ends["runner_step_ms"] / ends["bare_step_ms"] - 1), **ends,
     )  # fmt: skip
 

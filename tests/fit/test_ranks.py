@@ -47,6 +47,7 @@ def work(rank: int, size: int, folder: str) -> None:
     found = {samples: fitted(loss, samples, 3) for samples in (1, 2, 4, 6)}
     found[0] = fitted(loss, 6, 9, clip=0.05, clip_over="all")
     found[-1] = fitted(loss, 1, 9, clip=0.05, clip_over="all")
+    found[-2] = fitted(loss, 6, 3, units="neuron")
     torch.save(found, f"{folder}/{rank}.pt")
     try:
         fitted(broken, 4, 3)
@@ -65,6 +66,10 @@ def test_ranks_learn_what_one_process_learns(tmp_path: Path, size: int) -> None:
             found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)[samples]
             for name, logit in expected.items():
                 torch.testing.assert_close(found[name], logit, rtol=0, atol=1e-9)
+    units = fitted(loss, 6, 3, units="neuron")
+    for rank in range(size):
+        for name, tensor in torch.load(tmp_path / f"{rank}.pt", weights_only=True)[-2].items():
+            torch.testing.assert_close(tensor, units[name], rtol=0, atol=1e-9)
     for key, samples in ((0, 6), (-1, 1)):  # stored gradients of frozen weights are added up over the ranks once
         expected = fitted(loss, samples, 9, clip=0.05, clip_over="all")
         assert any(name.startswith("carried") for name in expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -14,12 +13,14 @@ from torch.overrides import TorchFunctionMode
 from modhook.stacked.rules.attention import attention
 from modhook.stacked.rules.bridge import is_stacked
 from modhook.stacked.rules.fresh import FRESH, fresh
+from modhook.stacked.rules.gated import Gated, by_factors
 from modhook.stacked.rules.linear import linear
 from modhook.stacked.rules.lookups import bilinear, embedding, one_by_one
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.rules.packed import pack, unpack
 from modhook.stacked.rules.reads import READS, UNTOLD
 from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
+from modhook.stacked.rules.through import attention_forward
 from modhook.stacked.watch import Watch
 
 listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -55,9 +56,12 @@ class Rules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule of `func`, or `func` itself."""
         args, kwargs = self._watch.look(func, args, kwargs or {})
+        if Gated in types:
+            with self:
+                return by_factors(self._memory, func, args, kwargs)
         if func is F.multi_head_attention_forward:
             with self:
-                return _attention_forward(*args, **kwargs)
+                return attention_forward(*args, **kwargs)
         rule = _RULES.get(func)
         if rule is None and self._memory.wide and func in FRESH:
             return fresh(self._memory, func, args, kwargs)
@@ -68,17 +72,6 @@ class Rules(TorchFunctionMode):
                     listen(getattr(func, "__name__", str(func)))
                 return result
         return func(*args, **kwargs)
-
-
-def _seen_through(function: Any) -> Callable[..., Any]:
-    """Return the stock function without its own question for modes, so that the operations inside it reach the rules."""
-    names = {**function.__globals__, "has_torch_function": lambda _: False}
-    same = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
-    same.__kwdefaults__ = function.__kwdefaults__
-    return same
-
-
-_attention_forward = _seen_through(F.multi_head_attention_forward)
 
 
 def _any_stacked(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
