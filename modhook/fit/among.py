@@ -1,29 +1,52 @@
-"""Masks that are learned among some of the weights: the others are gone before the first step, and stay so."""
+"""Masks that are learned among some of the weights, or units: the others are gone before the first step, and stay so."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.masks import Masks
+from modhook.masks.granular import Masked
 from modhook.plugin.interfaces import Ranking, Sampler
+from modhook.unit.weights import pooled
 
 GONE = -30.0
 """The logit of a weight that no sample keeps: its keep-probability is 1e-13, and its gradients are below what Adam's epsilon lets move."""
 
 
-def among_only(logits: dict[str, Tensor], among: Masks | None) -> dict[str, Tensor]:
+def per_entry(among: Masks | None, wanted: Masked, model: nn.Module) -> dict[str, Tensor] | None:
+    """Return which of the entries of a fit may be learned, {name: bool tensor of its logits' shape}, of those that `among` is about.
+
+    Masks of the same units say it themselves. Of any others a unit may be kept if one of its weights may, of the parameters that they
+    name, and a weight if they keep it.
+    """
+    if among is None:
+        return None
+    weights, groups = among._on(model), dict(among.units or {})
+    found = {n: weights[n] for n in wanted.weights if n in weights}
+    for group in wanted.groups:
+        named = attrs.evolve(group, parts=tuple(p for p in group.parts if p.parameter in weights))
+        if group.name in groups and group.same(groups[group.name]):
+            found[group.name] = among[group.name]
+        elif named.parts:
+            kept = pooled(named, {n: m.double() for n, m in weights.items()})
+            found[group.name] = (kept > 0) | (named.weights(weights) == 0)
+    return found
+
+
+def among_only(logits: dict[str, Tensor], among: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
     """Return starting logits with `GONE` where `among` keeps nothing; parameters that it does not name stay as they are."""
     if among is None:
         return logits
     return {n: torch.where(among[n].to(v.device), v, GONE) if n in among else v for n, v in logits.items()}
 
 
-def refuse_among(among: Masks | None, names: tuple[str, ...], sampler: Sampler, density: Any) -> None:
+def refuse_among(among: Mapping[str, Tensor] | None, names: tuple[str, ...], sampler: Sampler, density: Any) -> None:
     """Raise `UserError` where masks cannot be learned among some of the weights."""
     if among is None:
         return

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import ModhookWarning, TrustWarning, UserError
-from modhook.fit.among import among_only, refuse_among
+from modhook.fit.among import among_only, per_entry, refuse_among
 from modhook.fit.arguments import bytes_of, initial, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
@@ -132,7 +132,8 @@ def fit_masks(
         fixed: masks that are applied and not learned.
         among: masks whose weights are the only ones to learn about, such as a cut through a ranking without training: all others start at
             a logit of -30, no sample keeps them, and they come last in the ranking; with `within`, their
-            number is one of the sizes looked at. Parameters that it does not name are learned whole.
+            number is one of the sizes looked at. Parameters that it does not name are learned whole. Of units those may be kept of whose
+            weights, or of which themselves, it keeps any.
         off: what a weight becomes that is not kept: zero (None, "zero"); "shuffled" or "redrawn" within its tensor, by `seed`; or
             that of a second network, given as it is or as {name: tensor}: with the weights before fine-tuning the masks say which
             changes are needed. A weight under a mask m is off + m (w - off); the fit keeps it as `fit.off`.
@@ -225,7 +226,8 @@ def fit_masks(
     drawn = sampler_of(sampler)
     size = size_of(model, wanted, drawn, beta=beta, density=density, within=within, score=score, valid=valid)
     learning = trained(parameters, aliases, train_weights)
-    refuse_among(among, names, drawn, density)
+    allowed = per_entry(among, wanted, model)
+    refuse_among(allowed, names, drawn, density)
     if isinstance(drawn, Ranking):
         if learning:
             raise UserError(
@@ -242,7 +244,7 @@ def fit_masks(
         trainer = MaskTrainer(
             model,
             loss,
-            among_only(initial(wanted.logit_shapes(parameters), names, aliases, init, drawn, generator), among),
+            among_only(initial(wanted.logit_shapes(parameters), names, aliases, init, drawn, generator), allowed),
             drawn,
             samples=samples,
             lr=lr,
@@ -305,7 +307,7 @@ def fit_masks(
         rows, stopped = history.dataset(), history.stopped
         if keeper is not None and within is not None and stopped != "interrupted":
             keeper.save()  # what follows may fail, or take long
-        masks = size.masks(model, logits, fixed, own, others, weights, tracker.message, among)
+        masks = size.masks(model, logits, fixed, own, others, weights, tracker.message, allowed)
     finally:
         if shown:
             tracker.close()

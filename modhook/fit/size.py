@@ -80,11 +80,11 @@ class Size:
         off: Mapping[str, Tensor] | None = None,
         weights: Mapping[str, Tensor] | None = None,
         say: Callable[[str], None] = _silent,
-        among: Masks | None = None,
+        among: Mapping[str, Tensor] | None = None,
     ) -> Masks | None:
         """Return the masks of this size; `weights` were learned with them. Raises `UserError`.
 
-        Looked at is also the size of `among`, the weights that masks were learned among: masks that these keep are not larger.
+        Looked at is also the size of `among`, the weights and units that masks were learned among: masks that these keep are not larger.
 
         None: Ctrl-C was pressed while they were measured, where there are the sampler's `own` to return instead.
         """

@@ -119,6 +119,14 @@ class Group:
         labels, home = (tuple(x[i] for i in units) for x in (self.labels, self.home))
         return attrs.evolve(self, labels=labels, parts=parts, home=home) if units else None
 
+    def same(self, other: Group) -> bool:
+        """Return whether these are the same units of a network: as many, with the same weights each."""
+
+        def key(group: Group) -> Any:
+            return [(p.parameter, p.pool, p.owner.shape, p.owner.reshape(-1).tolist()) for p in group.parts]
+
+        return len(self) == len(other) and key(self) == key(other)
+
     def check(self, parameters: Mapping[str, Tensor], where: str = "") -> None:
         """Raise `MaskError` unless the network has the parameters that the units own, in their shapes."""
         for part in self.parts:

@@ -112,6 +112,53 @@ def test_what_does_not_go_together_is_one_sentence(
         modhook.fit_masks(model, data, loss, steps=1, progress=False, **given)
 
 
+def deep() -> nn.Sequential:
+    """Two hidden layers."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 2)).eval()
+
+
+def gone(model: nn.Module, among: Masks, units: Any) -> dict[str, list[int]]:
+    """Which units, or weights, start where no sample keeps them."""
+    options: dict[str, Any] = {"steps": 2, "lr": 0.1, "samples": 2, "progress": False}
+    fit = modhook.fit_masks(model, [torch.randn(4, 4)], lambda net, x: net(x).square().mean(), units=units, among=among, **options)
+    return {n: (v.flatten() < -20).nonzero().flatten().tolist() for n, v in fit.logits.items()}
+
+
+def test_units_among_weights() -> None:
+    """A unit may be kept if one of its weights may: of the row, bias and column of a neuron, those that the masks name."""
+    model = deep()
+    row, column = torch.zeros(5, 4, dtype=torch.bool), torch.zeros(3, 5, dtype=torch.bool)
+    row[1, 2] = row[3, 0] = column[0, 4] = True
+    among = Masks({"0.weight": row, "2.weight": column}, model)
+    # Of the second layer the third output's weights are gone, and the columns that take it are not named.
+    assert gone(model, among, "neuron") == {"neuron:0": [0, 2], "neuron:2": [1, 2]}
+    mine = {"unnamed": {"4.bias": 0}, "out": {"0.weight": 0, "4.bias": 1}, "in": {"0.weight": (3, slice(0, 2))}}
+    assert gone(model, among, mine) == {"units": [1]}
+    everything = Masks({n: torch.zeros_like(p, dtype=torch.bool) for n, p in model.named_parameters()}, model)
+    with pytest.raises(UserError, match="keeps none"):
+        gone(model, everything, "neuron")
+
+
+def test_units_and_weights_among_units() -> None:
+    """Masks over units say it of the same units, and of others, and of weights, by the weights that they keep."""
+    model = deep()
+    units = modhook.units(model)
+    among = Masks({"neuron:0": torch.tensor([True, False, True, False, True])}, model, units=units)
+    assert gone(model, among, "neuron") == {"neuron:0": [1, 3], "neuron:2": []}
+    found = gone(model, among, ["neuron", "weight"])
+    assert found["neuron:0"] == [1, 3]
+    assert found["0.weight"] == [4, 5, 6, 7, 12, 13, 14, 15]
+    assert found["2.weight"] == [1, 3, 6, 8, 11, 13]
+    assert found["4.weight"] == []
+    # Units of one's own that are called as others were are other units.
+    mine = {"one": {"0.weight": 1}, "two": {"0.weight": (slice(2, 4), 1)}}
+    others = {"a": {"2.weight": 0}, "b": {"0.weight": 1}}
+    other = modhook.fit_masks(model, [torch.randn(4, 4)], lambda net, x: net(x).mean(), units=others, steps=1, progress=False)
+    kept = Masks({"units": torch.tensor([True, False])}, model, units=other.masks.units)
+    assert gone(model, kept, mine) == {"units": [0]}
+
+
 def test_a_mask_settles_by_the_weights_that_can_move(model: nn.Linear, data: list[Tensor]) -> None:
     """How far logits are from 0 at the start is asked of those that are not gone: else a mask among few weights would never settle."""
     options: dict[str, Any] = {"sampler": "hard_concrete", "steps": 600, "lr": 0.1, "beta": 1.0, "stop": "settled", "progress": False}
