@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from modhook.plugin.interfaces import Task as Task
     from modhook.plugin.interfaces import Tracker as Tracker
     from modhook.plugin.variables import Variable as Variable
+    from modhook.report.write import report as report
     from modhook.stacked import Report as Report
     from modhook.stacked import Stacked as Stacked
     from modhook.stacked import inspect as inspect
@@ -115,6 +116,7 @@ _HOME = {
     "Variable": "plugin.variables",
     "plot": "plotting.plot",
     "style": "plotting.style",
+    "report": "report",
     "Report": "stacked",
     "Stacked": "stacked",
     "inspect": "stacked",

@@ -46,7 +46,7 @@ def page(answer: Answer, judged: Judged, plugins: Plugins) -> str:
     rows = [[name, *(verdict(found, v) for v in VERDICTS)] for name, found in judged.items()]
     numbers = [[f.function, f.verdict, f.answer, f.words, _p(f)] for found in judged.values() for f in found]
     head, table = scores(answer)
-    drawn, _ = pictures(answer.cube, plugins, {})
+    drawn, _ = pictures([answer.cube], plugins, {})
     images = [
         markup.Markup(
             f'<img src="{p.source}" alt="{markup.escaped(p.caption)}" style="max-width:30em;background:white"/>'

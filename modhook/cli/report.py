@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 @click.command("report")
-@click.argument("cube", type=WherePath())
+@click.argument("cubes", metavar="CUBE...", nargs=-1, required=True, type=WherePath())
 @click.option(
     "--out",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="The HTML file; default CUBE without .zarr plus -report.html, in the current folder for a URL.",
+    help="The HTML file; default CUBE without .zarr (of several cubes A-and-B) plus -report.html, in the current folder for a URL.",
 )
 @click.option(
     "--figure",
@@ -29,15 +29,18 @@ if TYPE_CHECKING:
     multiple=True,
     help="Also draw this figure of your own: my_figure.py:MyFigure. May be repeated.",
 )
-def report_command(cube: Where, out: Path | None, figures: tuple[str, ...]) -> None:
+def report_command(cubes: tuple[Where, ...], out: Path | None, figures: tuple[str, ...]) -> None:
     """Write what a cube holds as one HTML file, which needs nothing else to be read.
 
     Findings, warnings, scores, every figure that applies, tables, state of the runs, and how to compute it again. A
     half-finished cube shows what it has.
+
+    Several cubes are compared in one file: which settings differ, scores and verdicts side by side, the overlap of their masks,
+    and each study's own findings and figures.
     """
     from modhook.plugin.manager import plugins
     from modhook.report import write_report
 
-    say_if_unrecorded(cube)
+    say_if_unrecorded(*cubes)
     installed = plugins().beside(Path(), "the current folder", only=figures)
-    say(str(write_report(cube, out, installed, figures)))
+    say(str(write_report(cubes, out, installed, figures)))

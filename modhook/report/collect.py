@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import xarray as xr
 
 from modhook import __version__
 from modhook.cube import stem
@@ -20,7 +17,7 @@ from modhook.plugin.manager import Plugins
 from modhook.report.cautions import Caution, cautions
 from modhook.report.facts import Facts, Place, label
 from modhook.report.findings import findings
-from modhook.report.pictures import pictures
+from modhook.report.pictures import Undrawn, pictures
 from modhook.report.scores import score_tables
 from modhook.report.verdicts import verdicts
 from modhook.study import PLAIN_NAME
@@ -28,18 +25,16 @@ from modhook.study.toml import as_toml
 from modhook.tables import tables
 
 
-def collect(
-    cube: xr.DataTree, source: Path, plugins: Plugins, further: Mapping[str, type[Figure]] | None = None
-) -> dict[str, Any]:
+def collect(facts: Facts, plugins: Plugins, further: Mapping[str, type[Figure]]) -> dict[str, Any]:
     """Return everything that the template names. `further` figures are drawn beside those that are installed."""
-    facts = Facts(cube, source)
+    cube, source = facts.cube, facts.source
     study = facts.table.get("study", {})
     done = int((facts.status == 1).sum())
     # Before anything is done, figures and tables would be empty frames.
-    drawn, failed = pictures(cube, plugins, further or {}) if done else ([], [])
+    drawn, failed = pictures([cube], plugins, further) if done else ([], [])
     warned = cautions(facts)
     if failed:
-        warned.append(Caution("caution", "Figures could not be drawn", tuple(f"{f.name}: {f.reason}" for f in failed)))
+        warned.append(undrawn(failed))
     docs, asked = _stage_docs(facts, plugins), _asked(facts, plugins)
     scores = score_tables(facts, docs)
     return {
@@ -68,6 +63,11 @@ def collect(
         "again": _again(facts),
         "modhook": __version__,
     }
+
+
+def undrawn(failed: Sequence[Undrawn]) -> Caution:
+    """Return the caution that says which figures are not there, and why."""
+    return Caution("caution", "Figures could not be drawn", tuple(f"{f.name}: {f.reason}" for f in failed))
 
 
 def _code(facts: Facts) -> list[str]:

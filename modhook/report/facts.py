@@ -99,6 +99,13 @@ class Facts:
         return sorted(shares, key=lambda n: (n != "accuracy", n))
 
     @cached_property
+    def tabulated(self) -> list[str]:
+        """The metrics that tables show: those that are shares, then the others."""
+        scores = self.cube["scores"].data_vars if "scores" in self.cube.children else {}
+        numbers = [str(n) for n, v in scores.items() if v.attrs.get("table") == "number" and {"stage", "split"} <= set(v.dims)]
+        return [*self.metrics, *numbers]
+
+    @cached_property
     def splits(self) -> list[str]:
         """The names of the test sets in order."""
         return [str(s) for s in self.read("scores", "split").values] if "scores" in self.cube.children else []
@@ -123,7 +130,7 @@ class Facts:
         for at, place in self._indexed_runs():
             for n, bits in enumerate(self._bits(place)):
                 if bits is not None:
-                    size = self._size(self._layout(place))
+                    size = self._size(self.layout(place))
                     shares[(*at, n)] = np.bitwise_count(bits).sum(dtype=np.int64) / size if size else np.nan
         coordinates = {d: self.status[d].values for d in dims[:-1]} | {"stage": self.masked}
         return xr.DataArray(shares, coordinates, dims)
@@ -153,18 +160,23 @@ class Facts:
         """Return a variable or coordinate of a group of the cube, in memory."""
         return array(self.cube, f"{group}/{name}").load()
 
+    def layout(self, place: Place) -> xr.DataTree:
+        """Return the group below `masks` that holds the masks of a run."""
+        name = str(self._layouts.sel(place).item())
+        found = self.cube["masks"][name]
+        assert isinstance(found, xr.DataTree)
+        return found
+
+    def finished(self, place: Place, stage: str) -> bool:
+        """Return whether a stage of a run is done."""
+        return int(self.status.sel({**place, "stage": stage})) == 1
+
     # -- inside
 
     def _indexed_runs(self) -> list[tuple[tuple[int, ...], Place]]:
         grid = itertools.product(*(range(n) for n in self.status.shape[:-1]))
         dims = self.status.dims[:-1]
         return [(at, {str(d): self.status[d].values[i] for d, i in zip(dims, at, strict=True)}) for at in grid]
-
-    def _layout(self, place: Place) -> xr.DataTree:
-        name = str(self._layouts.sel(place).item())
-        found = self.cube["masks"][name]
-        assert isinstance(found, xr.DataTree)
-        return found
 
     @cached_property
     def _layouts(self) -> xr.DataArray:
@@ -179,7 +191,7 @@ class Facts:
         done = [int(self.status.sel(place).sel(stage=s)) == 1 for s in self.masked]
         if not any(done):
             return [None] * len(done)
-        bits = array(self._layout(place), "bits").sel(place)
+        bits = array(self.layout(place), "bits").sel(place)
         return [bits.sel(stage=s).values if d else None for s, d in zip(self.masked, done, strict=True)]
 
 

@@ -37,26 +37,26 @@ def findings(facts: Facts) -> list[Finding]:
     metric = facts.metrics[0] if facts.metrics else ""
     scores = facts.score(metric) if metric else None
     if not (facts.status == 1).any() or scores is None:
-        return [_finding("No run has finished yet.")]
+        return [sentence("No run has finished yet.")]
     told = [s for s in facts.functions if s in facts.masked and known(facts.kept.sel(stage=s))]
     sentences = {s: _function(facts, scores, s) for s in told}
     # With many functions, those whose masks tell their own data from the others' best.
     chosen = sorted(told, key=lambda s: -_contrast(facts, scores, s))[:MOST] if len(told) > MOST else told
     found = [sentences[s] for s in told if s in chosen]
     if len(told) > MOST:
-        found.append(_finding(f"{len(told) - MOST} more functions are in the table of scores."))
+        found.append(sentence(f"{len(told) - MOST} more functions are in the table of scores."))
     if known(facts.overlap):
         both, pair = len(facts.functions) == 2, listed(facts.functions)
         who: list[Any] = ["The masks of ", (pair, True)] if both else ["Any two functions' masks"]
         what = f" of the weights that {'either keeps' if both else 'either keeps, on average'} (IoU)"
         random: list[Any] = []
         if facts.chance is not None and known(facts.chance):
-            random = ["; random masks of the same sizes would share ", (_range(facts.chance), True)]
-        found.append(_finding(*who, " share ", (_range(facts.overlap), True), what, *random, "."))
+            random = ["; random masks of the same sizes would share ", (range_of(facts.chance), True)]
+        found.append(sentence(*who, " share ", (range_of(facts.overlap), True), what, *random, "."))
     found += _control(facts, scores)
     if len(facts.points) > 1:
-        found.append(_finding(f"Ranges run over {len(facts.points)} settings of {listed(facts.sweep)}."))
-    return found or [_finding("No mask has been learned yet.")]
+        found.append(sentence(f"Ranges run over {len(facts.points)} settings of {listed(facts.sweep)}."))
+    return found or [sentence("No mask has been learned yet.")]
 
 
 def _function(facts: Facts, scores: xr.DataArray, stage: str) -> Finding:
@@ -66,18 +66,18 @@ def _function(facts: Facts, scores: xr.DataArray, stage: str) -> Finding:
         "The mask for ",
         (stage, True),
         " keeps ",
-        (_range(facts.kept.sel(stage=stage)), True),
+        (range_of(facts.kept.sel(stage=stage)), True),
         " of the weights",
     ]
     rest: list[Any] = []
     shown = own + others if len(others) <= 2 else own
     for split in shown:
         if known(at.sel(split=split)):
-            rest += [", " if rest else "; ", (_range(at.sel(split=split), _score), True), f" on {split}"]
+            rest += [", " if rest else "; ", (range_of(at.sel(split=split), _score), True), f" on {split}"]
     if len(others) > 2 and known(at.sel(split=others)):
         average = at.sel(split=others).mean("split")
-        rest += [", " if rest else "; ", (_range(average, _score), True), f" on average on the {len(others)} others"]
-    return _finding(*parts, *rest, ".")
+        rest += [", " if rest else "; ", (range_of(average, _score), True), f" on average on the {len(others)} others"]
+    return sentence(*parts, *rest, ".")
 
 
 def _control(facts: Facts, scores: xr.DataArray) -> list[Finding]:
@@ -88,14 +88,14 @@ def _control(facts: Facts, scores: xr.DataArray) -> list[Finding]:
     after = scores.sel(stage="control", split=split) if "control" in facts.masked else xr.DataArray(np.nan)
     if known(after):
         parts: list[Any] = ["The mask of the ", ("control", True), " keeps "]
-        parts += [(_range(facts.kept.sel(stage="control")), True), " of the weights; ", (_range(after, _score), True)]
+        parts += [(range_of(facts.kept.sel(stage="control")), True), " of the weights; ", (range_of(after, _score), True)]
         parts += [f" on {split}"]
         if known(before):
-            parts += [", where the unmasked network has ", (_range(before, _score), True)]
-        found.append(_finding(*parts, "."))
+            parts += [", where the unmasked network has ", (range_of(before, _score), True)]
+        found.append(sentence(*parts, "."))
     elif known(before):
         found.append(
-            _finding("The network reaches ", (_range(before, _score), True), f" on {split} before any masking.")
+            sentence("The network reaches ", (range_of(before, _score), True), f" on {split} before any masking.")
         )
     return found
 
@@ -114,7 +114,7 @@ def _contrast(facts: Facts, scores: xr.DataArray, stage: str) -> float:
     return value if np.isfinite(value) else -np.inf
 
 
-def _range(values: xr.DataArray, write: Any = percent) -> str:
+def range_of(values: xr.DataArray, write: Any = percent) -> str:
     """Write the mean over seeds; over a sweep, the smallest and the largest of these means."""
     means = values.mean("seed").values if "seed" in values.dims else values.values
     finite = known(means)
@@ -126,6 +126,7 @@ def _score(value: float) -> str:
     return percent(value, 1)
 
 
-def _finding(*parts: str | tuple[str, bool]) -> Finding:
+def sentence(*parts: str | tuple[str, bool]) -> Finding:
+    """Return a finding of these pieces; what is a pair is a number or a name and stands out if its second is true."""
     pieces: Sequence[tuple[str, bool]] = [(p, False) if isinstance(p, str) else p for p in parts]
     return Finding(tuple(pieces))

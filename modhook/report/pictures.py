@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -47,9 +47,9 @@ class Undrawn:
 
 
 def pictures(
-    cube: xr.DataTree, plugins: Plugins, further: Mapping[str, type[Figure]]
+    cubes: Sequence[xr.DataTree], plugins: Plugins, further: Mapping[str, type[Figure]]
 ) -> tuple[list[Picture], list[Undrawn]]:
-    """Draw every figure that applies to this cube alone, the most important first; one that fails does not keep the others out."""
+    """Draw every figure that applies to these cubes together, the most important first; one that fails does not keep the others out."""
     try:
         ready()
     except UserError as error:
@@ -71,9 +71,9 @@ def pictures(
     with tempfile.TemporaryDirectory() as folder:
         for name, figure in by_rank(loaded):
             try:
-                if not applies(figure, [cube]):
+                if not applies(figure, cubes):
                     continue
-                svg, png = draw(figure, [cube], Path(folder), name, ("svg", "png"))
+                svg, png = draw(figure, cubes, Path(folder), name, ("svg", "png"))
             except DamageError:
                 raise  # a report of a cube that has lost something is none
             except Exception as error:  # a plugin of anybody's, on a cube that may be half finished
