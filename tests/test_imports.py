@@ -39,8 +39,9 @@ ABOVE = {
     "launch": {"asking", "cli"},
     "watching": {"launch", "report", "findings", "asking", "cli"},
     "asking": {"cli"},
+    "testing": {"launch", "asking", "watching", "cli"},
 }
-LOOSE = {"__init__", "__main__", "errors", "testing"}
+LOOSE = {"__init__", "__main__", "errors"}
 """All that may lie in the core outside a room."""
 
 

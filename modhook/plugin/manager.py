@@ -19,6 +19,7 @@ from modhook.errors import ModhookError, PluginError, listing, near_miss
 from modhook.plugin import hookspecs, interfaces
 from modhook.plugin.code import Found, Place, find, is_code
 from modhook.plugin.culprit import told
+from modhook.plugin.declared import mistake
 from modhook.plugin.hookspecs import PROJECT, Spec
 from modhook.plugin.offered import Offer, offered
 
@@ -61,11 +62,8 @@ class Entry:
             raise PluginError(
                 f"{what} cannot be loaded from {self.spec.target!r}: {_reason(error)}; repair or uninstall that package."
             ) from error
-        wanted = KINDS[self.kind]
-        if not (isinstance(found, type) and issubclass(found, wanted)):
-            raise PluginError(
-                f"{what} must be a subclass of modhook.{wanted.__name__}, but {self.spec.target!r} is {found!r}."
-            )
+        if said := mistake(self.kind, found, KINDS[self.kind]):
+            raise PluginError(f"{what} {said} ({self.spec.target}); its plugin needs a repair.")
         return found
 
 
@@ -95,10 +93,7 @@ class Plugins:
         for entry in entries:
             known = self._entries[entry.kind].setdefault(entry.spec.name, entry)
             if known is not entry:
-                raise PluginError(
-                    f"{SINGULAR[entry.kind]} {entry.spec.name!r} is brought by both {known.distribution} ({known.spec.target}) and "
-                    f"{entry.distribution} ({entry.spec.target}); uninstall one of them."
-                )
+                raise PluginError(twice(known, entry))
 
     def entries(self, kind: str) -> list[Entry | Offer]:
         """Return the entries of a kind, sorted by name."""
@@ -135,12 +130,9 @@ class Plugins:
         """Import the class called `name`. Raises `PluginError`."""
         if not self.is_code(kind, name):
             return self.find(kind, name).load()
-        thing, wanted = self.code(name).thing, KINDS[kind]
-        if not (isinstance(thing, type) and issubclass(thing, wanted)):
-            shown = f"the class {thing.__name__}" if isinstance(thing, type) else f"a {type(thing).__name__}"
-            raise PluginError(f"{SINGULAR[kind]} {name!r} must be a subclass of modhook.{wanted.__name__}, but it is {shown}.")
-        if lacking := sorted(getattr(thing, "__abstractmethods__", ())):
-            raise PluginError(f"{SINGULAR[kind]} {name!r} does not define {listing(lacking)}, which a {wanted.__name__} needs.")
+        thing = self.code(name).thing
+        if said := mistake(kind, thing, KINDS[kind]):
+            raise PluginError(f"{SINGULAR[kind]} {name!r} {said}.")
         return thing
 
     def beside(self, folder: Path, whose: str = "the study file", only: Collection[str] | None = None) -> Plugins:
@@ -175,6 +167,16 @@ class Plugins:
         return self._found[name]
 
 
+def twice(one: Entry | Offer, other: Entry | Offer) -> str:
+    """Say that a name is brought twice, and what to do."""
+    what, places = f"{SINGULAR[one.kind]} {one.spec.name!r} is brought", f"{one.spec.target} and {other.spec.target}"
+    if one.distribution == other.distribution:
+        return f"{what} twice by {one.distribution} ({places}); rename one of them there."
+    return (
+        f"{what} by both {one.distribution} ({one.spec.target}) and {other.distribution} ({other.spec.target}); uninstall one of them."
+    )
+
+
 def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, ModhookError) else told(error)
 
@@ -184,6 +186,14 @@ def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None)
 
     Raises `PluginError` for duplicates.
     """
+    entries, broken = collected(entry_points)
+    return Plugins([*entries, *offered()], broken)
+
+
+def collected(
+    entry_points: Iterable[importlib.metadata.EntryPoint] | None = None,
+) -> tuple[list[Entry], list[Broken]]:
+    """Return what every entry point brings, names that are brought twice among it, and those that could not be used."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
     points = importlib.metadata.entry_points(group=PROJECT) if entry_points is None else entry_points
@@ -210,7 +220,7 @@ def plugins(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None)
             entries += _specs(manager, module, distribution)
         except (Exception, SystemExit) as error:
             broken.append(Broken(point.name, distribution, _reason(error), error))
-    return Plugins([*entries, *offered()], broken)
+    return entries, broken
 
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, module: Any) -> None:

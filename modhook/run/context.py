@@ -27,6 +27,7 @@ from modhook.plugin.manager import plugins as installed
 from modhook.run.build import build_model, load_weights
 from modhook.run.carried import CarriedFile, level
 from modhook.run.checkpoints import Checkpoints
+from modhook.run.complete import check_record, known_stage
 from modhook.run.data import Draw, in_order, train_subset
 from modhook.run.failure import reason_of, require_finite, show_traceback, stops_the_study
 from modhook.run.layout import SUBSET, valid_steps, versions
@@ -54,7 +55,6 @@ class Context(RunContext):
     model: nn.Module
     seed: int
     labels: dict[str, Any]
-    """The run's coordinates in the cube: seed, then one per sweep key."""
     cube: Cube
     layout: str
     tracker: Tracker
@@ -65,12 +65,12 @@ class Context(RunContext):
     _carried: dict[str, CarriedGradients] = attrs.field(factory=dict, init=False)
     """What the latest stage of this process left, by its name."""
     _off: tuple[Off] | None = attrs.field(default=None, init=False)
-    """What masked weights become, once it was looked up."""
     _used: list[CarriedFile] = attrs.field(factory=list, init=False)
     """Files that are needed until the next stage is done."""
 
     def done(self, stage: str) -> bool:
         """Whether this stage is in the cube already."""
+        known_stage(stage, self.cube)
         return self.cube.status(self.labels, stage) == "done"
 
     def batches(self, stage: str | None, size: int) -> Draw:
@@ -96,8 +96,7 @@ class Context(RunContext):
 
     def sampler(self) -> Sampler:
         """Return the sampler of the mask stages, with its options."""
-        made: Sampler = self.plugins.load("samplers", self.study.masks.sampler)(self.study.sampler)
-        return made
+        return self.plugins.load("samplers", self.study.masks.sampler)(self.study.sampler)  # type: ignore[no-any-return]
 
     def validator(
         self,
@@ -205,6 +204,7 @@ class Context(RunContext):
         """
         if name in self.later:
             raise Enough
+        known_stage(name, self.cube)
         with together():
             self.cube.still_there()  # what is gone reads as never written
         record = StageRecord(name)
@@ -213,7 +213,7 @@ class Context(RunContext):
         try:
             with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()), _told_later():
                 yield record
-                require_finite(record.logits or {}, f"the logits of stage {name!r} for")
+                check_record(record, self.cube, self.task)
                 if record.keep_weights:
                     require_finite(self.model.state_dict(), f"the weights after stage {name!r} in")
             even(self.model.state_dict().values())  # base training may differ by a rounding error between machines

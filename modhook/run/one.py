@@ -18,6 +18,7 @@ from modhook.plugin.interfaces import Task, Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model
 from modhook.run.checkpoints import Checkpoints
+from modhook.run.complete import check_stages
 from modhook.run.context import Context, Enough
 from modhook.run.control import learn_controls
 from modhook.run.failure import gone_or_damaged, reason_of, show_traceback, stops_the_study
@@ -198,6 +199,8 @@ def _compute(work: Work, run: Run) -> None:
         try:
             with contextlib.suppress(Enough):
                 prepared.protocol.run(context)
+            if not work.only_control:
+                check_stages(study.study.protocol, prepared.protocol.stages(task), _states(work, run)[0])
         except RunError as error:
             if task.independent and not work.only_control and known_to_all(error):
                 learn_controls(prepared, context)  # of the stages that are done
