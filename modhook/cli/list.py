@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
-from modhook.cli.say import say_skipped
+from modhook.cli.say import say, say_skipped
+from modhook.errors import UserError
+from modhook.plugin.culprit import DEBUG, traceback_of
 from modhook.plugin.manager import KINDS, plugins
 
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice([*KINDS, "studies"]))
+@click.option("--broken", is_flag=True, help="List instead what could not be loaded, each with one sentence why; loads everything.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object by kind, or one array if KIND is given.")
-def list_command(kind: str | None, as_json: bool) -> None:
+def list_command(kind: str | None, broken: bool, as_json: bool) -> None:
     """List what the installed plugins bring: tasks, models, analyses, figures, samplers, protocols, trackers.
 
     With `studies`: the studies that come with modhook, which `modhook run` and `modhook check` find by their names.
     """
+    if broken:
+        _list_broken(kind, as_json)
+        return
     if kind == "studies":
         _list_studies(as_json)
         return
@@ -42,6 +49,25 @@ def list_command(kind: str | None, as_json: bool) -> None:
             click.echo(f"  {row['name']:<{width}}  {row['summary']}{origin}")
         if not found:
             click.echo("  none")
+
+
+def _list_broken(kind: str | None, as_json: bool) -> None:
+    from modhook.plugin.broken import find_broken
+
+    if kind == "studies":
+        raise UserError("--broken is about plugins; `modhook check NAME` says what is wrong with a study.")
+    found = find_broken([kind] if kind else tuple(KINDS))
+    if as_json:
+        rows = [{"name": one.name, "package": one.distribution, "reason": one.reason} for one in found]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    say("broken:")
+    for one in found:
+        say(f"  {one.name} [{one.distribution}]: {' '.join(one.reason.split())}")
+        if one.error is not None and os.environ.get(DEBUG):
+            say(traceback_of(one.error), err=True)
+    if not found:
+        say("  none")
 
 
 def _list_studies(as_json: bool) -> None:

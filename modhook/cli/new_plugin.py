@@ -18,7 +18,7 @@ import click
     help="Folder that the project is made in; default: the current one.",
 )
 def new_plugin_command(name: str, parent: Path) -> None:
-    """Write a plugin project to start from: a task, a network, a study and a test.
+    """Write a plugin project to start from: a task, a network, an analysis, a figure, a study, tests, and what CI does.
 
     NAME is the distribution's and the folder's, such as my-task. An existing folder is never touched.
     """
@@ -28,5 +28,6 @@ def new_plugin_command(name: str, parent: Path) -> None:
         click.echo(str(path))
     package = name.replace("-", "_")
     click.echo(
-        f'Next: cd {parent / name} && python -m pip install -e ".[test]" && modhook run {package}.toml && pytest'
+        f'Next: cd {parent / name} && python -m pip install -e ".[test]" && pytest && modhook run {package}.toml && '
+        f"modhook report results/{package}.zarr"
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
+import modhook
 from modhook.errors import UserError
 
 _FILES = {
@@ -20,12 +21,17 @@ _FILES = {
     "src/{package}/plugin.py": "plugin.py",
     "src/{package}/task.py": "task.py",
     "src/{package}/network.py": "network.py",
+    "src/{package}/analysis.py": "analysis.py",
+    "src/{package}/figure.py": "figure.py",
     "tests/test_{package}.py": "test_plugin.py",
+    "ci.sh": "ci.sh",
+    ".github/workflows/tests.yml": "workflow.yml",
+    ".gitignore": "gitignore",
 }
 
 
 def new_plugin(name: str, parent: Path) -> list[Path]:
-    """Write a pip project with a task, a network, a study and a test; return its files.
+    """Write a pip project with a task, a network, an analysis, a figure, a study, tests and what CI does; return its files.
 
     Args:
         name: of the distribution and of the new folder, such as `my-task`; the package is `my_task`.
@@ -40,7 +46,7 @@ def new_plugin(name: str, parent: Path) -> list[Path]:
         raise UserError(f"{folder} exists already; choose another name, or remove it.")
     places = {folder / place.format(package=package): template for place, template in _FILES.items()}
     try:
-        _write(places, name=name, package=package)
+        _write(places, name=name, package=package, version=modhook.__version__)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); choose another folder with --in.") from error
     return list(places)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+import yaml
 
+from modhook.cube import masks_from
 from modhook.errors import UserError
 from modhook.plugin.scaffold import new_plugin
 
@@ -46,27 +48,46 @@ def test_the_project_works_as_it_is(tmp_path: Path) -> None:
     written = new_plugin("my-task", tmp_path)
     folder = tmp_path / "my-task"
     assert sorted(str(p.relative_to(folder)) for p in written) == [
+        ".github/workflows/tests.yml",
+        ".gitignore",
         "README.md",
+        "ci.sh",
         "my_task.toml",
         "pyproject.toml",
         "src/my_task/__init__.py",
+        "src/my_task/analysis.py",
+        "src/my_task/figure.py",
         "src/my_task/network.py",
         "src/my_task/plugin.py",
         "src/my_task/task.py",
         "tests/test_my_task.py",
     ]
-    assert not [p for p in written if "{{" in p.read_text()]
+    assert not [p for p in written if "{{" in p.read_text().replace("${{ matrix.python }}", "")]
+    steps = yaml.safe_load((folder / ".github/workflows/tests.yml").read_text())["jobs"]["tests"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["sh ci.sh"]
+    assert steps[1]["with"]["python-version"] == "${{ matrix.python }}"
+    assert subprocess.run(["sh", "-n", "ci.sh"], cwd=folder, check=False).returncode == 0
     seem_installed(folder)
     listed = run(folder, "-m", "modhook", "list")
     assert listed.returncode == 0, listed.stderr
-    assert listed.stdout.count("[my-task]") == 2  # the task and the network
+    assert listed.stdout.count("[my-task]") == 4  # the task, the network, the analysis and the figure
+    assert run(folder, "-m", "modhook", "list", "--broken").stdout == "broken:\n  none\n"
     done = run(folder, "-m", "modhook", "run", "my_task.toml", "--variant", "smoke")
     assert done.returncode == 0, done.stderr
     cube = xr.open_datatree(folder / "results/my_task-smoke.zarr", engine="zarr")
     assert cube["scores"]["accuracy"].dims == ("seed", "stage", "split")
     assert cube["scores"]["accuracy"].notnull().all()
+    masks = masks_from(folder / "results/my_task-smoke.zarr", seed=1, stage="xor")
+    first, last = (mask.numpy() for mask in masks.values())  # (64, 10), (2, 64)
+    used = sum(any(first[i, :]) and any(last[:, i]) for i in range(64))
+    assert float(cube["my_task_units"]["used"].sel(seed=1, stage="xor")) == used
+    told = run(folder, "-m", "modhook", "report", "results/my_task-smoke.zarr")
+    assert told.returncode == 0, told.stderr
+    page = (folder / "results/my_task-smoke-report.html").read_text()
+    assert "Hidden units that each mask uses" in page
+    assert "figures that could not be drawn" not in page.lower()
     tested = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
-    assert (tested.returncode, "2 passed" in tested.stdout) == (0, True), tested.stdout
+    assert (tested.returncode, "5 passed" in tested.stdout) == (0, True), tested.stdout
 
 
 @pytest.mark.parametrize("name", ["My-Task", "1task", "my task", "../task", "task-", "-task", "", "a/b", "täsk"])

@@ -237,3 +237,82 @@ def test_finding_plugins_imports_neither_torch_nor_xarray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+MANY = """
+from modhook import Analysis, Figure, Model, Spec, Tracker, hookimpl
+
+@hookimpl
+def modhook_trackers():
+    return [Spec("told", "good", "many_plugin:Told"), Spec("told", "twice", "many_plugin:Told")]
+
+@hookimpl
+def modhook_models():
+    return [
+        Spec("gone", "not there", "many_plugin:Net"),
+        Spec("half", "no build", "many_plugin:Half"),
+        Spec("none", "no module", "many_plugin.networks:Net"),
+        Spec("other", "of another kind", "many_plugin:Told"),
+        Spec("options", "plain options", "many_plugin:Plain"),
+    ]
+
+@hookimpl
+def modhook_figures():
+    return [Spec("text", "a text", "many_plugin:Text"), Spec("short", "no group", "many_plugin:Short")]
+
+class Told(Tracker): pass
+class Half(Model): pass
+
+class Plain(Model):
+    Options = {"hidden": 3}
+    def build(self, shape): pass
+
+class Text(Figure):
+    requires = ("mine/share")
+    def draw(self, cubes): pass
+
+class Short(Text):
+    requires = ("share",)
+"""
+WHY = {
+    "tracker told": "tracker 'told' is brought twice by many-plugin (many_plugin:Told and many_plugin:Told); rename one of them there",
+    "model gone": "there is no 'Net' in it",
+    "model half": "model 'half' of many-plugin does not define build, which a Model needs (many_plugin:Half)",
+    "model none": "cannot be loaded from 'many_plugin.networks:Net': ModuleNotFoundError: No module named 'many_plugin.networks'",
+    "model other": "must be a subclass of modhook.Model, but it is the class Told (many_plugin:Told)",
+    "model options": "has {'hidden': 3} as its Options, which must be an attrs class: decorate it with @attrs.frozen",
+    "figure text": "has requires = 'mine/share', a text where a tuple is wanted: write ('mine/share',)",
+    "figure short": "has requires = ('share',), but variables are named 'group/variable'",
+}
+
+
+def test_everything_that_is_broken_is_listed(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    """`modhook list --broken` loads everything and says of each thing why it cannot be used, one line each; names twice, too."""
+    import json
+
+    from modhook.cli import main
+
+    install("bad-plugin", "import math\nmath.sqrt(-1)\n")
+    install("many-plugin", MANY)
+    with pytest.raises(SystemExit) as stop:
+        main(["list", "--broken", "--json"])
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (stop.value.code, set(rows)) == (0, {"bad_plugin", *WHY})
+    assert rows["bad_plugin"]["reason"].startswith("ValueError: math domain error (")
+    for name, why in WHY.items():
+        assert rows[name]["package"] == "many-plugin"
+        assert why in rows[name]["reason"]
+    with pytest.raises(SystemExit):
+        main(["list", "figures", "--broken"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" [")[0] for line in lines] == ["broken:", "  bad_plugin", "  figure text", "  figure short"]
+    with pytest.raises(SystemExit) as stop:
+        main(["list", "studies", "--broken"])
+    assert stop.value.code == 2
+
+
+def test_a_class_that_lacks_something_is_said_so_where_a_study_needs_it(install: Install) -> None:
+    """An installed class is looked at as one of a file is: before it is made, and with what it lacks."""
+    install("many-plugin", MANY.replace('Spec("told", "twice", "many_plugin:Told")', ""))
+    with pytest.raises(PluginError, match=r"model 'half' of many-plugin does not define build, which a Model needs"):
+        _found("many-plugin").load("models", "half")
