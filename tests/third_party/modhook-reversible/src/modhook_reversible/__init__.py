@@ -1,0 +1,1 @@
+"""A question for modhook: are the two directions of a reversible cellular automaton separate modules?"""
