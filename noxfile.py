@@ -135,7 +135,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def notebooks(session: nox.Session) -> None:
-    """Run every notebook, those on networks that packages ship, too: about ten minutes; `-- --store` keeps the outputs of the latter."""
+    """Run every notebook, those on networks that packages ship, too: about ten minutes; `-- --store` keeps their outputs."""
     session.install("-e", ".[test,docs]", *CONSTRAINTS)
     _without_needs(session, SPOKEN)
     files = map(str, sorted(Path("studies/notebooks").glob("*.ipynb")))

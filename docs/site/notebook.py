@@ -45,10 +45,18 @@ def markdown(path: Path) -> str:
         if cell.cell_type == "markdown" and (said := re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)):
             heading = said[-1]
         cell.metadata["alt"] = f"Output: {_plain(heading)}"
+        for output in cell.get("outputs", []):
+            _without_xarray(output)
     exporter = MarkdownExporter(extra_loaders=[DictLoader({"site.md.j2": _TEMPLATE})], template_file="site.md.j2")
     exporter.register_filter("oneline", _oneline)
     text: str = exporter.from_notebook_node(found)[0]
     return text
+
+
+def _without_xarray(output: Any) -> None:
+    """Leave xarray's text: its HTML brings colours of its own, which a dark page makes unreadable."""
+    if "xr-text-repr-fallback" in output.get("data", {}).get("text/html", ""):
+        del output["data"]["text/html"]
 
 
 def _plain(heading: str) -> str:

