@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -57,8 +59,9 @@ class Answer:
         self._question, self._thresholds = question, thresholds_of(thresholds)
         self._seeds = seeds
         self.off: str | Mapping[str, Tensor] | None = None if question.off == "zero" else question.off
+        self._kept, self._temporary = _Kept(), home.temporary
         if home.temporary:
-            weakref.finalize(self, home.discard)
+            weakref.finalize(self._kept, home.discard)
 
     @cached_property
     def cube(self) -> xr.DataTree:
@@ -142,40 +145,51 @@ class Answer:
         """Write the HTML report, by default beside the cube, and return its path. Raises `UserError` if it cannot be written."""
         from modhook.report import write_report
 
-        with offering(self._question.offers()):
+        with self._drawing():
             return write_report(self.path, None if out is None else Path(out), plugins())
 
     def __repr__(self) -> str:
         return shown.lines(self, self._judged)
 
     def _repr_html_(self) -> str:
-        with offering(self._question.offers()):
+        with self._drawing():
             return shown.page(self, self._judged, plugins())
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        """Within it what was asked is known by its names. Errors that are swallowed while text is set hold the frames that led there, and
+        these the answer, until garbage is collected: a temporary cube would outlive it."""
+        with offering(self._question.offers()):
+            yield
+        if self._temporary:
+            gc.collect()
+
+
+class _Kept:
+    """Whoever holds it needs the cube: a temporary one goes with the last of them."""
 
 
 class MaskTable(Mapping[tuple[str, int], "Masks"]):
     """Masks by function and seed, read when they are asked for."""
 
     def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+        # Not the answer itself, which holds this table: only the collector of garbage would find that nobody holds the two.
+        self._path, self._functions, self._seeds, self._kept = answer.path, answer.functions, answer.seeds, answer._kept
         finished = done(answer.cube)
         self._keys = [
-            (name, seed)
-            for name in answer.functions
-            for seed in answer.seeds
-            if bool(finished.sel(seed=seed, stage=name))
+            (name, seed) for name in self._functions for seed in self._seeds if bool(finished.sel(seed=seed, stage=name))
         ]
 
     def __getitem__(self, key: Any) -> Masks:
         if not isinstance(key, tuple) or len(key) != 2:
             raise MissingNameError(
-                f"masks are found by function and seed, answer.masks[{self._answer.functions[0]!r}, 1], not by {arguments.shown(key)}."
+                f"masks are found by function and seed, answer.masks[{self._functions[0]!r}, 1], not by {arguments.shown(key)}."
             )
         name, seed = normal(key[0]), key[1]
-        if name not in self._answer.functions:
-            raise missing("no function was asked for that is called", name, self._answer.functions)
+        if name not in self._functions:
+            raise missing("no function was asked for that is called", name, self._functions)
         try:
-            return masks_from(self._answer.path, seed, name)
+            return masks_from(self._path, seed, name)
         except DamageError:
             raise
         except CubeError as error:  # a seed that is not there or not done: of a mapping, a key that it does not have
@@ -191,4 +205,4 @@ class MaskTable(Mapping[tuple[str, int], "Masks"]):
         return len(self._keys)
 
     def __repr__(self) -> str:
-        return f"masks of {listing(self._answer.functions)} for the seeds {listing(map(str, self._answer.seeds))}"
+        return f"masks of {listing(self._functions)} for the seeds {listing(map(str, self._seeds))}"

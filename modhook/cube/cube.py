@@ -371,7 +371,9 @@ class Cube:
     def _coordinate(self, group: str, dim: str) -> tuple[Label, ...] | None:
         key = f"{group}/{dim}".lstrip("/")
         if key not in self._labels:
-            found = self._root.get(key)
+            # Asked of zarr, what is not there is an error that holds all frames below it, and what these hold, for the garbage collector.
+            known = self._root.metadata.consolidated_metadata
+            found = None if known is not None and key not in known.flattened_metadata else self._root.get(key)
             if not isinstance(found, zarr.Array):
                 return None
             self._labels[key] = tuple(self._values(found, (slice(None),)).tolist())

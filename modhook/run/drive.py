@@ -34,6 +34,7 @@ from modhook.run.failure import gone_or_damaged, told_what_is_safe
 from modhook.run.further import add_controls, continued
 from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.live import Live, clear
+from modhook.run.making import making
 from modhook.run.mend import check
 from modhook.run.off import check_off, off_key, record_off, same_off
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
@@ -109,7 +110,7 @@ def run_study(
     if threads:
         torch.set_num_threads(threads)
     try:
-        with told_what_is_safe():
+        with told_what_is_safe(), making(cube_path(study, out)):
             wanted = dict(only or {})
             return _run(study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, spread)
     finally:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 import numpy as np
 
-from modhook.cube import Where, open_cube
+from modhook.cube import Where, open_cube, place_of
 from modhook.errors import printable
 from modhook.run.live import LiveRun, live_runs
+from modhook.run.making import being_made
 
 QUIET = 120.0
 """Seconds without a sign of life after which it is said how long ago the last one was."""
@@ -58,11 +59,12 @@ class RunSeen:
 
 @attrs.frozen
 class Seen:
-    """A study at one moment."""
+    """A study at one moment; `making`: a process is about to make its cube, and nothing else is known."""
 
     name: str
     path: str
     runs: tuple[RunSeen, ...]
+    making: bool = False
     at: float = attrs.field(factory=time.time)
 
     @property
@@ -86,11 +88,13 @@ class Seen:
     @property
     def over(self) -> bool:
         """Whether nothing is left to wait for."""
-        return all(run.state in ("done", "failed") for run in self.runs)
+        return not self.making and all(run.state in ("done", "failed") for run in self.runs)
 
     @property
     def summary(self) -> str:
         """The counts in words: `3 of 10 runs done, 2 running`."""
+        if self.making:
+            return "its cube is being made: data and network are looked at first"
         counts = self.counts
         rest = [f"{n} {state}" for state, n in counts.items() if n and state != "done"]
         idle = "" if self.over or counts["running"] else "; nobody is seen to compute it now"
@@ -105,7 +109,7 @@ class _InCube:
 
 
 class Watcher:
-    """Looks at one cube again and again. Raises `CubeError` where there is none."""
+    """Looks at one cube again and again. Raises `CubeError` where there is none, and none is being made."""
 
     def __init__(self, cube: Where, share: int = _SHARE) -> None:
         self._cube, self._share = cube, share
@@ -116,6 +120,8 @@ class Watcher:
 
     def look(self) -> Seen:
         """Return how far the runs are now."""
+        if not self._known and not place_of(self._cube).exists() and being_made(self._cube):
+            return Seen("", str(self._cube), (), making=True)
         live = {run.label: run for run in live_runs(self._cube)}
         # A run or stage that has ended, or begun, is looked up at once; else the cube is read as often as it is cheap.
         now = frozenset((run.label, run.stage.name if run.stage else "") for run in live.values())

@@ -30,7 +30,7 @@ def watch(watcher: Watcher, *, every: float = 2.0, once: bool = False, console: 
         while not (once or seen.over):
             time.sleep(every)
             before, seen = seen, watcher.look()
-            if seen.counts != before.counts or time.monotonic() - said >= 60:
+            if (seen.counts, seen.making) != (before.counts, before.making) or time.monotonic() - said >= 60:
                 console.print(_line(seen), soft_wrap=True)
                 said = time.monotonic()
         return seen
@@ -44,7 +44,7 @@ def watch(watcher: Watcher, *, every: float = 2.0, once: bool = False, console: 
 
 def shown(seen: Seen) -> RenderableType:
     """Return the study as rich shows it."""
-    parts: list[RenderableType] = [Text(f"{seen.name}  {seen.path}", style="bold"), Text(seen.summary)]
+    parts: list[RenderableType] = [Text(f"{seen.name}  {seen.path}".lstrip(), style="bold"), Text(seen.summary)]
     running = seen.running
     parts += [_run(run) for run in running[:_SHOWN]]
     if len(running) > _SHOWN:

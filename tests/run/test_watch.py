@@ -14,13 +14,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from modhook import Tracker
+from modhook import Tracker, UserError
 from modhook.plugin.manager import plugins
 from modhook.run import run_study
 from modhook.run.live import Live, live_runs
 from modhook.study import load
 from modhook.watching import Page, Seen, Watcher
-from modhook.watching.page import points
+from modhook.watching.page import points, rendered
 from modhook.watching.state import Curve
 from modhook.watching.terminal import shown, sparkline
 
@@ -78,6 +78,33 @@ def test_a_run_is_seen_while_it_is_computed(tiny: Path, tmp_path: Path) -> None:
     assert last.over
     assert last.summary == "2 of 2 runs done"
     assert not (tmp_path / ".tiny.zarr.live").exists()
+
+
+def test_a_cube_that_is_being_made_is_waited_for(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a run's first moment it is said that its cube will be there; a killed process and an ended one leave no such word."""
+    from modhook.run import drive, making
+
+    path, seen = tmp_path / "results" / "tiny.zarr", list[Seen]()
+
+    def looked(*given: Any) -> Any:
+        seen.append(Watcher(path).look())
+        raise UserError("a mistake in the data")
+
+    monkeypatch.setattr(drive, "load_tasks", looked)
+    with pytest.raises(UserError, match="a mistake in the data"):
+        run_study(_study(tiny), path.parent, plugins(), Tracker())
+    assert (seen[0].making, seen[0].over, seen[0].runs) == (True, False, ())
+    assert "its cube is being made" in _text(seen[0])
+    assert "its cube is being made" in rendered(seen[0])
+    assert not path.parent.exists()
+    with pytest.raises(UserError, match="there is no cube at"):
+        Watcher(path).look()
+    with making.making(path):
+        (file,) = (f for f in making._folder().glob(f"{making._name(path)}*"))
+        line = json.loads(file.read_text())
+        file.write_text(json.dumps({**line, "since": line["since"] - 100}))  # the number of another process now
+        with pytest.raises(UserError, match="there is no cube at"):
+            Watcher(path).look()
 
 
 def test_a_stopped_run_is_said_to_be_stopped(tiny: Path, tmp_path: Path) -> None:
