@@ -25,12 +25,12 @@ _TEMPLATE = """
 <div class="output" tabindex="0" role="region" aria-label="{{ cell.metadata.alt }}">{{ output.data["text/html"] | oneline }}</div>
 {% endblock data_html -%}
 {%- block stream %}
-```text
+```{ .text .output }
 {{ output.text | trim("\n") }}
 ```
 {% endblock stream -%}
 {%- block data_text %}
-```text
+```{ .text .output }
 {{ output.data["text/plain"] | trim("\n") }}
 ```
 {% endblock data_text -%}

@@ -17,8 +17,8 @@ DOCS = Path(__file__).parents[1]
 PAGES = DOCS / "reference"
 PARTS = ("chance", "export", "findings", "objectives", "style", "testing")
 """Public modules, as `modhook.NAME`: what their `__all__` names, or what they define, is public, too."""
-OTHERWISE = {"modhook.plot": "modhook.plotting.plot.Plot"}
-"""What is documented under the name of its class."""
+OTHERWISE = {"modhook.plot": "modhook.plotting.plot.Plot", "modhook.report": "modhook.report.write.report"}
+"""What is documented under the name of its class, or of the function that a module is called for."""
 _DIRECTIVE = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 
 
