@@ -27,8 +27,11 @@ THRESHOLD = "threshold"
 """What is given as `within` for the sampler's own masks."""
 WITHIN = 0.05
 """The share of the score that masks may lose where no size is given; sizes are compared with those of controls."""
-USUAL = {"hard_concrete": {"beta": 0.3, "init": 3.0}}
-"""{sampler: what its masks are learned with where the user gives nothing}: nox -s truth measures it."""
+LEARNER = "hard_concrete"
+RISING = {"init": 3.0, "beta": 50.0, "beta_start": 0.01, "relative_beta": True, "among": "integrated_gradients"}
+"""What its masks are learned with where the user gives nothing: the setting of `fit_masks`, which nox -s truth measures."""
+LEVEL = {"init": 3.0, "beta": 0.3}
+"""The same for units, which are not ranked first, and in cubes that were begun with it."""
 
 
 def study_of(
@@ -64,7 +67,7 @@ def study_of(
     if within == THRESHOLD:
         within = None
     learned = {k: v for k, v in masks.items() if k != "within" and v is not None}
-    learned = {k: v for k, v in USUAL.get(named, {}).items() if k != "beta" or density is None} | learned
+    learned = _learning(named, learned, tuple(units) == ("weight",), there) | learned
     learned |= {"sampler": named, "batch": batch, **({} if question.off_name == "zero" else {"off": question.off_name})}
     if tuple(units) != ("weight",):
         learned["units"] = list(units)
@@ -111,6 +114,16 @@ def spelled(model: nn.Module, include: Any, exclude: Any) -> tuple[Any, Any]:
         include if isinstance(include, str) and include == "*" else in_words(model, "include", include),
         exclude if exclude is DEFAULT_EXCLUDE else in_words(model, "exclude", exclude),
     )
+
+
+def _learning(sampler: str, given: Mapping[str, Any], weights: bool, there: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what the user did not give; a beta or a density of the user's is the whole pull."""
+    if sampler != LEARNER:
+        return {}
+    if "beta" in given or "density" in given:
+        return {"init": LEVEL["init"]}
+    before = there is not None and there.get("masks", {}).get("among") is None
+    return dict(LEVEL if before or not weights else RISING)
 
 
 def _usual(there: Mapping[str, Any] | None) -> float | None:

@@ -270,9 +270,12 @@ class _Judge:
         """Change of the density at the end."""
         if self.of.moved is None:
             return [self._unknown("settled", "change of the density", "its density was not recorded on the way")]
-        words = "the size of its mask changed by {value} of itself over the last tenth of the steps"
+        words, measure = "the size of its mask changed by {value} of itself over the last tenth of the steps", "change of the density"
+        if self.of.turned:
+            words = "{value} of the weights of its mask were not among as many before the last tenth of the steps"
+            measure = "change of the cut"
         found = self._made(
-            "settled", "change of the density", -self.of.moved, "settled", words, (-math.inf, 0.0), reference=0.0, sign=-1.0
+            "settled", measure, -self.of.moved, "settled", words, (-math.inf, 0.0), reference=0.0, sign=-1.0
         )
         return [attrs.evolve(found, value=-found.value, low=-found.high, high=-found.low, threshold=-found.threshold)]
 

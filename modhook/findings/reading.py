@@ -99,7 +99,7 @@ class Reader:
         }
         removed = self._array(f"own_removed/{self.metric}")
         random, matched = self._removals(name, own)
-        agreement = self._agreement(name)
+        agreement, turned = self._agreement(name), self._turned(name)
         kept, weights = self._kept(name)
         return Measured(
             function=name,
@@ -113,7 +113,8 @@ class Reader:
             controls=self._controls(name, own),
             agreement=None if agreement is None else agreement[0],
             chance=None if agreement is None else agreement[1],
-            moved=self._moved(name),
+            moved=self._moved(name) if turned is None else turned,
+            turned=turned is not None,
             why=self._why(name),
             kept=kept,
             weights=weights,
@@ -273,6 +274,14 @@ class Reader:
             except CubeError:  # weights that change from stage to stage
                 self._same = False
         return self._same
+
+    def _turned(self, name: str) -> Values | None:
+        """Return what share of its weights as large a cut did not keep before the last tenth of the steps; None where it is not known."""
+        turnover = self._array("history/turnover")
+        if turnover is None or name not in turnover["stage"].values:
+            return None
+        found: Values = turnover.sel(stage=name, seed=self.seeds).values.astype(float)
+        return found if np.isfinite(found).any() else None
 
     def _moved(self, name: str) -> Values | None:
         """Return by what share of itself the density changed over the last tenth of the recorded steps."""

@@ -37,7 +37,8 @@ THRESHOLDS: Mapping[str, float] = {
 * `real_score`, `real_size`: either how far the score under the mask is above each control's at equal size, at least, or how many
   times as large as the mask the control's must be for an equal score, at least; one that never has it, in no seed, is beyond every size.
 * `stable`: (IoU over seeds - chance) / (1 - chance), at least.
-* `settled`: by what share of itself the density changed over the last tenth of the steps, at most.
+* `settled`: by what share of itself the density changed over the last tenth of the steps, at most; of masks that are cut under a pull
+  that rises, what share of their weights as large a cut did not keep before that tenth.
 * `confidence`: of the interval over seeds.
 """
 REAL = ("shuffled", "untrained", "nonsense")
@@ -107,6 +108,7 @@ class Measured:
         controls: {kind: `Compared`}.
         agreement, chance: IoU with its masks of other seeds, and what random masks would have.
         moved: by what share of itself the density changed over the last tenth of the steps.
+        turned: whether it is the share of its weights instead that as large a cut did not keep before that tenth.
         why: why something was not measured, where that is known.
         kept: the share of all weights that its mask keeps. weights: how many all are.
         said: what was said of its masks when they had been learned (`history/trust`): rule, sentence, seeds.
@@ -124,6 +126,7 @@ class Measured:
     agreement: Values | None = None
     chance: Values | None = None
     moved: Values | None = None
+    turned: bool = False
     why: str = ""
     kept: Values | None = None
     weights: int | None = None

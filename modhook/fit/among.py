@@ -46,7 +46,9 @@ def among_only(logits: dict[str, Tensor], among: Mapping[str, Tensor] | None) ->
     return {n: torch.where(among[n].to(v.device), v, GONE) if n in among else v for n, v in logits.items()}
 
 
-def refuse_among(among: Mapping[str, Tensor] | None, names: tuple[str, ...], sampler: Sampler, density: Any) -> None:
+def refuse_among(
+    among: Mapping[str, Tensor] | Ranking | None, names: tuple[str, ...], sampler: Sampler, density: Any
+) -> None:
     """Raise `UserError` where masks cannot be learned among some of the weights."""
     if among is None:
         return
@@ -56,7 +58,7 @@ def refuse_among(among: Mapping[str, Tensor] | None, names: tuple[str, ...], sam
     if density is not None or sampler.holds_density:
         what = f"{kind} holds" if density is None else "density= holds"
         raise UserError(f"{what} a density of all weights, which does not go with among=; ask for the size by within= instead.")
-    if all(n in among and not bool(among[n].any()) for n in names):
+    if isinstance(among, Mapping) and all(n in among and not bool(among[n].any()) for n in names):
         raise UserError("among= keeps none of the weights that are to be learned, so there is nothing to learn.")
 
 

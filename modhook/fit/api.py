@@ -18,12 +18,17 @@ from modhook.fit.among import among_only, per_entry, refuse_among
 from modhook.fit.arguments import bytes_of, initial, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
+from modhook.fit.first import First, ranking_of, relative
 from modhook.fit.off import kept
 from modhook.fit.pull import refuse_start
 from modhook.fit.ranked import ranked
+from modhook.fit.recovered import LOOKED_AT, looked_at
+from modhook.fit.recovered import WITHIN as LOST
 from modhook.fit.result import Fit
+from modhook.fit.settled import turnover
 from modhook.fit.size import BETA, size_of
 from modhook.fit.trust import ADAM, Course, course_of, findings, special
+from modhook.fit.usual import GUMBEL, USUAL, WITHIN, samples_for, says_how
 from modhook.masks import Masks
 from modhook.masks.granular import masked_by
 from modhook.masks.off import Off, off_weights, the_same
@@ -54,22 +59,23 @@ def fit_masks(
     batches: Iterable[Any],
     loss: Loss,
     *,
-    samples: int = 4,
-    steps: int = 2000,
-    lr: float = 1e-2,
+    samples: int | None = None,
+    steps: int | None = None,
+    lr: float | None = None,
     beta: float | None = None,
     beta_start: float | None = None,
+    relative_beta: bool | float = False,
     init: float | Mapping[str, Tensor] | None = None,
     include: Selectors = "*",
     exclude: Selectors = DEFAULT_EXCLUDE,
     units: UnitsLike = "weight",
-    sampler: str | Sampler = "gumbel",
+    sampler: str | Sampler | None = None,
     density: float | Mapping[str, float] | None = None,
     within: float | None = None,
     score: Callable[[nn.Module, Any], Any] | None = None,
     valid: Iterable[Any] | None = None,
     fixed: Masks | None = None,
-    among: Masks | None = None,
+    among: Masks | str | Ranking | None = None,
     off: Off = None,
     train_weights: Mapping[str, Tensor] | None = None,
     optimizer: str | MakeOptimizer = "adam",
@@ -96,6 +102,12 @@ def fit_masks(
     descends the mean of the K losses plus `beta / reg_batch` per logit with a straight-through gradient
     (Csordas et al. 2021, section 2).
 
+    Where a call does not say how to learn, by a sampler or by an argument that belongs to one (`modhook.fit.usual.SAYS_HOW`), it is the
+    setting that finds modules which are known (docs/real.md): integrated gradients rank the weights, masks are learned among those
+    that their smallest cut keeps, by `hard_concrete` (400 steps, 16 samples, lr 0.1, logits from 3) under a relative beta that rises
+    from 0.01 to 50, and are cut to the smallest that lose no more than `within`. Samples are fewer where 16 does not divide the
+    batch, or the network is large. Any other call has the sampler `gumbel`, as in the paper, unless another is named.
+
     Args:
         model: any `nn.Module`; it is not changed, and runs in the mode it is in (call `model.eval()` first).
         batches: any iterable of batches, one per step; a re-iterable (a list, a DataLoader) restarts at its end. A batch is a
@@ -103,13 +115,17 @@ def fit_masks(
             items first, (B, ...). A dataclass belongs to it if its tensors have B items. Anything else, tensors in it included,
             reaches every group as it is; wrap what is to do so in `modhook.shared`.
         loss: `loss(net, batch)` returns a scalar for one group; `net(...)` stands for the network under one mask.
-        samples: K, masks per step; must divide the first batch's size. Of a later batch up to K - 1 items are left out.
-        steps: optimiser steps.
-        lr: learning rate of the logits.
+        samples: K, masks per step; must divide the first batch's size. Of a later batch up to K - 1 items are left out. Default 4.
+        steps: optimiser steps. Default 2000.
+        lr: learning rate of the logits. Default 1e-2.
         beta: pull towards fewer weights, times the sampler's penalty of each weight, per item; larger keeps less. Default 1e-4, or
             what `density` makes of it.
         beta_start: where beta begins; it rises by equal factors until it is `beta` in the last step, so that the weights that are needed
             least go first, and the logits of those that have gone are a ranking, too (`modhook.fit.pull`). Default: `beta` throughout.
+        relative_beta: count `beta` and `beta_start` in what the network saves on its loss by the learned weights, all of them together:
+            of N weights each is pulled by beta * (L(nothing) - L(whole)) / N times the sampler's penalty, L being the mean loss over
+            the first batches (or over `valid`) with none and with all of them. The same beta then means the same for networks of
+            any size, whatever the loss counts in. Where they save nothing it is |L(nothing)| instead. A number stands for what they save.
         init: start of all logits, or {name: tensor of the parameter's shape}; names left out, and all by default, start where the
             sampler starts them (`gumbel`: 2.0, keep-probability 0.88).
         include, exclude: parameters to mask: patterns of their names, paths of modules (`"encoder.layer.0"`), modules, types
@@ -127,10 +143,13 @@ def fit_masks(
             (`modhook.fit.target`), and the masks are the cut of that size.
         within, score, valid: keep the smallest masks that lose no more than this share of the unmasked network's score on the
             held-out batches `valid` (see `Fit.smallest`); the unmasked network is measured before the first step, too, so that a
-            score that cannot be compared is refused there. The first batch of `valid`, which may be given alone, is also what
-            `history["mask_loss"]` is measured on.
+            score that cannot be compared is refused there. Without a score it is the share of what the network saves on its loss
+            (`modhook.fit.recovered`), on `valid` or else on the first batches that are learned from. Where a call does not say how to
+            learn, `within` is 0.003 of the loss, or 0.001 of a score. The first batch of `valid`, which may be given alone, is also
+            what `history["mask_loss"]` is measured on.
         fixed: masks that are applied and not learned.
-        among: masks whose weights are the only ones to learn about, such as a cut through a ranking without training: all others start at
+        among: masks whose weights are the only ones to learn about, or a ranking without training, by its name: then the smallest masks
+            through it that lose no more than `within` (0.003 of the loss by default), found before the first step. All others start at
             a logit of -30, no sample keeps them, and they come last in the ranking; with `within`, their
             number is one of the sizes looked at. Parameters that it does not name are learned whole. Of units those may be kept of whose
             weights, or of which themselves, it keeps any.
@@ -182,8 +201,12 @@ def fit_masks(
             is no scalar or has no gradient, unknown names.
         RunError: a loss that is not finite.
     """
-    samples, steps = checked("samples", samples, Count), checked("steps", steps, Count)
-    lr, beta = checked("lr", lr, Positive), optional("beta", beta, NotNegative)
+    usual = GUMBEL if says_how(locals()) else USUAL
+    sampler = usual.sampler if sampler is None else sampler
+    samples, steps = optional("samples", samples, Count), checked("steps", usual.steps if steps is None else steps, Count)
+    lr, beta = checked("lr", usual.lr if lr is None else lr, Positive), optional("beta", usual.beta if beta is None else beta, NotNegative)
+    relative_beta = relative(usual.relative_beta or relative_beta)
+    beta_start = usual.beta_start if beta_start is None else beta_start
     beta_start = optional("beta_start", beta_start, Positive)
     clip, reg_batch = optional("clip", clip, NotNegative), optional("reg_batch", reg_batch, Count)
     warmup, seed = checked("warmup", warmup, CountOrZero), checked("seed", seed, int)
@@ -199,7 +222,8 @@ def fit_masks(
         function("callback", callback, "callback(step, trainer)")
     batches_of("batches", batches)
     chosen = {n: words(selectors_of(n, v)) for n, v in (("include", include), ("exclude", exclude)) if not isinstance(v, str)}
-    for name, masks in (("fixed", fixed), ("reference", reference), ("among", among)):
+    among, ranking = ranking_of(usual.among if among is None else among)
+    for name, masks in (("fixed", fixed), ("reference", reference)):
         if masks is not None:
             instance(name, masks, Masks, "a modhook.Masks")
     if carried is not None:
@@ -223,17 +247,29 @@ def fit_masks(
         names = wanted.names
         if not names and not train_weights:
             raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
-    drawn = sampler_of(sampler)
-    size = size_of(model, wanted, drawn, beta=beta, density=density, within=within, score=score, valid=valid)
+    drawn, asked = sampler_of(sampler), within is not None or usual is GUMBEL
+    within = within if asked else WITHIN if score is not None else LOST
+    size = size_of(model, wanted, drawn, beta=beta, density=density, within=within, score=score, valid=valid, asked=asked)
     learning = trained(parameters, aliases, train_weights)
     allowed = per_entry(among, wanted, model)
-    refuse_among(allowed, names, drawn, density)
+    refuse_among(ranking if among is None else allowed, names, drawn, density)
+    first = First(ranking, relative_beta)
+    if learning and first.looks(size):
+        raise UserError("weights that learn (train_weights) have no loss to measure by before they have learned; give score= and valid=.")
+    seen: list[Any] = []
+    if samples is None and usual is GUMBEL:
+        samples = GUMBEL.samples
+    if samples is None or first.looks(size):
+        seen, batches = looked_at(batches, LOOKED_AT)
+        samples = samples_for(seen[0], sum(parameters[n].numel() for n in wanted.parameters)) if samples is None else samples
     if isinstance(drawn, Ranking):
         if learning:
             raise UserError(
                 f"{type(drawn).__name__} ranks weights and learns nothing, so no weights can learn with it: "
                 "leave train_weights out, or take a sampler that learns."
             )
+        if size.within is not None and size.score is None:
+            size = size.measuring(model, seen, loss, fixed, others)
         found = findings(Course(steps=0, weights=0, kept=0, nothing=nothing))
         for sentence in found.values():
             warnings.warn(sentence, TrustWarning, stacklevel=2)
@@ -244,7 +280,9 @@ def fit_masks(
         trainer = MaskTrainer(
             model,
             loss,
-            among_only(initial(wanted.logit_shapes(parameters), names, aliases, init, drawn, generator), allowed),
+            among_only(
+                initial(wanted.logit_shapes(parameters), names, aliases, usual.init if init is None else init, drawn, generator), allowed
+            ),
             drawn,
             samples=samples,
             lr=lr,
@@ -276,6 +314,9 @@ def fit_masks(
     if shown:
         tracker.stage_started("masks", steps)
     try:
+        if ranking is not None:
+            tracker.message(f"ranks weights by {type(ranking).__name__}, to learn masks among those that are needed")
+        size, cut, allowed = first.begin(trainer, model, seen, loss, wanted, size, allowed, fixed, others)
         after = None if callback is None else (lambda step: callback(step, trainer))
         keeper = None
         if file is not None:
@@ -314,6 +355,8 @@ def fit_masks(
     if masks is None:
         masks, stopped = own, "interrupted"
         warnings.warn(UNCUT, ModhookWarning, stacklevel=2)
+    unsized = size.within is not None and size.score is None and size.recovered is not None and not size.recovered.usable
+    turned = math.nan if size.own or unsized else turnover(trainer.earlier, masks)
     by_default = include in ("*", ("*",), ["*"]) and exclude in (DEFAULT_EXCLUDE, list(DEFAULT_EXCLUDE), *DEFAULT_EXCLUDE)
     found = findings(
         course_of(
@@ -322,13 +365,19 @@ def fit_masks(
             learned=bool(learning),
             weights=sum(logit.numel() for logit in logits.values()),
             kept=sum(int(masks[n].sum()) for n in logits),
-            own=size.own or drawn.holds_density,
+            own=size.own or drawn.holds_density or unsized,
+            turnover=turned,
+            unsaved="" if ranking is None or size.recovered is None or size.recovered.usable else size.recovered.sentence,
             nearest=trainer.nearest,
             travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not drawn.holds_density else math.nan,
             special=special(model, wanted.weights) if by_default else {},
             nothing=nothing,
         )
     )
+    if size.recovered is not None:
+        rows.attrs["gain"] = size.recovered.unit
+    if math.isfinite(turned):
+        rows.attrs["turnover"] = turned
     rows.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in found.items()]
     if keeper is not None and stopped != "interrupted":
         keeper.remove()
@@ -348,6 +397,8 @@ def fit_masks(
         fixed=fixed,
         model=model,
         off=kept(others),
+        among=among if cut is None else cut,
+        earlier=trainer.earlier,
     )
 
 

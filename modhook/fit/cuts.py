@@ -137,9 +137,13 @@ class Measured:
             if name not in found:
                 raise UserError(f"score returns no metric {name!r}; it returns {', '.join(found)}.")
             found = found[name]
+        return self.finite(float(found))
+
+    def finite(self, found: float) -> float:
+        """Return a mean that can be compared. Raises `UserError` for any other."""
         if not math.isfinite(found):
             raise UserError(f"the score is {found}, which cannot be compared; give a score that is a finite number.")
-        return float(found)
+        return found
 
 
 @contextmanager

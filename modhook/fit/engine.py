@@ -23,7 +23,7 @@ from modhook.fit.off import plus
 from modhook.fit.plainly import SHORT, cut_held, mean_loss, measures
 from modhook.fit.pull import pull_at
 from modhook.fit.scaling import GradientScale
-from modhook.fit.settled import distances, has_settled
+from modhook.fit.settled import LATE, distances, has_settled
 from modhook.fit.target import RAMP, DensityTarget
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
@@ -31,6 +31,7 @@ from modhook.network.guard import Guard, memory_of
 from modhook.network.threads import using
 from modhook.network.unmasked import masking
 from modhook.noise.noise import generators
+from modhook.noise.randomness import undisturbed
 from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
@@ -128,6 +129,10 @@ class MaskTrainer:
         self.optimizer = make_optimizer(optimizer, self.learned, lr)
         self._rates = LearningRates(self.optimizer)
         self.warmup, self.beta, self.beta_start, self.reg_batch = warmup, beta, beta_start, reg_batch
+        self.unit: float | None = None
+        """What a relative beta counts in, for every weight that learns; None: beta is per item."""
+        self.earlier: dict[str, Tensor] = {}
+        """With a pull that rises: the logits a tenth of the steps before the end, on the CPU."""
         self.scale = GradientScale() if scale_regulariser else None
         device = next(iter(self.learned)).device
         self.generators = generators(seed, label, samples, device)
@@ -158,6 +163,8 @@ class MaskTrainer:
             own = dict(self.model.named_parameters(remove_duplicate=False))
             given = [*self.masked, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
             self._guard = Guard(self.model, given, numbers)
+            if self.stacked is not None:
+                self.stacked.guard = self._guard
         try:
             with masking(self.weights):
                 yield
@@ -169,15 +176,35 @@ class MaskTrainer:
                 self.stacked.guard = None
 
     @torch.inference_mode(False)
+    def rehearse(self, batch: Any) -> None:
+        """Do what a first step would do, and learn nothing: what it would raise is raised, and the route is settled."""
+        states = [g.get_state() for g in self.generators]
+        groups, mine, error = cut(self._prepared(self._enough(batch)), self.samples), share(self.samples), None
+        self.advance(0)
+        try:
+            with undisturbed(), torch.enable_grad(), self.workspace.active():
+                if mine:
+                    self._losses(groups, mine.start, min(mine.start + self.chunk, mine.stop))
+        except Exception as failure:
+            error = failure
+        agree(error)
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+
+    def begin_with(self, logits: Mapping[str, Tensor]) -> None:
+        """Start from other logits than those that were given, before the first step."""
+        with torch.no_grad():
+            for name, value in logits.items():
+                self.logits[name].copy_(value)
+        self.start, self.nearest = distances(movable(self.logits))
+
+    @torch.inference_mode(False)
     def step(self, number: int, batch: Any) -> dict[str, float] | None:
         """One optimiser step on all items but up to K - 1; None if there are fewer than K. In a first batch, both are errors."""
+        if not self._started and self.stacked is None:
+            self._enough(batch)
         items = batch_size(batch)
         self.left_out = items % self.samples
-        if (self.left_out or not items) and not self._started and self.stacked is None:
-            raise UserError(
-                f"a batch of {items} items cannot be cut into {self.samples} equal groups, one per mask sample; "
-                f"choose a batch size that {self.samples} divides."
-            )
         if items < self.samples:
             return None
         groups = cut(self._prepared(batch), self.samples)
@@ -211,6 +238,8 @@ class MaskTrainer:
         self.optimizer.step()
         if self.target is not None:
             self.target.hold(self.logits, self.sampler, number, self.steps)
+        if self.beta_start is not None and number + 1 == math.ceil((1 - LATE) * self.steps) < self.steps:
+            self.earlier = {n: logit.detach().cpu().clone() for n, logit in self.logits.items()}
         return {"loss": loss, **norms}
 
     def measure(self) -> Measured:
@@ -259,6 +288,7 @@ class MaskTrainer:
             "torch": torch.get_rng_state(),
             "sides": self.watch.state_dict(),
             "travelled": self.travelled,
+            "earlier": self.earlier,
             **({} if self.scale is None else {"norms": self.scale.norms}),
             **({"clipping": self.clipping.state_dict()} if self.clipping.all else {}),
             **({} if self.target is None else {"target": self.target.state_dict()}),
@@ -275,7 +305,7 @@ class MaskTrainer:
         for generator, value in zip(self.generators, state["noise"], strict=True):
             generator.set_state(value)
         self.watch.load_state_dict(state["sides"], self.logits)
-        self.travelled = state["travelled"]
+        self.travelled, self.earlier = state["travelled"], dict(state["earlier"])
         if self.scale is not None:
             self.scale.norms = state["norms"].clone()
         if self.clipping.all:
@@ -293,6 +323,16 @@ class MaskTrainer:
         torch.set_rng_state(state["torch"])
 
     # -- inside
+
+    def _enough(self, batch: Any) -> Any:
+        """Return a first batch. Raises `UserError` if it cannot be cut into groups."""
+        items = batch_size(batch)
+        if items % self.samples or not items:
+            raise UserError(
+                f"a batch of {items} items cannot be cut into {self.samples} equal groups, one per mask sample; "
+                f"choose a batch size that {self.samples} divides."
+            )
+        return batch
 
     def _prepared(self, batch: Any) -> Any:
         """Return the batch with what a loss wants each group to know of the whole: `loss.whole(net, batch, samples)`, if it has it."""
@@ -433,7 +473,8 @@ class MaskTrainer:
 
     def _regularise(self, items: int, number: int) -> None:
         """Mask the gradient of trained weights, and add the gradient beta / B, scaled if asked for, to every logit."""
-        pull = pull_at(self.beta, self.beta_start, number, self.steps) / (self.reg_batch or items)
+        pull = pull_at(self.beta, self.beta_start, number, self.steps)
+        pull = pull / (self.reg_batch or items) if self.unit is None else pull * self.unit
         gradients = {}
         for name, logit in self.logits.items():
             if logit.grad is None:

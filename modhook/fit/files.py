@@ -50,7 +50,7 @@ def load(kind: type[Fit], path: str | Path, model: nn.Module | None) -> Fit:
         raise CheckpointError(f"{path} is damaged: it holds no whole fit.") from error
     if model is None:
         return fit
-    own = {n: getattr(fit, n) for n in ("masks", "threshold", "fixed")}
+    own = {n: getattr(fit, n) for n in ("masks", "threshold", "fixed", "among")}
     return attrs.evolve(fit, **{n: m._belonging(model, path) for n, m in own.items() if m is not None})
 
 
@@ -98,12 +98,12 @@ def _unpacked(value: Mapping[str, Any]) -> Any:
 
 def _check(fit: Fit) -> None:
     """Raise `TypeError` for fields that no fit has; the checksum says that they are as they were written, not who wrote them."""
-    named = [fit.logits, fit.weights, {} if fit.off is None else fit.off]
+    named = [fit.logits, fit.weights, fit.earlier, {} if fit.off is None else fit.off]
     if not (
         isinstance(fit.masks, Masks)
-        and all(isinstance(m, Masks | None) for m in (fit.threshold, fit.fixed))
+        and all(isinstance(m, Masks | None) for m in (fit.threshold, fit.fixed, fit.among))
         and all(isinstance(d, dict) and all(isinstance(t, Tensor) for t in d.values()) for d in named)
-        and all(n in fit.masks and fit.masks._masks[n].shape == t.shape for n, t in fit.logits.items())
+        and all(n in fit.masks and fit.masks._masks[n].shape == t.shape for n, t in (*fit.logits.items(), *fit.earlier.items()))
         and hasattr(fit.history, "data_vars")
         and isinstance(fit.steps, int)
         and isinstance(fit.stopped, str | None)

@@ -67,6 +67,11 @@ def one_group(groups: Any) -> Any:
     return tree.rebuild([leaf.tensor if leaf.shared else leaf.tensor[0] for leaf in tree.leaves])
 
 
+def plainly(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """Return a loss of whole batches as they come, that gets them as it gets a group: shared tensors are tensors there."""
+    return lambda net, batch: loss(net, one_group(cut(batch, 1)))
+
+
 def _arrays(batch: Any) -> str:
     """Return a hint for a batch of numbers that are in no tensor: what a tokenizer, or a data set, gives unless asked for tensors."""
     children = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else [batch]

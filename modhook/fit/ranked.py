@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from modhook.errors import RunError
 from modhook.fit.complement import bound
 from modhook.fit.engine import Loss
+from modhook.fit.groups import plainly
 from modhook.fit.off import kept
 from modhook.fit.result import Fit
 from modhook.fit.size import Size
 from modhook.masks import Masks
 from modhook.masks.granular import Masked
 from modhook.network.twin import twin as copied
+from modhook.network.unmasked import masking
 from modhook.plugin.interfaces import Ranking
 from modhook.unit.weights import pooled
 
@@ -47,7 +49,8 @@ def ranked(
     names = masked.parameters
     trained = {n: p.detach().clone() for n, p in twin.named_parameters() if n in names}
     ranking.off = None if off is None else {n: off[n] for n in names}
-    scores = ranking.scores(twin, names, iter(batches), bound(loss, trained, off), steps)
+    with masking(trained):  # a loss that compares with the unmasked network finds its weights, wherever the ranking has put others
+        scores = ranking.scores(twin, names, iter(batches), plainly(bound(loss, trained, off)), steps)
     for name, values in scores.items():
         if not bool(values.isfinite().all()):
             raise RunError(f"the ranking of {name!r} is not finite; look at the data and the loss.")

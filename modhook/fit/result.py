@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from modhook.errors import UserError
 from modhook.fit.cuts import Cuts, Measured, Score
 from modhook.fit.files import load, save
+from modhook.fit.settled import turnover
 from modhook.fit.show import page, text
 from modhook.masks import Masks
 from modhook.masks.order import Order
@@ -54,6 +55,9 @@ class Fit:
         model: the network, as it was given; None for a fit that was loaded without one.
         off: what the weights that masks cover become where they are not kept, {name: tensor} on the CPU, by which `curve`,
             `smallest` and cuts are measured, and masks must be applied: `fit.masks.applied_to(model, fit.off)`; None: zero.
+        among: the masks whose weights were the only ones to learn about, given or a ranking's cut; None: all were.
+        earlier: of a fit whose beta rises, the logits a tenth of the steps before the end (`turnover`); {} of any other, and of one that
+            ended before.
     """
 
     masks: Masks
@@ -69,6 +73,8 @@ class Fit:
     fixed: Masks | None = attrs.field(default=None, repr=False)
     model: nn.Module | None = attrs.field(default=None, repr=False)
     off: dict[str, Tensor] | None = attrs.field(default=None, repr=False)
+    among: Masks | None = attrs.field(default=None, repr=False)
+    earlier: dict[str, Tensor] = attrs.field(factory=dict, repr=False)
 
     def __repr__(self) -> str:
         return text(self)
@@ -174,6 +180,18 @@ class Fit:
         return self._cuts.smallest(
             lambda masks: float(checked("what measure returns", measure(masks), float)), within, reference, self._own
         )
+
+    def turnover(self, masks: Masks | None = None) -> float:
+        """Return how much a cut was still changing: the share of the weights that it keeps which as large a cut did not keep a tenth of
+        the steps before the end.
+
+        Args:
+            masks: a cut of this fit; default: its masks.
+
+        Returns:
+            A share from 0 to 1; NaN where it is not known (`earlier` is empty), or nothing is kept.
+        """
+        return turnover(self.earlier, self.masks if masks is None else masks)
 
     @cached_property
     def _cuts(self) -> Cuts:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from modhook.masks.order import Order
 
 WINDOW = 20
 """Rows of the history that are looked at, a tenth of those of all steps."""
@@ -14,6 +16,8 @@ STILL = 1e-4
 """The share of all logits that may change side within these rows."""
 REACH = 3.0
 """How many times the way from the start to 0 the learning rates must have added up to: before, nothing could have moved."""
+LATE = 0.1
+"""The last tenth of the steps, over which a mask is seen to change or not."""
 _MOST = 1 << 18  # logits that a median looks at
 
 
@@ -31,6 +35,22 @@ def has_settled(changed: Sequence[float], logits: int, travelled: float, start: 
     if math.isnan(travelled) and not sum(changed):
         return False
     return sum(changed[-WINDOW:]) <= STILL * logits
+
+
+def turnover(earlier: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:
+    """Return the share of the weights that a cut keeps which as large a cut a tenth of the steps before did not keep.
+
+    Args:
+        earlier: the logits then, {name: tensor}; empty: not known.
+        masks: the masks now, of these names and maybe others.
+
+    NaN where it is not known, or nothing is kept.
+    """
+    kept = sum(int(masks[n].sum()) for n in earlier)
+    if not kept:
+        return math.nan
+    before = Order(earlier).cut(kept)
+    return 1 - sum(int((before[n] & masks[n].cpu()).sum()) for n in earlier) / kept
 
 
 def distances(logits: Iterable[Tensor]) -> tuple[float, float]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from modhook.errors import PatternError, UserError, listing, near_miss
 from modhook.fit.cuts import Cuts, Measured, checked_loss
+from modhook.fit.engine import Loss
+from modhook.fit.recovered import Recovered
 from modhook.fit.target import DensityTarget
 from modhook.masks import Masks
 from modhook.masks.granular import Masked
@@ -39,7 +41,9 @@ class Size:
 
     Attributes:
         groups: pairs of names, of parameters and units, and the density that these are to have together; empty without `density`.
-        within, score, valid: the share of the score that may be lost, how to measure it, and on which batches.
+        within, score, valid: the share of the score that may be lost, how to measure it, and on which batches; without a score, what
+            is lost is what masks recover of the loss (`recovered`), which is measured once it is known that the loss works.
+        asked: whether somebody asked for `within`; if not, masks that cannot be measured are the sampler's own.
         held: the first of the held-out batches; None without any.
     """
 
@@ -50,6 +54,8 @@ class Size:
     held: Any = None
     masked: Masked | None = None
     """What is masked, units among it; None: weights alone."""
+    asked: bool = True
+    recovered: Recovered | None = None
 
     @property
     def own(self) -> bool:
@@ -95,9 +101,9 @@ class Size:
                 cut |= order.cut(order.count(density=density))
             return self._masks({n: cut[n] for n in logits}, model, fixed)
         if self.within is not None:
-            assert self.score is not None
-            assert self.valid is not None
-            measured = Measured(model, self.valid, self.score, off=off, weights=weights, hint=ONE)
+            measured = self._measured(model, off, weights)
+            if measured is None:
+                return own
             cuts = Cuts(model, Order(logits), fixed, off, units=None if self.masked is None else self.masked.units)
             if own is None:
                 return cuts.smallest(measured, self.within, None, None)
@@ -110,6 +116,27 @@ class Size:
                     return None
         assert own is not None
         return own
+
+    def measuring(
+        self, model: nn.Module, batches: Iterable[Any], loss: Loss, fixed: Masks | None, off: Mapping[str, Tensor] | None
+    ) -> Size:
+        """Return the same, knowing what the network saves on these batches, or on those that are held out. Raises `UserError`."""
+        assert self.masked is not None
+        every, none = (self.masked.whole(model, kept, fixed) for kept in (True, False))
+        found = Recovered(model, self.valid or batches, loss, every, none, off)
+        if self.within is not None and self.score is None and self.asked and not found.usable:
+            raise UserError(f"within= cannot be measured by the loss here: {found.sentence}; give score= and valid= to measure by.")
+        return attrs.evolve(self, recovered=found)
+
+    def _measured(
+        self, model: nn.Module, off: Mapping[str, Tensor] | None, weights: Mapping[str, Tensor] | None
+    ) -> Callable[[Masks | None], float] | None:
+        """Return what measures masks; None where the loss was to do it and cannot."""
+        if self.score is None:
+            assert self.recovered is not None
+            return self.recovered if self.recovered.usable else None
+        assert self.valid is not None
+        return Measured(model, self.valid, self.score, off=off, weights=weights, hint=ONE)
 
     def _masks(self, cut: Mapping[str, Tensor], model: nn.Module, fixed: Masks | None) -> Masks:
         masks = {**cut, **(fixed or {})}
@@ -126,6 +153,7 @@ def size_of(
     within: Any,
     score: Any,
     valid: Any,
+    asked: bool = True,
 ) -> Size:
     """Return the size that was asked for. Raises `UserError` for arguments that do not fit together."""
     if density is not None and within is not None:
@@ -134,15 +162,18 @@ def size_of(
         raise UserError("give density= or beta=, not both: with a density, beta follows from it.")
     if within is None and score is not None:
         raise UserError("score= and valid= say what within= is measured by; give within= too, or leave score= away.")
+    if score is not None and valid is None:
+        raise UserError("score= needs valid= (held-out batches) to measure masks by.")
     if valid is not None:
         batches_of("valid", valid)
     if density is not None:
         return Size(groups=_groups(model, masked, density), held=_first(valid), masked=masked)
     if within is not None:
-        if score is None or valid is None:
-            raise UserError("within= needs score= (as in modhook.evaluate) and valid= (held-out batches) to measure masks by.")
+        listed = None if valid is None else valid if isinstance(valid, list | tuple) else list(valid)
+        if score is None:
+            return Size(within=checked_loss(within), valid=listed, held=_first(listed), masked=masked, asked=asked)
         function("score", score, "score(model, batch)")
-        listed = valid if isinstance(valid, list | tuple) else list(valid)
+        assert listed is not None
         found = Size(within=checked_loss(within), score=score, valid=listed, held=_first(listed), masked=masked)
         with undisturbed():  # a score that cannot be compared is said before anything is learned
             Measured(model, listed, score, hint=ONE)(None)
@@ -151,7 +182,7 @@ def size_of(
         raise UserError(
             f"{type(sampler).__name__} ranks weights and has no threshold of its own; give density= or within=."
         )
-    return Size(held=_first(valid))
+    return Size(held=_first(valid), masked=masked)
 
 
 class _Interrupted(Exception):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from modhook.fit.settled import LATE
 from modhook.masks.off import NOTHING
 from modhook.masks.select import DEFAULT_EXCLUDE, parameter_names
 from modhook.network.threads import using
@@ -27,14 +28,15 @@ LEAST = 0.1
 """... where the difference is more than this, too."""
 MOVING = 0.01
 """The share of all logits that may change side in the last tenth of the steps."""
-LATE = 0.1
-"""The last tenth of the steps: losses and changes are those of its rows."""
+TURNOVER = 0.05
+"""The share of the weights that a cut keeps which may be others than as large a cut kept before the last tenth of the steps."""
 ADAM = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax)
 """Optimisers that move a logit by about their learning rate at most, whatever the gradient."""
 TITLES = {
     "nothing": "Masks change nothing",
     "reach": "No logit could cross 0",
     "extreme": "Everything or nothing is kept",
+    "unsaved": "The network saves nothing by these weights",
     "threshold": "The mask loses what its samples reach",
     "moving": "The mask was still changing",
     "beats": "The mask does better than the whole network",
@@ -57,6 +59,8 @@ class Course:
         changed: how many logits changed side, row by row added up. late: in the last tenth of the steps.
         loss: of the samples. mask_loss: of the deterministic mask. unmasked_loss: of the network; at the end, on the same batches.
         nothing: whether what masked weights become (`off`) is what they are.
+        turnover: the share of the weights that masks keep, as a cut, which as large a cut did not keep a tenth of the steps before.
+        unsaved: why masks could not be learned among a ranking's weights, nor cut by the loss.
         special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
     """
 
@@ -71,6 +75,8 @@ class Course:
     loss: float = math.nan
     mask_loss: float = math.nan
     unmasked_loss: float = math.nan
+    turnover: float = math.nan
+    unsaved: str = ""
     special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     nothing: bool = False
 
@@ -88,12 +94,20 @@ def findings(course: Course) -> dict[str, str]:
     if c.own and c.weights and c.kept in (0, c.weights):
         what, how = ("everything", "longer, or raise beta") if c.kept else ("nothing", "with a smaller beta or lr")
         found["extreme"] = f"{what} is kept, so the masks say nothing about the function; learn {how}."
+    if c.unsaved:
+        found["unsaved"] = (
+            f"{c.unsaved}; masks were learned among all weights, and their size was not chosen by the loss. Is this the loss that the "
+            "network was trained for?"
+        )
     if c.own and c.mask_loss - c.loss > max(LEAST, WORSE * abs(c.loss)):
         found["threshold"] = (
             f"the deterministic mask's loss is {c.mask_loss:.3g}, where its samples reach {c.loss:.3g}: the threshold cuts at the wrong "
             "size; choose the cut by a held-out score (within=, or fit.smallest)."
         )
-    if c.late > MOVING * c.weights:
+    if not math.isnan(c.turnover):
+        if c.turnover > TURNOVER:
+            found["moving"] = moved(c.turnover)
+    elif c.late > MOVING * c.weights:
         found["moving"] = (
             f"the mask was still changing: in the last tenth of the {c.steps} steps {c.late:.0f} of {c.weights} logits changed side; "
             "learn longer."
@@ -109,6 +123,14 @@ def findings(course: Course) -> dict[str, str]:
         shown = f"[{', '.join(map(repr, without[: _NAMED + 1]))}{', ...' if len(without) > _NAMED + 1 else ''}]"
         found["patterns"] = f"the default patterns also mask {kinds}; to leave them out, give exclude={shown}."
     return found
+
+
+def moved(turnover: float) -> str:
+    """Say that a cut was still changing."""
+    return (
+        f"the mask was still changing: {turnover:.0%} of the weights that it keeps were not among as many a tenth of the steps before the "
+        "end; learn longer."
+    )
 
 
 def course_of(history: xr.Dataset, steps: int, *, learned: bool = False, **known: object) -> Course:

@@ -57,6 +57,11 @@ class Masked:
             found[group.name] = torch.ones(len(group), dtype=dtype, device=first.device)
         return found
 
+    def whole(self, model: nn.Module, kept: bool, fixed: Masks | None = None) -> Masks:
+        """Return masks over these entries that keep everything or nothing, and those of `fixed` as they are."""
+        like = self.logit_shapes(dict(model.named_parameters(remove_duplicate=False)))
+        return self.masks({**{n: torch.full(like[n].shape, kept, device="cpu") for n in self.names}, **(fixed or {})}, model, fixed)
+
     def masks(self, masks: Mapping[str, Tensor], model: nn.Module, fixed: Masks | None = None) -> Masks:
         """Return masks over these entries, and over those of `fixed`."""
         return Masks(masks, model, units={**self.units, **({} if fixed is None else fixed._groups)})

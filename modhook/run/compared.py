@@ -14,7 +14,8 @@ from modhook.masks.select import matching
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import Scores, StageRecord
 from modhook.plugin.interfaces import Task
-from modhook.run.context import Context, score
+from modhook.run.context import Context
+from modhook.run.measuring import score
 from modhook.study import Study
 from modhook.study.sections import Cut
 

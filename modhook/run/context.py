@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_units, read_weights, write_masks, write_weights
 from modhook.errors import RunError, TrustWarning, UserError
-from modhook.fit.trust import TITLES
+from modhook.fit.trust import TITLES, TURNOVER, moved
 from modhook.masks import Masks
-from modhook.masks.evaluation import evaluate
 from modhook.masks.off import Off
 from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
@@ -28,9 +27,10 @@ from modhook.run.build import build_model, load_weights
 from modhook.run.carried import CarriedFile, level
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.complete import check_record, known_stage
-from modhook.run.data import Draw, in_order, train_subset
+from modhook.run.data import Draw, train_subset
 from modhook.run.failure import reason_of, require_finite, show_traceback, stops_the_study
 from modhook.run.layout import SUBSET, valid_steps, versions
+from modhook.run.measuring import measure, score
 from modhook.run.off import off_of
 from modhook.steps.checkpoint import Keeper
 from modhook.steps.loop import recorded_steps
@@ -146,6 +146,8 @@ class Context(RunContext):
             "steps": masks.steps,
             "lr": masks.lr,
             "beta_start": None if "density" in size else masks.beta_start,
+            "relative_beta": masks.relative_beta and self._saved(),
+            "among": masks.among,
             **size,
             **given,
             "sampler": sampler,
@@ -249,6 +251,10 @@ class Context(RunContext):
     def _trust(self, record: StageRecord) -> list[str]:
         return trusted(record, self.study.masks.cut)
 
+    def _saved(self) -> bool | float:
+        """Return what a relative beta counts in, where it is known before."""
+        return True
+
     def _mask_seed(self) -> int:
         """Return the seed of the batches and of the masks' noise."""
         return self.seed
@@ -304,6 +310,9 @@ class Context(RunContext):
         done = None if record.history is None or own == {} else record.history.attrs.get("steps")
         if done is not None and "history/steps" in known:
             write(self._path("history/steps"), np.float64(done), self.labels, **own)
+        for told in ("gain", "turnover"):
+            if record.history is not None and own and self._path(f"history/{told}") in known:
+                write(self._path(f"history/{told}"), np.float64(record.history.attrs.get(told, np.nan)), self.labels, **own)
         if done is not None and self._path("history/trust") in known:
             write(self._path("history/trust"), "\n".join(self._trust(record)), self.labels, **own)
         if record.history is not None and record.history.sizes["step"]:
@@ -337,44 +346,6 @@ class Context(RunContext):
         self.cube.write(name, full, self.labels, **own)
 
 
-def score(
-    task: Task,
-    model: nn.Module,
-    masks: Masks | None,
-    size: int,
-    device: torch.device,
-    splits: Sequence[str] | None = None,
-    off: Off = None,
-    seed: int = 0,
-) -> Scores:
-    """Return {metric: {split: mean}} of the network, under masks if given; all splits, unless some are given."""
-    wanted = task.splits if splits is None else splits
-    return measure(task, model, masks, ((split, task.test_set(split)) for split in wanted), size, device, off, seed)
-
-
-def measure(
-    task: Task,
-    model: nn.Module,
-    masks: Masks | None,
-    sets: Iterable[tuple[str, Batch | None]],
-    size: int,
-    device: torch.device,
-    off: Off = None,
-    seed: int = 0,
-) -> Scores:
-    """Return {metric: {name: mean}} of the network on named data sets, under masks if given; NaN where there is no set.
-
-    `off` and `seed` say what masked weights become, as in `evaluate`.
-    """
-    found: Scores = {metric: {} for metric in task.metrics}
-    for name, data in sets:
-        batches = None if data is None else in_order(task, data, size, device)
-        means = None if batches is None else evaluate(model, masks, batches, task.score, off=off, seed=seed)
-        for metric in task.metrics:
-            found[metric][name] = float("nan") if means is None else means[metric]
-    return found
-
-
 @contextlib.contextmanager
 def _told_later() -> Iterator[None]:
     """What a fit within it warns of is no Python warning: the stage says it in short, and the report in full."""
@@ -384,9 +355,17 @@ def _told_later() -> Iterator[None]:
 
 
 def trusted(record: StageRecord, cut: object) -> list[str]:
-    """Return what a fit said of itself, but of its threshold only where masks are cut by that: other cuts are what is advised."""
+    """Return what a fit said of itself; where masks are cut in another way than by its threshold, of them instead of that.
+
+    A rising pull takes the threshold's masks away in the end, by construction: whether the cut changed is known from its turnover.
+    """
     lines = [] if record.history is None else list(record.history.attrs.get("trust", ()))
-    return [line for line in lines if cut == "threshold" or not line.startswith("threshold: ")]
+    if cut == "threshold" or record.history is None:
+        return lines
+    changed = record.history.attrs.get("turnover", np.nan)
+    gone = ["threshold"] if np.isnan(changed) else ["threshold", "extreme", "moving"]
+    left = [line for line in lines if not line.startswith(tuple(f"{rule}: " for rule in gone))]
+    return [*left, f"moving: {moved(changed)}"] if changed > TURNOVER else left
 
 
 def _ended(record: StageRecord, steps: int) -> str:

@@ -47,6 +47,8 @@ class ControlContext(Context):
     _found: dict[str, Any] = attrs.field(factory=dict, init=False)
     """What is written beside the record of the stage that is being computed: variable -> value."""
     _views: dict[str, Task] = attrs.field(factory=dict, init=False)
+    _now: str = attrs.field(default="", init=False)
+    """The stage whose control is being computed."""
     _true: Task = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -82,7 +84,7 @@ class ControlContext(Context):
     @contextlib.contextmanager
     def stage(self, name: str, steps: int) -> Iterator[StageRecord]:
         """Compute the control of one stage, and compare it with the stage."""
-        self.task = self._view(name)
+        self.task, self._now = self._view(name), name
         try:
             with Context.stage(self, self._label(name), steps) as record:
                 yield record
@@ -124,6 +126,13 @@ class ControlContext(Context):
 
     def _task_stage(self, stage: str) -> str:
         return stage.removesuffix(control_label("", self.kind))
+
+    def _saved(self) -> bool | float:
+        """Return what the stage's own network saves: a control's pull is as strong, whatever its network saves."""
+        if "history/gain" not in self.cube.variables:
+            return True
+        found = float(self.cube.read("history/gain", self.labels, stage=self._now))
+        return found if np.isfinite(found) and found > 0 else True
 
     def _mask_seed(self) -> int:
         return derive(self.seed, self.kind) if self.kind.startswith("mask seed") else self.seed

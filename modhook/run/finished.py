@@ -17,8 +17,8 @@ from modhook.masks.off import Off
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import FinishedRun, Scores
 from modhook.plugin.interfaces import Batch, Task
-from modhook.run.context import score
 from modhook.run.data import in_order
+from modhook.run.measuring import score
 from modhook.run.off import off_of
 from modhook.study import ControlStage, Study
 

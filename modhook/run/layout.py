@@ -129,6 +129,7 @@ def plan(
     ]
     stops = masked and any(p.study.masks.stop for p in prepared.points)
     variables += [*([_STEPS] if stops else []), *([_TRUST] if masked else [])]
+    variables += [v for v, wanted in ((_GAIN, _gains(prepared)), (_TURNOVER, masked and _rises(prepared))) if wanted]
     variables += _history(task, labels["history"], labels["timing"])
     if controls:
         declared, its_labels = control_plan(task, controls, variables, labels["history"])
@@ -222,6 +223,32 @@ _TRUST = Variable(
     "str",
     "reasons not to believe in the stage's masks yet, one line each, `rule: sentence`; empty without any",
 )
+
+
+_GAIN = Variable(
+    "history/gain",
+    ("stage",),
+    "float64",
+    "what the network saves on its loss by the learned weights, on the first training batches: what a relative beta counts in",
+)
+
+
+_TURNOVER = Variable(
+    "history/turnover",
+    ("stage",),
+    "float64",
+    "share of the weights that the stage's cut keeps which as large a cut did not keep a tenth of the steps before the end",
+    units="share",
+)
+
+
+def _gains(prepared: Prepared) -> bool:
+    return any(p.study.masks.relative_beta or p.study.masks.among for p in prepared.points)
+
+
+def _rises(prepared: Prepared) -> bool:
+    """Return whether masks are cut under a pull that rises: how much they change is not told by their threshold's density."""
+    return any(p.study.masks.beta_start is not None and p.study.masks.cut != "threshold" for p in prepared.points)
 
 
 def _history(task: Task, labels: dict[str, list[Any]], timing: dict[str, list[Any]]) -> list[Variable]:

@@ -13,6 +13,7 @@ from modhook.plugin.code import short
 from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Ranking, Stage
 from modhook.plugin.manager import Plugins
+from modhook.study.among import check_among
 from modhook.study.controls import CEILING, ControlsSection, check_controls, read_controls
 from modhook.study.named import make, named, plugin_class
 from modhook.study.problems import Problems
@@ -98,6 +99,7 @@ def build(
         name = table.get("study", {}).get("protocol")
         problems.add(("masks", "off"), f"the protocol {name!r} changes the weights that masks are over; leave it out")
     if masks and not unmasked:
+        check_among(masks, sampler, protocol, study.protocol if study else "this one", plugins, problems)
         check_units(masks, protocol, study.protocol if study else "this one", plugins, problems)
     if train and masks and not unmasked:
         _check_groups(train, masks, problems)
@@ -221,8 +223,11 @@ def _check_size(masks: MasksSection, sampler: Any, problems: Problems) -> None:
             problems.add(("masks", "beta"), "masks.density is given, from which beta follows; leave one of the two out")
         if cut != "threshold":
             problems.add(("masks", "cut"), "masks.density is given, which says the size; leave one of the two out")
-        if masks.beta_start is not None:
-            problems.add(("masks", "beta_start"), "masks.density is given, from which beta follows; leave one of the two out")
+        for key in ("beta_start", "relative_beta"):
+            if getattr(masks, key):
+                problems.add(("masks", key), "masks.density is given, from which beta follows; leave one of the two out")
+        if masks.among is not None:
+            problems.add(("masks", "among"), "masks.density is a share of all weights, which does not go with it; leave one of the two out")
     elif cut == "threshold" and sampler is not None and issubclass(sampler, Ranking):
         problems.add(
             ("masks", "sampler"),

@@ -90,7 +90,10 @@ class MasksSection:
     nothing, while
     a given pattern that matches nothing is an error. `batch` and `clip` are those of `[train]` unless given; `clip = 0`
     switches clipping off. The regulariser is `beta / reg_batch` per logit; `reg_batch` is `[train] batch` unless given.
-    With `beta_start`, beta rises from it in the first step to `beta` in the last.
+    With `beta_start`, beta rises from it in the first step to `beta` in the last. With `relative_beta` both count in what the network
+    saves on its loss by the learned weights (see `fit_masks`); a control's pull counts in what its stage's network saves.
+    `among` names a ranking without training (`integrated_gradients`): masks are learned among the weights that its smallest cut keeps
+    which loses no more than 0.003 of what the network saves on its loss, on training batches.
     `scale_regulariser` multiplies it, per parameter, by the parameter's share of the gradient norms (see `fit_masks`).
     `init` is where all logits start; by default where the sampler starts them (`gumbel`: 2).
     `clip_over` says what the norm covers: `logits`, or `all` as in the reference, with the frozen weights (see `fit_masks`).
@@ -109,6 +112,8 @@ class MasksSection:
     samples: Count = 4
     beta: NotNegative = 1e-4
     beta_start: Positive | None = None
+    relative_beta: bool = False
+    among: Name | None = None
     lr: Positive = 1e-2
     init: float | None = None
     batch: Count | None = None

@@ -17,9 +17,11 @@ Keys = tuple[str, ...]
 
 # {a key: those that say the same thing in another way}; of such keys a study has one.
 _RIVALS: dict[Keys, tuple[Keys, ...]] = {
-    ("masks", "density"): (("masks", "beta"), ("masks", "beta_start"), ("masks", "cut")),
+    ("masks", "density"): (("masks", "beta"), ("masks", "beta_start"), ("masks", "relative_beta"), ("masks", "among"), ("masks", "cut")),
     ("masks", "beta"): (("masks", "density"),),
     ("masks", "beta_start"): (("masks", "density"),),
+    ("masks", "relative_beta"): (("masks", "density"),),
+    ("masks", "among"): (("masks", "density"),),
     ("masks", "cut", "density"): (
         ("masks", "density"),
         ("masks", "cut", "within"),

@@ -349,9 +349,12 @@ def test_by_default_it_asks_with_what_finds_known_modules(setting: Setting) -> N
         return found
 
     usual = masks()
-    assert [usual[k] for k in ("sampler", "samples", "lr", "beta", "init", "batch")] == ["hard_concrete", 16, 0.1, 0.3, 3.0, 16]
+    assert [usual[k] for k in ("sampler", "samples", "lr", "init", "batch")] == ["hard_concrete", 16, 0.1, 3.0, 16]
+    rising = ("among", "relative_beta", "beta_start", "beta")
+    assert [usual[k] for k in rising] == ["integrated_gradients", True, 0.01, 50.0]
     assert usual["cut"]["within"] == 0.05
-    assert masks(beta=2.0, within="threshold")["cut"] == "threshold"
+    level = masks(beta=2.0, within="threshold")
+    assert (level["cut"], [level[k] for k in rising]) == ("threshold", [None, False, None, 2.0])
     assert masks(batch=24)["samples"] == 12  # the most that divides it
     x, y = items(0, 11, 0)
     tagged = [(x[:5], y[:5], "a"), (x[5:], y[5:], "b")]  # batches that stay whole
@@ -359,7 +362,7 @@ def test_by_default_it_asks_with_what_finds_known_modules(setting: Setting) -> N
     other = masks(sampler="gumbel", samples=4)
     assert (other["beta"], other["init"]) == (1e-4, None)
     sized = masks(density=0.2)
-    assert (sized["density"], sized["init"], sized["cut"]) == (0.2, 3.0, "threshold")
+    assert (sized["density"], sized["init"], sized["cut"], sized["among"]) == (0.2, 3.0, "threshold", None)
 
 
 def test_a_temporary_cube_goes_with_its_answer(setting: Setting) -> None:

@@ -95,7 +95,7 @@ def test_learned_among_what_a_ranking_keeps(model: nn.Linear, data: list[Tensor]
         ({"sampler": "magnitude", "within": 0.1}, "ranks weights and learns nothing"),
         ({"density": 0.1}, "density= holds a density of all weights"),
         ({"sampler": "top_k"}, "TopK holds a density of all weights"),
-        ({"among": {}}, "among must be a modhook.Masks"),
+        ({"among": {}}, "among must be masks, or a ranking"),
         ({"among": "none"}, "keeps none of the weights"),
     ],
 )

@@ -363,9 +363,9 @@ def test_passes_without_a_usable_batch_end_in_one_sentence(data: tuple[nn.Module
         return F.mse_loss(net(batch[0]), batch[1])
 
     with pytest.raises(UserError, match="a batch of 0 items cannot be cut into 2 equal groups"):
-        modhook.fit_masks(net, iter([(x[:0], y[:0])] * 3), loss, samples=K, steps=3, progress=False)
+        modhook.fit_masks(net, iter([(x[:0], y[:0])] * 3), loss, sampler="gumbel", samples=K, steps=3, progress=False)
     with (
         pytest.raises(UserError, match="no batch of a whole pass could be used for step 2"),
         pytest.warns(modhook.ModhookWarning, match="a batch of 1 items is left out"),
     ):
-        modhook.fit_masks(net, Shrinks(x, y), loss, samples=K, steps=3, progress=False)
+        modhook.fit_masks(net, Shrinks(x, y), loss, sampler="gumbel", samples=K, steps=3, progress=False)

@@ -194,8 +194,8 @@ def test_a_network_that_asks_for_no_gradient_counts_whole() -> None:
 def test_logits_alone_is_the_default_and_needs_no_more() -> None:
     """Without "all", or without a limit, nothing is stored and the masks are the ones of before."""
     net, batches = made(torch.float32)
-    plain = fit_masks(net, batches, loss, steps=9, clip=None, progress=False)
-    off = fit_masks(net, batches, loss, steps=9, clip=0.0, clip_over="all", progress=False)
+    plain = fit_masks(net, batches, loss, sampler="gumbel", steps=9, clip=None, progress=False)
+    off = fit_masks(net, batches, loss, sampler="gumbel", steps=9, clip=0.0, clip_over="all", progress=False)
     assert plain.carried is None
     assert off.carried is None
     assert "clip_factor" not in off.history

@@ -255,9 +255,9 @@ def test_the_held_density_follows_its_schedule() -> None:
         ({"density": {"0.*": 0.1}}, "no share for 2.weight; add a pattern"),
         ({"density": {"1.*": 0.1}}, "density pattern '1.\\*' matches no parameter"),
         ({"density": 0.1, "within": 0.1}, "not both"),
-        ({"within": 0.1}, "needs score="),
+        ({"score": mse, "within": 0.1}, "score= needs valid="),
         ({"within": 1.0, "score": mse, "valid": [1]}, "within must be .* less than 1, not 1.0"),
-        ({"score": mse}, "say what within= is measured by"),
+        ({"score": mse, "sampler": "gumbel"}, "say what within= is measured by"),
         ({"sampler": "magnitude"}, "ranks weights and has no threshold of its own; give density= or within="),
     ],
 )

@@ -27,7 +27,7 @@ def fitted(**options: Any) -> Fit:
     """A fit of 70 steps of a network with dropout."""
     torch.manual_seed(3)
     net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 2))
-    fixed: dict[str, Any] = {"samples": 2, "steps": 70, "lr": 0.1, "progress": False}
+    fixed: dict[str, Any] = {"samples": 2, "steps": 70, "lr": 0.1, "sampler": "gumbel", "progress": False}
     return fit_masks(net, list(ITEMS.split(8)), loss, **{**fixed, **options})
 
 

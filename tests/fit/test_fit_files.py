@@ -223,7 +223,7 @@ def test_reasons_not_to_trust_a_fit_are_shown(tmp_path: Path) -> None:
     """Each caution stands in the text and in the notebook page, also of a fit from its file."""
     model, x = network(), torch.ones(4, 4)
     with pytest.warns(modhook.TrustWarning):
-        fit = modhook.fit_masks(model, [(x, x[:, 0])], mse, samples=2, steps=1, lr=1e-9, progress=False)
+        fit = modhook.fit_masks(model, [(x, x[:, 0])], mse, sampler="gumbel", samples=2, steps=1, lr=1e-9, progress=False)
     assert len(fit.cautions) >= 2
     fit.save(tmp_path / "fit")
     for one in (fit, Fit.load(tmp_path / "fit", model)):

@@ -151,7 +151,7 @@ def test_a_rising_pull_equals_the_plain_method_in_float64() -> None:
     model = nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 3)).double()
     data = batches(6, inputs=12, dtype=torch.float64)
     options: dict[str, Any] = {"lr": 0.05, "beta": 2.0, "clip": 0.5, "label": "s"}
-    fit = modhook.fit_masks(model, data, loss, steps=6, progress=False, beta_start=0.01, **options)
+    fit = modhook.fit_masks(model, data, loss, sampler="gumbel", steps=6, progress=False, beta_start=0.01, **options)
     level = reference_fit(model, data, 4, **options)
     for name, value in reference_fit(model, data, 4, **options, start=0.01).items():
         torch.testing.assert_close(fit.logits[name], value, rtol=1e-9, atol=1e-9)
@@ -178,14 +178,14 @@ def test_a_start_of_beta_that_does_not_fit_is_one_sentence(net: nn.Module, argum
 def test_memory_limit_gives_the_same_result(net: nn.Module) -> None:
     """K processed in parts learns the same logits."""
     data = batches(4)
-    whole = modhook.fit_masks(net, data, loss, steps=6, progress=False)
+    whole = modhook.fit_masks(net, data, loss, sampler="gumbel", steps=6, progress=False)
     each = 3 * 4 * sum(p.numel() for n, p in net.named_parameters() if "bias" not in n)
     for memory in (each, 3 * each):
-        parts = modhook.fit_masks(net, data, loss, steps=6, progress=False, memory=memory)
+        parts = modhook.fit_masks(net, data, loss, sampler="gumbel", steps=6, progress=False, memory=memory)
         for name in whole.logits:
             torch.testing.assert_close(parts.logits[name], whole.logits[name])
     with pytest.raises(RunError, match="less than the"):
-        modhook.fit_masks(net, data, loss, steps=1, progress=False, memory=each - 1)
+        modhook.fit_masks(net, data, loss, sampler="gumbel", steps=1, progress=False, memory=each - 1)
 
 
 def test_finds_the_weights_that_matter() -> None:
@@ -310,12 +310,12 @@ def test_an_iterator_that_ends_early_is_a_warning(count: int) -> None:
     told = Recorder()
     for progress in (False, told):
         with pytest.warns(modhook.ModhookWarning, match=f"the batches ended after {count} of 1200 steps") as caught:
-            fit = modhook.fit_masks(model, iter(data[:count]), loss, steps=1200, lr=0.1, progress=progress)
+            fit = modhook.fit_masks(model, iter(data[:count]), loss, sampler="gumbel", steps=1200, lr=0.1, progress=progress)
         assert len(heard(caught)) == 1
         assert caught[0].filename == __file__
     assert [m.split(" steps")[0] for m in told.messages] == [f"the batches ended after {count} of 1200"]
     assert fit.steps == fit.history["step"].values[-1] == count
-    whole = modhook.fit_masks(model, data[:count], loss, steps=count, lr=0.1, progress=False)
+    whole = modhook.fit_masks(model, data[:count], loss, sampler="gumbel", steps=count, lr=0.1, progress=False)
     assert torch.equal(fit.logits["weight"], whole.logits["weight"])
     every = [float(v) for v in whole.history["loss"]]
     windows = [every[i : i + 6] for i in range(0, count, 6)]
@@ -351,7 +351,7 @@ def test_a_batch_of_fewer_than_k_items_is_counted() -> None:
     told = Recorder()
     data = [*batches(1), *batches(1, size=3)]
     with pytest.warns(modhook.ModhookWarning) as caught:
-        fit = modhook.fit_masks(nn.Linear(4, 3), data, loss, steps=4, progress=told)
+        fit = modhook.fit_masks(nn.Linear(4, 3), data, loss, sampler="gumbel", steps=4, progress=told)
     assert heard(caught) == told.messages
     assert "a batch of 3 items is left out before step 2: it has fewer" in told.messages[0]
     assert "in all, 9 items of 3 batches" in told.messages[1]
@@ -368,7 +368,7 @@ def test_what_is_no_tensor_reaches_every_group() -> None:
         return (net(x) * scale * table).mean()
 
     data = [(torch.randn(8, 4), "on", torch.tensor(2.0), modhook.shared(torch.randn(5, 3)[:2]))]
-    modhook.fit_masks(nn.Linear(4, 3), data, spying, steps=1, progress=False)
+    modhook.fit_masks(nn.Linear(4, 3), data, spying, sampler="gumbel", steps=1, progress=False)
     assert set(seen) == {("on", (2, 4), (2, 3))}
 
 

@@ -120,7 +120,7 @@ def test_measuring_changes_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fitted(**options: Any) -> tuple[dict[str, Tensor], Tensor]:
         torch.manual_seed(7)
-        fit = fit_masks(network(0.5).train(), data(3), loss, samples=2, steps=130, lr=0.1, progress=False, **options)
+        fit = fit_masks(network(0.5).train(), data(3), loss, sampler="gumbel", samples=2, steps=130, lr=0.1, progress=False, **options)
         return fit.logits, torch.rand(3)
 
     held = DataLoader(TensorDataset(*data(1)[0]), batch_size=4, shuffle=True)

@@ -98,7 +98,7 @@ def said(**options: Any) -> str:
     net, batch = data()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit = fit_masks(net, [batch], **{"loss": loss, "samples": 2, "progress": False, **options})
+        fit = fit_masks(net, [batch], **{"loss": loss, "sampler": "gumbel", "samples": 2, "progress": False, **options})
     assert all(w.category is TrustWarning and w.filename == __file__ for w in caught)
     assert fit.cautions == tuple(str(w.message) for w in caught)
     return "\n".join(fit.cautions)

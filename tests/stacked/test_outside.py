@@ -202,7 +202,7 @@ def test_a_hook_of_another_network():
     net.first.register_forward_hook(lambda module, inputs, output: output + other(inputs[0]))
     with pytest.raises(StackError, match=r"outside it, 'other', and in it a parameter of shape \(4, 4\) that no module"):
         stack(net, ((x,), {}), samples=2)
-    fit = fit_masks(net, [x], lambda net, x: net(x).square().mean(), samples=2, steps=1, progress=False)
+    fit = fit_masks(net, [x], lambda net, x: net(x).square().mean(), sampler="gumbel", samples=2, steps=1, progress=False)
     assert fit.steps == 1
 
 

@@ -31,9 +31,12 @@ def measured(network: str, function: str, method: Method, seed: int) -> dict[str
     if issubclass(method.sampler, modhook.Ranking):
         setting["density"] = 0.5
     late = LateMean(setting["steps"]) if method.averaged else None
-    fit = fitted(built.model, wanted, method.sampler(method.options), {**setting, "callback": late}, seed)
+    sampler = None if method.usual else method.sampler(method.options)
+    fit = fitted(built.model, wanted, sampler, {**setting, "callback": late}, seed)
     fit = fit if late is None else late.of(fit)
     seconds = time.process_time() - begun
+    if method.usual:
+        masks |= {"loss": fit.masks, **({} if fit.among is None else {"first": fit.among})}
     if fit.threshold is not None:
         masks["threshold"] = fit.masks if density is not None else fit.threshold
     masks["cut"] = cut(network, fit, wanted, method.within)
@@ -59,7 +62,7 @@ def measured(network: str, function: str, method: Method, seed: int) -> dict[str
 
 
 def fitted(
-    model: torch.nn.Module, function: known.structure.Function, sampler: modhook.Sampler, setting: dict[str, Any], seed: int
+    model: torch.nn.Module, function: known.structure.Function, sampler: modhook.Sampler | None, setting: dict[str, Any], seed: int
 ) -> modhook.Fit:
     """Return the fit of one sampler to one function."""
     return modhook.fit_masks(

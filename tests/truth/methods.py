@@ -8,6 +8,7 @@ import attrs
 from variants import AntitheticGumbel
 
 from modhook import Ranking, Sampler
+from modhook.fit.usual import USUAL, Setting
 from modhook_plugins.samplers.continuous_sparsification import ContinuousSparsification
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 from modhook_plugins.samplers.hard_concrete import HardConcrete, HardConcreteOptions
@@ -30,6 +31,8 @@ class Method:
     """The share of the accuracy that the cut may lose, on the held-out items that choose it."""
     averaged: bool = False
     """Whether the ranking is by the mean of the late logits."""
+    usual: bool = False
+    """Whether it is `fit_masks` with nothing but batches and a loss, whose masks are cut by the loss, on batches that are learned from."""
     first: type[Ranking] | None = None
     """A ranking without training, whose own cut the masks are learned among."""
 
@@ -47,6 +50,9 @@ class Method:
     @property
     def written(self) -> str:
         """The setting in words, which is also what a stored result belongs to."""
+        if self.usual:
+            known = ((f.name, getattr(USUAL, f.name)) for f in attrs.fields(Setting) if f.name != "sampler")
+            return ", ".join(f"{k} {v:g}" if isinstance(v, float | int) else f"{k} {v}" for k, v in known if v is not None)
         own = attrs.asdict(self.options) if self.options is not None else {}
         if self.first is not None:
             own["among"] = self.first.__name__
@@ -65,10 +71,9 @@ SEEN = {"steps": 8}
 
 METHODS = {
     "hard_concrete": Method(HardConcrete, RISING, first=IntegratedGradients, within=0.001),
+    "defaults": Method(HardConcrete, {}, usual=True),
     "hard_concrete_alone": Method(HardConcrete, RISING),
     "hard_concrete_level": Method(HardConcrete, {**LEARNED, "beta": 0.3, "init": 3.0}),
-    "hard_concrete_ask": Method(HardConcrete, {"steps": 400, "lr": 0.1, "samples": 16, "beta": 0.3, "init": 3.0}),
-    "hard_concrete_new_study": Method(HardConcrete, {**RISING, "steps": 500, "beta": 100.0}, within=0.01),
     "gumbel": Method(Gumbel, {"steps": 2000, "lr": 0.01, "beta": 1e-4}),
     "gumbel_fast": Method(Gumbel, {**LEARNED, "beta": 1e-4, "init": 3.0}, asked="repair"),
     "gumbel_l0": Method(Gumbel, {**LEARNED, "beta": 0.3, "init": 3.0}, GumbelOptions(penalty="l0"), asked="repair"),

@@ -101,6 +101,7 @@ def page(found: dict[str, Any]) -> str:
         first=first,
         settings=table(("method", "setting"), [(f"`{n}`", s) for n, s in found["settings"].items()]),
         goals=_goals(found, first),
+        defaults=_each(found, "defaults", ("compiled", "pairs", "welded"), "loss"),
         untrained=_each(found, "integrated_gradients", ("compiled", "pairs", "welded", "noisy", "hidden", "superposed")),
         methods=_methods(found),
         best=_best(found),
@@ -134,14 +135,14 @@ def _goals(found: dict[str, Any], method: str) -> str:
     return _each(found, method, ("compiled", "pairs", "welded"))
 
 
-def _each(found: dict[str, Any], method: str, kinds: Sequence[str]) -> str:
+def _each(found: dict[str, Any], method: str, kinds: Sequence[str], mask_of: str = CUT) -> str:
     head = (
         "network", "function", "n", "reached", "area", "kept", "of necessary", "of small", "recall", "foreign %", "of foreign %",
         "accuracy % (least)", "unmasked %", "complement %", "other %", "threshold: accuracy %", "s",
     )  # fmt: skip
     lines = []
     for row in of_kinds(found, method, kinds):
-        mask, own = row["masks"][CUT], row["masks"].get("threshold", {})
+        mask, own = row["masks"][mask_of], row["masks"].get("threshold", {})
         reached = f"{mask['reached']['all']}/{row['seeds']}" if "reached" in mask else ""
         lines.append((
             row["network"], row["function"], str(row["seeds"]), reached, _number(row["area_necessary"], 0, 3), _number(mask["kept"], 1, 0),
@@ -159,7 +160,7 @@ def _methods(found: dict[str, Any]) -> str:
         head += [f"{group}: fits", "reached", "accuracy %", "area", "of small", last]
     lines = []
     for method in METHODS:
-        for name, called in (("threshold", "its own"), ("first", "first"), (CUT, "cut")):
+        for name, called in (("threshold", "its own"), ("first", "first"), ("loss", "by the loss"), (CUT, "cut")):
             cells = [f"`{method}`", called]
             for group, kinds in GROUPS.items():
                 cells += _group([r for r in of_kinds(found, method, kinds) if name in r["masks"]], name, group)

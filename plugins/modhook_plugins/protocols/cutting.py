@@ -22,7 +22,7 @@ def cut(context: RunContext, fit: Fit, model: nn.Module, stage: str) -> Masks:
     if wanted == "threshold":
         return fit.masks
     if wanted.density is not None:
-        return fit.cut(density=wanted.density)
+        return _noted(fit, fit.cut(density=wanted.density))
     split, metric = wanted.measured_by(stage, task.splits, task.metrics)
 
     def measure(masks: Masks | None) -> float:
@@ -31,4 +31,10 @@ def cut(context: RunContext, fit: Fit, model: nn.Module, stage: str) -> Masks:
             raise UserError(f"{metric} on {split} is {found}, by which no masks can be cut; choose another split or metric.")
         return found
 
-    return fit.smallest_by(measure, wanted.within)
+    return _noted(fit, fit.smallest_by(measure, wanted.within))
+
+
+def _noted(fit: Fit, masks: Masks) -> Masks:
+    """Note in the history how much the cut was still changing, and return it."""
+    fit.history.attrs["turnover"] = fit.turnover(masks)
+    return masks

@@ -1,0 +1,135 @@
+"""How much of what a network saves on its loss is left under masks: what sizes are chosen by where no score is given.
+
+With L the mean loss over some batches, of the network (`whole`), of what is left with none of the learned weights (`nothing`), and
+under masks m, what m recovers is (L(nothing) - L(m)) / (L(nothing) - L(whole)): 1 with every weight, 0 without any. It is the
+faithfulness of the circuit literature (Marks et al. 2024, section 4; `Fit.curve` has it for scores), by the loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modhook.errors import UserError
+from modhook.fit.complement import asks, bound
+from modhook.fit.cuts import Measured
+from modhook.fit.engine import Loss
+from modhook.fit.groups import batch_size, plainly
+from modhook.masks import Masks
+from modhook.noise.randomness import undisturbed
+
+WITHIN = 0.003
+"""The share of what the network saves that masks may lose where nothing else is said; chosen on known networks (docs/real.md)."""
+LOOKED_AT = 16
+"""Batches by which sizes are chosen where no held-out ones are given."""
+
+
+class Recovered:
+    """What masks recover of the loss that the network saves, on the same batches each time.
+
+    Args:
+        model: the network, in the mode in which it is measured.
+        batches: at least one. loss: as in `fit_masks`.
+        every, none: masks that keep all learned weights, and none of them, both with all that is fixed.
+        off: as in `Cuts`.
+
+    Raises:
+        UserError: a loss that is no number.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Any],
+        loss: Loss,
+        every: Masks,
+        none: Masks,
+        off: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        learned = {n: model.get_parameter(n).detach().clone() for n in (every._on(model) if asks(loss) else ())}
+        asked = plainly(bound(loss, learned, off))
+
+        def lost(net: nn.Module, batch: Any) -> Tensor:
+            with torch.enable_grad():  # a loss may take gradients of its own
+                value = float(asked(net, batch).detach())
+            return torch.full((batch_size(batch),), value if math.isfinite(value) else math.inf, dtype=torch.float64, device="cpu")
+
+        self._mean = _Losses(model, batches, lost, off=off)
+        with undisturbed():
+            self.whole, self.nothing = self._mean(every), self._mean(none)
+
+    @property
+    def gain(self) -> float:
+        """L(nothing) - L(whole), what the learned weights save; not above 0, or not finite, where there is nothing to recover."""
+        return self.nothing - self.whole
+
+    @property
+    def usable(self) -> bool:
+        """Whether anything can be compared by it."""
+        return math.isfinite(self.gain) and self.gain > 1e-6 * abs(self.nothing)
+
+    @property
+    def unit(self) -> float:
+        """What a relative beta counts in: what the weights save; where they save nothing, the loss without them; never 0."""
+        if self.usable:
+            return self.gain
+        return abs(self.nothing) if math.isfinite(self.nothing) and self.nothing else 1.0
+
+    @property
+    def sentence(self) -> str:
+        """Say that nothing can be compared, with the numbers."""
+        return (
+            f"the network's loss is {self.whole:.4g} and without any of the weights that are learned {self.nothing:.4g}: it saves "
+            "nothing by them"
+        )
+
+    def __call__(self, masks: Masks | None) -> float:
+        """Return what masks recover; what every weight recovers (1) for None."""
+        if masks is None:
+            return 1.0
+        with undisturbed():
+            found = (self.nothing - self._mean(masks)) / self.gain
+        return found if math.isfinite(found) else -math.inf
+
+
+class _Losses(Measured):
+    """The mean loss; infinite where it is not finite under some masks, which are then not enough."""
+
+    def finite(self, found: float) -> float:
+        return found if math.isfinite(found) else math.inf
+
+
+def looked_at(batches: Iterable[Any], count: int) -> tuple[list[Any], Iterable[Any]]:
+    """Return the first batches, and an iterable that gives what `batches` would have given: these first.
+
+    Drawing disturbs nobody's random numbers. Raises `UserError` if there is none.
+    """
+    if hasattr(batches, "state_dict") and hasattr(batches, "load_state_dict"):
+        before = batches.state_dict()
+        with undisturbed():
+            found = list(islice(iter(batches), count))
+        batches.load_state_dict(before)
+        left = batches
+    else:
+        with undisturbed():  # a loader that shuffles draws a seed for every iterator
+            start = iter(batches)
+            found = list(islice(start, count))
+        left = _Again(found, start) if start is batches else batches
+    if not found:
+        raise UserError("there is no batch to learn from; give an iterable with at least one usable batch.")
+    return found, left
+
+
+class _Again(Iterator[Any]):
+    """An iterator whose first batches were drawn already."""
+
+    def __init__(self, first: list[Any], rest: Iterable[Any]) -> None:
+        self._all = chain(first, rest)
+
+    def __next__(self) -> Any:
+        return next(self._all)
