@@ -21,6 +21,7 @@ from modhook.unit.probe import Call, Probe
 _HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead", "heads", "num_q_heads", "h", "attention_heads",
           "encoder_attention_heads", "decoder_attention_heads")  # fmt: skip
 UNCLEAR = "may be heads"
+_NORMALISED = "queries and keys are normalised over all heads, so that those of a head that is gone stay"
 _SHARED = (
     "num_key_value_heads",
     "num_kv_heads",
@@ -93,6 +94,11 @@ class Readings:
                     self._add("head", path, path, module, count, parts, [home])
                     done.add(path)
                     break
+            for parts, home, turned in () if path in done else _value_readings(module, layers, count):
+                if self._proven(path, module, parts, count, layers[0].given, mixes=True, turned=turned):
+                    self._add("head", path, path, module, count, parts, [home], _NORMALISED)
+                    done.add(path)
+                    break
             if path not in done and tried and self._probes[_make(module)].sees() and not any(_within(path, d) for d in done):
                 self.lost[path or type(module).__name__] = (
                     f"{UNCLEAR}: {type(module).__name__} is said to have {count}, but no reading of its layers "
@@ -131,21 +137,30 @@ class Readings:
                     taken.add(f"{before}{takers[0].path}.weight")
 
     def _proven(
-        self, path: str, module: nn.Module, parts: Sequence[Part], count: int, width: int, mixes: bool = False
+        self,
+        path: str,
+        module: nn.Module,
+        parts: Sequence[Part],
+        count: int,
+        width: int,
+        mixes: bool = False,
+        turned: Sequence[Part] = (),
     ) -> bool:
         make = _make(module)
         reading = (
             *make,
             count,
-            tuple((p.parameter, p.gate, p.pool, tuple(p.owner.reshape(-1).tolist())) for p in parts),
+            *(tuple((p.parameter, p.gate, p.pool, tuple(p.owner.reshape(-1).tolist())) for p in of) for of in (parts, turned)),
         )
         if reading not in self._known:
             each = next((p.owner.numel() // count for p in parts if p.gate), 1)
             if make not in self._probes:
                 self._probes[make] = Probe(module, width, self.seen.get(path, ()), (each, each // 2, each // 4))
             probe = self._probes[make]
-            self._known[reading] = (not mixes or probe.attends(parts, count)) and probe.proves(
-                parts, count, every=not mixes
+            self._known[reading] = (
+                (not mixes or probe.attends(parts, count))
+                and probe.proves(parts, count, every=not mixes)
+                and (not turned or probe.proves([*turned, *(p for p in parts if p.gate)], count, gone=-1.0))
             )
         return self._known[reading]
 
@@ -158,6 +173,7 @@ class Readings:
         count: int,
         parts: Sequence[Part],
         home: Sequence[str],
+        note: str = "",
     ) -> None:
         before = f"{path}." if path else ""
         own = [attrs.evolve(p, parameter=before + p.parameter) for p in parts]
@@ -167,7 +183,7 @@ class Readings:
                 self.lost[where] = f"own weights of {part.parameter!r}, which is tied to another"
                 return
         where = where or type(module).__name__
-        self.groups.append(numbered(f"{kind}:{where}", kind, where, count, own, [before + n for n in home]))
+        self.groups.append(numbered(f"{kind}:{where}", kind, where, count, own, [before + n for n in home], note))
 
 
 def _make(module: nn.Module) -> tuple[Any, ...]:
@@ -234,6 +250,32 @@ def _head_readings(module: nn.Module, layers: Sequence[_Layer], count: int) -> I
                     mine = list(query.makes(count, each=each))
                     yield [*mine, *both.makes(count, pool=pool, each=each, times=2), gate], home
                     yield [*mine, *both.makes(count, pool=pool, each=2 * each), gate], home
+
+
+def _value_readings(
+    module: nn.Module, layers: Sequence[_Layer], count: int
+) -> Iterator[tuple[list[Part], str, list[Part]]]:
+    """Yield what the heads' parts may be where queries and keys are normalised over all heads: values and columns alone.
+
+    With them the parts of queries: their signs make no difference to a norm, nor to any other head.
+    """
+    shared = _count(module, _SHARED)
+    for out in reversed(layers):
+        if out.given % count:
+            continue
+        each, rest = out.given // count, [one for one in layers if one is not out]
+        for kv in dict.fromkeys(n for n in (shared, count, 1) if n is not None and n <= count and count % n == 0):
+            for query, key, value in itertools.permutations(rest, 3):
+                if (query.made, key.made, value.made) == (count * each, kv * each, kv * each):
+                    turned = list(query.makes(count, each=each))
+                    own = value.makes(count, each=each, pool=count // kv)
+                    yield [*own, out.takes(count, each)], f"{out.path}.weight", turned
+            for one in rest:
+                if one.made == (count + 2 * kv) * each:
+                    pool, start = count // kv, count * each
+                    turned = list(one.makes(count, each=each))
+                    own = one.makes(count, each=each, pool=pool, start=start + kv * each)
+                    yield [*own, out.takes(count, each)], f"{out.path}.weight", turned
 
 
 def _blocks(one: _Layer, count: int, kv: int, each: int) -> list[Part]:

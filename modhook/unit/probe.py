@@ -100,13 +100,16 @@ class Probe:
                 return True
         return False
 
-    def proves(self, parts: Sequence[Part], count: int, *, every: bool = False) -> bool:
-        """Return whether candidates are units, by the first output or by `every` one; the parts' parameters are named within the module."""
+    def proves(self, parts: Sequence[Part], count: int, *, every: bool = False, gone: float = 0.0) -> bool:
+        """Return whether candidates are units, by the first output or by `every` one; the parts' parameters are named within the module.
+
+        `gone`: what the weights that make a unit are multiplied by where it is gone; its gates are zero.
+        """
         if not self.runs or not any(p.gate for p in parts) or all(p.gate for p in parts):
             return False
-        return all(self._proves(parts, count, call, every) for call in (self.calls if every else self.calls[:1]))
+        return all(self._proves(parts, count, call, every, gone) for call in (self.calls if every else self.calls[:1]))
 
-    def _proves(self, parts: Sequence[Part], count: int, call: Call, every: bool) -> bool:
+    def _proves(self, parts: Sequence[Part], count: int, call: Call, every: bool, off: float) -> bool:
         own = dict(self.module.named_parameters())
         gates, others = [p for p in parts if p.gate], [p for p in parts if not p.gate]
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -114,24 +117,28 @@ class Probe:
             whole = self._under(own, (), torch.ones(count, dtype=torch.bool, device="cpu"), call, every)
             for kept, many in _sets(count):
                 gone = self._under(own, gates, kept, call, every)
-                both = self._under(own, [*gates, *others], kept, call, every)
+                both = self._under(own, [*gates, *others], kept, call, every, off)
                 if whole is None or gone is None or both is None or not _equal(gone, both):
                     return False
                 # One of many may be a ReLU that never fires here.
-                alone = self._under(own, others, kept, call, every) if many else None
-                if many and (alone is None or _equal(gone, whole) or _equal(alone, whole)):
+                if many and _equal(gone, whole):
                     return False
+                if many and not all(bool(p.spread(kept).all()) for p in others):  # what several share may all be there
+                    alone = self._under(own, others, kept, call, every, off)
+                    if alone is None or _equal(alone, whole):
+                        return False
         return True
 
     def _under(
-        self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor, call: Call, every: bool
+        self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor, call: Call, every: bool, off: float = 0.0
     ) -> list[Tensor] | None:
         before: dict[str, Tensor] = {}
         try:
             for part in parts:
                 parameter = own[part.parameter]
                 before.setdefault(part.parameter, parameter.clone())
-                parameter.mul_(part.spread(kept))
+                mask = part.spread(kept)
+                parameter.mul_(mask if part.gate or not off else torch.where(mask, 1.0, off))
             return self._output(call, every)
         finally:
             for name, value in before.items():
@@ -173,14 +180,16 @@ def watched(model: nn.Module, call: Call, modules: Mapping[str, nn.Module]) -> d
 
 
 def _sets(count: int) -> Iterator[tuple[Tensor, bool]]:
-    """Yield sets of units to keep, all but one and two halves, and whether those that are gone must make a difference."""
+    """Yield sets of units to keep, all but one, halves and none, and whether those that are gone must make a difference."""
     for unit in sorted({0, count // 2, count - 1}):
         kept = torch.ones(count, dtype=torch.bool, device="cpu")
         kept[unit] = False
         yield kept, count <= 2
     if count > 2:
         even = torch.arange(count, device="cpu") % 2 == 0
-        yield from ((even, True), (~even, True))
+        low = torch.arange(count, device="cpu") < count // 2  # neighbours may share weights
+        yield from ((even, True), (~even, True), (low, True), (~low, True))
+    yield torch.zeros(count, dtype=torch.bool, device="cpu"), True
 
 
 def _equal(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:

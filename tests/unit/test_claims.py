@@ -136,6 +136,53 @@ def test_states_that_are_passed_on() -> None:
     assert found(model) == ["r.l0"]
 
 
+class Normalised(nn.Module):
+    """Attention with four heads on two sets of keys and values; queries and keys are normalised over all heads, before they are split."""
+
+    def __init__(self, heads: int = 4, fused: bool = False) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.heads, self.fused = 4, 2, heads, fused
+        made = {"mix": 16} if fused else {"k": 4, "q": 8, "v": 4}
+        for name, size in {**made, "o": 8}.items():
+            self.add_module(name, nn.Linear(8, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, 8) -> (B, T, 8)."""
+        b, t, _ = x.shape
+        q, k, v = self.mix(x).split((8, 4, 4), -1) if self.fused else (self.q(x), self.k(x), self.v(x))
+        q, k = (F.rms_norm(y, y.shape[-1:]).view(b, t, -1, 2) for y in (q, k))
+        k, v = (y.reshape(b, t, 2, 2).repeat_interleave(2, 2) for y in (k, v))
+        q, k, v = (y.reshape(b, t, self.heads, -1).transpose(1, 2) for y in (q, k, v))
+        return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, 8))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_heads_whose_queries_are_normalised_together(fused: bool) -> None:
+    """Such a head is its values and columns, and without it the others give what they gave; what is one head is not four."""
+    model = Net(lambda n, x: n.att(x), att=Normalised(fused=fused))
+    units = modhook.units(model).select("head")
+    (group,) = units.values()
+    assert "normalised over all heads" in group.note
+    assert set(group.parameters) == {f"att.{'mix' if fused else 'v'}.{n}" for n in ("weight", "bias")} | {"att.o.weight"}
+    rows = masks_rows(group)
+    assert rows == ([-1] * 12 if fused else []) + [0, 0, 1, 1]
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+    kept = torch.tensor([False, False, True, True])
+    handle = model.att.o.register_forward_pre_hook(lambda module, args: args[0] * kept.repeat_interleave(2))
+    with torch.no_grad():
+        expected = model(x)
+    handle.remove()
+    with torch.no_grad(), Masks({group.name: kept}, model, units=units).applied_to(model):
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-9)
+    assert "head" not in modhook.units(Net(lambda n, x: n.att(x), att=Normalised(heads=1, fused=fused))).kinds
+
+
+def masks_rows(group: Any) -> list[int]:
+    """Which set of heads each row of what makes values belongs to."""
+    (part,) = [p for p in group.parts if not p.gate and p.parameter.endswith("weight")]
+    return part.owner.reshape(-1).tolist()
+
+
 class Both(nn.Module):
     """Code that cannot be recorded, and returns its hidden neurons beside its output."""
 

@@ -21,7 +21,7 @@ FOUND = {
     "OPT": ([2, 2], [24, 24]),
     "Llama": ([4, 4], [24, 24]),
     "Qwen 3": ([4, 4], [24, 24]),
-    "OLMo 2": ([], [24, 24]),  # its queries are normalised over all heads
+    "OLMo 2": ([4, 4], [24, 24]),  # by their values: queries and keys are normalised over all heads
     "Qwen 2 MoE": ([4, 4], [8, 8]),
     "T5": ([2, 2, 2], [24, 24]),
     "ViT": ([2, 2], [24, 24]),
@@ -94,3 +94,23 @@ def test_a_fit_over_heads_and_neurons() -> None:
         progress=False,
     )
     assert {g.kind for g in (fit.masks.units or {}).values()} == {"head", "neuron"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["BERT", "GPT-2", "GPT-NeoX", "Llama", "Qwen 3", "T5"])
+def test_gates_on_activations(name: str) -> None:
+    """Heads and neurons of transformers' networks run as gates on activations, with the logits of masks of weights."""
+    model = built(name)
+    batch = {"input_ids": zoo_architectures.tokens().repeat(2, 1)}
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = batch["input_ids"]
+    fits = [
+        modhook.fit_masks(
+            model, [batch], lambda net, batch: net(**batch)[0].sin().square().mean(), units=["head", "neuron"], samples=2, steps=2,
+            lr=1.0, optimizer="sgd", clip=None, executor=executor, progress=False,
+        )
+        for executor in ("auto", "loop")
+    ]  # fmt: skip
+    assert fits[0].route["route"] == "activations", fits[0].route["reason"]
+    for group, logits in fits[0].logits.items():
+        torch.testing.assert_close(logits, fits[1].logits[group], rtol=0, atol=1e-9)
