@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @click.command("check")
 @click.argument("studies", metavar="STUDY...", nargs=-1, required=True, type=click.Path(path_type=Path))
-def check_command(studies: tuple[Path, ...]) -> int:
+@click.option("--variant", metavar="V", help="Check the study as published and this variant alone, not all of them.")
+def check_command(studies: tuple[Path, ...], variant: str | None) -> int:
     """Check study files, or studies that come with modhook by their names, with all of their variants, without running anything.
 
     Every mistake is reported at once, each with its place in the file. Exit code 2 if there is any. Code that a study names
@@ -29,7 +30,7 @@ def check_command(studies: tuple[Path, ...]) -> int:
     say_skipped(installed)
     mistakes = 0
     for path in studies:
-        results = check(study_file(path), plugins=installed)
+        results = check(study_file(path), "all" if variant is None else (variant,), plugins=installed)
         if wrong := [r for r in results if r.problems]:
             mistakes += 1
             # A mistake of the file itself shows in every variant: it is said once.

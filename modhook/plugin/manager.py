@@ -20,6 +20,7 @@ from modhook.plugin import hookspecs, interfaces
 from modhook.plugin.code import Found, Place, find, is_code
 from modhook.plugin.culprit import told
 from modhook.plugin.declared import mistake
+from modhook.plugin.hooked import check_hooks
 from modhook.plugin.hookspecs import PROJECT, Spec
 from modhook.plugin.offered import Offer, offered
 
@@ -111,7 +112,10 @@ class Plugins:
             valid = self.names(kind)
         if name.endswith(".py"):
             raise PluginError(f"{name!r} is a file; name what is in it, such as '{name}:My{KINDS[kind].__name__}'.")
-        text = f"unknown {SINGULAR[kind]} {name!r}{near_miss(name, valid)}; valid {kind}: {listing(valid)}"
+        text = f"unknown {SINGULAR[kind]} {name!r}{near_miss(name, valid)}"
+        if self.broken and self.told:  # what is long was said, and why the name is most likely not there
+            raise PluginError(f"{text}; it may come with what was skipped, see above: {listing(b.name for b in self.broken)}.")
+        text += f"; valid {kind}: {listing(valid)}"
         if kind in ("tasks", "models") and name == "ask":
             text += (
                 "; this one is what modhook.ask was given, in Python: call modhook.ask there again, with analyses=[...]"
@@ -120,9 +124,7 @@ class Plugins:
             text += f"; it is brought by the package {source} (pip install {source})"
         else:
             text += "; others come with the package that brings them (pip install it into this environment, then see modhook list)"
-        if self.broken and self.told:
-            text += f"; skipped, see above: {listing(b.name for b in self.broken)}"
-        elif self.broken:
+        if self.broken:
             text += "; " + "; ".join(str(b) for b in self.broken)
         raise PluginError(text + ".")
 
@@ -207,9 +209,9 @@ def collected(
         seen.add((point.name, point.value))
         try:
             module = point.load()
+            check_hooks(manager, module)
             name = manager.register(module, name=f"{distribution}:{point.name}")
             assert name is not None
-            _refuse_unknown_hooks(manager, module)
             manager.check_pending()
         except (Exception, SystemExit) as error:  # some modules exit when imported
             if manager.has_plugin(f"{distribution}:{point.name}"):
@@ -221,18 +223,6 @@ def collected(
         except (Exception, SystemExit) as error:
             broken.append(Broken(point.name, distribution, _reason(error), error))
     return entries, broken
-
-
-def _refuse_unknown_hooks(manager: pluggy.PluginManager, module: Any) -> None:
-    """A hook that is misspelt is told by its name, its file and the nearest hook that there is."""
-    hooks = [f"modhook_{kind}" for kind in KINDS]
-    for name in dir(module):
-        found = manager.parse_hookimpl_opts(module, name)
-        if found is not None and (found.get("specname") or name) not in hooks and not found.get("optionalhook"):
-            raise PluginError(
-                f"there is no hook {name!r}{near_miss(name, hooks)}, which stands in {getattr(module, '__file__', module)}; the hooks "
-                f"are {listing(hooks)}"
-            )
 
 
 def _specs(manager: pluggy.PluginManager, module: Any, distribution: str) -> list[Entry]:

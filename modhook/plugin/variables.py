@@ -21,6 +21,11 @@ def _path(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
         raise ValueError(f"{attribute.name} must be 'group/variable', not {value!r}")
 
 
+def _table(_: Any, attribute: attrs.Attribute[Any], value: Mapping[str, Any]) -> None:
+    if value.get("table", "number") not in ("percent", "number"):
+        raise ValueError(f"{attribute.name}['table'] must be 'percent' or 'number', not {value['table']!r}")
+
+
 @attrs.frozen
 class Variable:
     """One variable of the cube: name, dimensions, type and meaning.
@@ -38,7 +43,7 @@ class Variable:
     units: str = "1"
     per_run: bool = True
     value: tuple[Any, ...] | None = None
-    attrs: Mapping[str, Any] = attrs.field(factory=dict)
+    attrs: Mapping[str, Any] = attrs.field(factory=dict, validator=_table)
 
     @property
     def group(self) -> str:

@@ -16,6 +16,7 @@ from modhook.plugin.manager import Plugins
 from modhook.plugin.variables import Variable
 from modhook.run.build import build_model, model_shapes
 from modhook.run.control_plan import control_plan
+from modhook.run.declaring import labels_of, once, variables_of
 from modhook.run.network_labels import network_labels
 from modhook.run.units import masked_of
 from modhook.steps.loop import recorded_steps
@@ -175,12 +176,12 @@ def analysis_plan(
     """Return an analysis' variables, with those that say where it is done or why not, and the labels of its groups."""
     task = prepared.tasks[0]
     masked = prepared.protocol.masked_stages(task)
-    declared = list(analysis.variables(task))
+    declared = list(variables_of(name, analysis, task))
     known: dict[str, list[Any]] = {
         "stage": list(masked),
         "split": list(task.splits),
         "parameter": _parameters(prepared),
-        **analysis.labels(task, masked),
+        **{dim: list(labels) for dim, labels in labels_of(name, analysis, task, masked).items()},
         **prepared.network_labels.get(name, {}),
     }
     groups: dict[str, dict[str, list[Any]]] = {}
@@ -389,5 +390,6 @@ def prepare(study: Study, plugins: Plugins, tasks: Sequence[Task]) -> Prepared:
     found = points(study)
     protocol: Protocol = plugins.load("protocols", study.study.protocol)(study.protocol)
     analyses = {short(name): plugins.load("analyses", name)(options) for name, options in study.analyses.items()}
+    once({name: variables_of(name, analysis, tasks[0]) for name, analysis in analyses.items()})
     labelled = network_labels(found, tasks, plugins, analyses, protocol.masked_stages(tasks[0]))
     return Prepared(study, found, layouts(found, tasks, plugins), list(tasks), protocol, analyses, labelled)

@@ -75,7 +75,7 @@ def _try_once(study: Study, task: Task, plugins: Plugins, device: torch.device, 
             batch = next(in_order(task, few, 8, device))
             with torch.no_grad():
                 found = task.score(model.eval(), batch)
-            _check_scores(found, task.metrics, name)
+            _check_scores(found, task.metrics, name, items(few, "the batch"), _lengths(batch))
 
 
 def _check_loss(loss: Any, name: str) -> None:
@@ -91,7 +91,13 @@ def _check_loss(loss: Any, name: str) -> None:
         )
 
 
-def _check_scores(found: Any, metrics: tuple[str, ...], name: str) -> None:
+def _lengths(batch: Any) -> set[int]:
+    """Return how many items a prepared batch may have: `prepare` may hold items twice."""
+    tensors = batch.values() if isinstance(batch, Mapping) else ()
+    return {len(t) for t in tensors if isinstance(t, Tensor) and t.dim()}
+
+
+def _check_scores(found: Any, metrics: tuple[str, ...], name: str, count: int, lengths: set[int]) -> None:
     what = f"score of task {name!r}"
     if not isinstance(found, Mapping):
         raise _Unusable(f"{what} must return {{metric: (B,) tensor}}, not {type(found).__name__}.")
@@ -109,6 +115,10 @@ def _check_scores(found: Any, metrics: tuple[str, ...], name: str) -> None:
             )
             raise _Unusable(
                 f"{what} must return one number per item for {metric!r}, a tensor of shape (B,), not {shape}."
+            )
+        if count in lengths and len(found[metric]) not in lengths:  # else the batch is none that this module knows
+            raise _Unusable(
+                f"{what} must return one number per item for {metric!r}, but of {count} items it returned {len(found[metric])}."
             )
 
 

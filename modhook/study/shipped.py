@@ -27,12 +27,15 @@ def shipped_studies() -> list[Shipped]:
 
 
 def study_file(given: Path) -> Path:
-    """Return the file of a study: what is given, or the study of that name that comes with modhook, where there is no such file."""
+    """Return the file of a study: what is given, or NAME.toml there, or else the study of that name that comes with modhook."""
     try:
-        there = given.is_file()
+        if given.is_file():
+            return given
+        if given.name and not given.suffix and (beside := given.with_name(f"{given.name}.toml")).is_file():
+            return beside
     except (OSError, ValueError):
-        there = True  # reading it says what is wrong
-    return given if there else shipped_files().get(str(given), given)
+        return given  # reading it says what is wrong
+    return shipped_files().get(str(given), given)
 
 
 def _described(name: str, path: Path) -> Shipped:

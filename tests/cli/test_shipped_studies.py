@@ -49,6 +49,21 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, modhook_here: Command) 
     assert study_file(Path("studies/scan")) == Path("studies/scan")
     code, _, err = modhook_here("check", "scan")
     assert (code, "study.name: missing" in err) == (2, True), err
+    # So does the file that most people would write.
+    (tmp_path / "quickstart.toml").write_text("[study]\n")
+    assert study_file(Path("quickstart")) == Path("quickstart.toml")
+    code, _, err = modhook_here("check", "quickstart")
+    assert (code, "study.name: missing" in err) == (2, True), err
+    (tmp_path / "addmul_fnn.toml").mkdir()
+    assert study_file(Path("addmul_fnn")).is_file()
+
+
+def test_one_variant_is_checked(modhook_here: Command) -> None:
+    """`check --variant` looks at the study as published and at that variant, and names one that is not there."""
+    code, out, err = modhook_here("check", "scan", "--variant", "quick")
+    assert (code, out.splitlines()[0]) == (0, "scan: ok (as published, quick)"), err
+    code, _, err = modhook_here("check", "scan", "--variant", "quik")
+    assert (code, "did you mean 'quick'?" in err) == (2, True), err
 
 
 def test_what_is_no_path() -> None:

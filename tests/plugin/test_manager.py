@@ -73,8 +73,10 @@ def test_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
         ),
         (
             "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(extra): return []",
-            "PluginValidationError: ",
+            "modhook_tasks in {file} asks for extra, but a hook is called without arguments; leave them away",
         ),
+        ("def modhook_tasks(): return []", "modhook_tasks in {file} is not marked as a hook; write @modhook.hookimpl above it"),
+        ("from modhook import hookimpl", "there is no hook in {file}; let the entry point name the module whose functions are"),
         (
             "from modhook.plugin.hookspecs import hookimpl\n@hookimpl\ndef modhook_tasks(): raise OSError('disk')",
             "OSError: disk",
@@ -101,11 +103,11 @@ def test_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
         ),
     ],
 )
-def test_broken_plugin_is_named_and_skipped(install: Install, source: str, reason: str) -> None:
+def test_broken_plugin_is_named_and_skipped(install: Install, tmp_path: Path, source: str, reason: str) -> None:
     """A plugin that cannot be imported, or whose hooks are misspelt or wrong, does not take the others with it."""
     install("bad-plugin", source)
     install("good-plugin", GOOD.format(name="good"))
-    found = _found("bad-plugin", "good-plugin")
+    found, reason = _found("bad-plugin", "good-plugin"), reason.replace("{file}", str(tmp_path / "bad_plugin.py"))
     (broken,) = found.broken
     assert (broken.name, broken.distribution) == ("bad_plugin", "bad-plugin")
     assert broken.reason.startswith(reason)

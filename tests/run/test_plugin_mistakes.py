@@ -132,6 +132,7 @@ def test_what_a_plugin_raises_before_the_runs_is_one_kind_of_error(
         ("score", lambda self, net, batch: {}, "does not return the metric 'accuracy', which `metrics` names"),
         ("score", lambda self, net, batch: {"acuracy": torch.ones(2)}, "'accuracy' (did you mean 'acuracy'?)"),
         ("score", lambda self, net, batch: {"accuracy": torch.ones(())}, "must return one number per item for 'accuracy'"),
+        ("score", lambda self, net, batch: {"accuracy": torch.ones(3)}, "one number per item for 'accuracy', but of 8 items it returned 3"),
         ("score", lambda self, net, batch: torch.ones(2), "must return {metric: (B,) tensor}, not Tensor"),
         ("test_set", lambda self, split: None, "the data of split iid must be tensors by name"),
         ("test_set", lambda self, split: {}, "found no tensor"),

@@ -238,7 +238,7 @@ def averages(self: Tracker, step: int, values: Mapping[str, float]) -> None:
     ("members", "said"),
     [
         ({}, "Changed has none of a tracker's methods"),
-        ({"step": lambda self, step: None}, r"step\(self, step\) cannot be called; it is told step\(step, values\)"),
+        ({"step": lambda self, step: None}, r"has step\(self, step\), but it is called as step\(step, values\)"),
         ({"step": averages}, r"in a study with a failure, step\(1, \{\}\) fails: KeyError: 'loss'"),
         ({"close": lambda self: self.file.close()}, r"in a study with a failure, close\(\) fails: AttributeError"),
         ({"__init__": lambda self, folder: None, "close": lambda self: None}, "must be made without arguments"),
