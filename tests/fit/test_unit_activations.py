@@ -65,11 +65,11 @@ class Turned(nn.Module):
         return torch.addmm(self.bias, x.reshape(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], -1)
 
 
-def recurrent(**options: Any) -> Net:
-    """An LSTM of two levels in both directions, read at its end and by its states."""
+def recurrent(kind: Callable[..., nn.RNNBase] = nn.LSTM, **options: Any) -> Net:
+    """A recurrent layer of two levels in both directions, read at its end and by its states."""
     return Net(
-        lambda n, x: n.out((y := n.rnn(x))[0][:, -1]) + n.last(y[1][0][-1]),
-        rnn=nn.LSTM(3, 4, 2, batch_first=True, bidirectional=True, **options),
+        lambda n, x: n.out((y := n.rnn(x))[0][:, -1]) + n.last((y[1][0] if kind is nn.LSTM else y[1])[-1]),
+        rnn=kind(3, 4, 2, batch_first=True, bidirectional=True, **options),
         out=nn.Linear(8, 2),
         last=nn.Linear(4, 2),
     )
@@ -129,6 +129,9 @@ ACTING: dict[str, tuple[Callable[[], nn.Module], Sequence[int], Any]] = {
     "convolutions": (images, (2, 4, 4), "channel"),
     "an LSTM": (recurrent, SEQUENCE, "neuron"),
     "an LSTM without biases": (lambda: recurrent(bias=False), SEQUENCE, "neuron"),
+    "a GRU": (lambda: recurrent(nn.GRU), SEQUENCE, "neuron"),
+    "a GRU without biases": (lambda: recurrent(nn.GRU, bias=False), SEQUENCE, ["neuron", "layer"]),
+    "a plain recurrent layer": (lambda: recurrent(nn.RNN, nonlinearity="relu"), SEQUENCE, "neuron"),
     "an LSTM's layers": (recurrent, SEQUENCE, ["neuron", "layer"]),
     "an encoder layer": (
         lambda: nn.TransformerEncoderLayer(6, 3, 8, batch_first=True, norm_first=True), (5, 6), ["head", "neuron"]
@@ -323,8 +326,15 @@ class Counted(nn.Linear):
 LINEAR = {"a": nn.Linear(3, 5), "b": nn.Linear(5, 2)}
 WEIGHTS: dict[str, tuple[Callable[[], nn.Module], Sequence[int], dict[str, Any], str]] = {
     "a state to start from": (stated, SEQUENCE, {}, "'rnn.weight_hh_l0' is used otherwise"),
-    "a GRU": (
-        lambda: Net(lambda n, x: n.out(n.rnn(x)[0][:, -1]), rnn=nn.GRU(3, 4, batch_first=True), out=nn.Linear(4, 2)),
+    "projected outputs": (
+        lambda: Net(lambda n, x: n.out(n.rnn(x)[0][:, -1]), rnn=nn.LSTM(3, 4, proj_size=2, batch_first=True), out=nn.Linear(2, 2)),
+        SEQUENCE, {}, "is used otherwise",
+    ),
+    "items of several lengths": (
+        lambda: Net(
+            lambda n, x: n.out(n.rnn(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([5, 3]), batch_first=True))[1][0]),
+            rnn=nn.GRU(3, 4), out=nn.Linear(4, 2),
+        ),
         SEQUENCE, {}, "is used otherwise",
     ),
     "a penalty on weights": (

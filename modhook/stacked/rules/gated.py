@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modhook.stacked.rules.bridge import is_stacked
-from modhook.stacked.rules.gated_lstm import gated_lstm
+from modhook.stacked.rules.gated_recurrent import gated_layer
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.rules.through import attention_forward
 
@@ -193,9 +193,9 @@ def _embedding(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], 
     return found
 
 
-def _lstm(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """torch.lstm: factors of all rows of a level and direction are those of what its cells are given."""
-    if kwargs or len(args) != 9 or not isinstance(args[2], list | tuple):
+def _recurrent(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """torch.lstm and its like: factors of all rows of a level and direction are those of what its cells are given."""
+    if kwargs or len(args) != 9 or not isinstance(args[2], list | tuple) or isinstance(args[3], list | tuple):
         return NotImplemented
     x, hx, weights, biased, layers, *options = args
     each, directions = (4 if biased else 2), 1 + bool(options[2])
@@ -215,9 +215,13 @@ def _lstm(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwarg
             return NotImplemented
         inputs.append(inner)
         gates.append([factor for _, factor in outer])
-    return gated_lstm(x, hx, [_each(w, _plain) for w in weights], inputs, gates, biased, layers, *options)
+    states = [hx] if isinstance(hx, Tensor) else list(hx)
+    return gated_layer(
+        _KINDS[func], x, states, [_each(w, _plain) for w in weights], inputs, gates, biased, layers, *options
+    )
 
 
+_KINDS = {getattr(torch._VF, name): name for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 _TURNED = {F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d}
 _RULES: dict[Any, Callable[..., Any]] = {
     F.linear: _linear,
@@ -232,7 +236,7 @@ _RULES: dict[Any, Callable[..., Any]] = {
         _turned,
     ),
     F.embedding: _embedding,
-    torch._VF.lstm: _lstm,
+    **dict.fromkeys(_KINDS, _recurrent),
     F.multi_head_attention_forward: lambda memory, func, args, kwargs: attention_forward(*args, **kwargs),
 }  # fmt: skip
 _ASKED = {

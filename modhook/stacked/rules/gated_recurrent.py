@@ -1,12 +1,13 @@
-"""An LSTM whose weights are the same for all samples, under factors of its units that are not: one product serves all samples.
+"""Recurrent layers whose weights are the same for all samples, under factors of their units that are not: one product serves all samples.
 
-A unit's factor g multiplies all that its cell is given: the rows of both weights and of both biases, g (W_ih x + b_ih + W_hh h + b_hh) in
-each of the four gates. The items of all samples are one batch; gate order and layout are torch's, as in `lstm`.
+A unit's factor g multiplies all that its cell is given: the rows of both weights and of both biases, g (W_ih x + b_ih) and
+g (W_hh h + b_hh) in each of its gates. The items of all samples are one batch; the order of gates and the layout are torch's, and
+so are the formulas (documentation of `torch.nn.LSTM`, `GRU` and `RNN`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,16 +23,16 @@ LONGEST = 64
 """With more time steps it would keep more for the backward pass than K stock kernels do."""
 
 
-def gated_lstm(
-    x: Tensor, hx: Sequence[Tensor], weights: Sequence[Tensor], inputs: Sequence[Sequence[Tensor]],
+def gated_layer(
+    kind: str, x: Tensor, hx: Sequence[Tensor], weights: Sequence[Tensor], inputs: Sequence[Sequence[Tensor]],
     gates: Sequence[Sequence[Tensor]], biased: bool, layers: int, dropout: float, train: bool, bidirectional: bool,
     batch_first: bool,
 ) -> Any:  # fmt: skip
-    """Return what `torch.lstm` returns, for one sample's view of stacked tensors.
+    """Return what `torch.lstm`, `gru`, `rnn_tanh` or `rnn_relu` returns, for one sample's view of stacked tensors.
 
     Args:
-        weights: those that are the same for all samples, as torch has them.
-        inputs: per level and direction, factors of the columns of weight_ih: (I,). gates: those of the rows of all: (4H,).
+        hx: (h, c), or (h,). weights: those that are the same for all samples, as torch has them.
+        inputs: per level and direction, factors of the columns of weight_ih: (I,). gates: those of the rows of all: (4H,), (3H,), (H,).
     """
     steps = x.shape[1 if batch_first else 0]
     plain = (
@@ -44,31 +45,66 @@ def gated_lstm(
     each, directions = (4 if biased else 2), 1 + bidirectional
 
     def compute(samples: int, tensors: Sequence[Tensor], stacked: Sequence[bool]) -> tuple[Tensor, ...]:
-        x, h, c, *own = (t if s else t.expand(samples, *t.shape) for t, s in zip(tensors, stacked, strict=True))
-        left = iter(own)
+        own = [t if s else t.expand(samples, *t.shape) for t, s in zip(tensors, stacked, strict=True)]
+        x, states, left = own[0], own[1 : 1 + len(hx)], iter(own[1 + len(hx) :])
         inside, outside = ([[next(left) for _ in several] for several in found] for found in (inputs, gates))
         x = x.permute(2, 0, 1, 3) if batch_first else x.transpose(0, 1)  # (T, K, B, I)
-        last: list[tuple[Tensor, Tensor]] = []
+        last: list[tuple[Tensor, ...]] = []
         for depth in range(layers):
             outputs = []
             for direction in range(directions):
                 n = depth * directions + direction
-                w_ih, w_hh, *biases = weights[n * each : (n + 1) * each]
                 given = x.flip(0) if direction else x
                 for factor in inside[n]:
                     given = given * factor.unsqueeze(1)
-                gate = _multiplied(outside[n])
-                bias = biases[0] + biases[1] if biases else None
-                out, h_n, c_n = _Steps.apply(w_ih, w_hh, bias, gate, given, h[:, n], c[:, n])  # type: ignore[no-untyped-call]
+                own_weights, start = weights[n * each : (n + 1) * each], [s[:, n] for s in states]
+                out, *ends = _RUN[kind](own_weights, _multiplied(outside[n]), given, *start)
                 outputs.append(out.flip(0) if direction else out)
-                last.append((h_n, c_n))
+                last.append(tuple(ends))
             x = torch.cat(outputs, -1) if bidirectional else outputs[0]
             if train and dropout and depth < layers - 1:
                 x = F.dropout(x, dropout)
-        h_all, c_all = (torch.stack(column, 1) for column in zip(*last, strict=True))  # (K, layers * directions, B, H)
-        return (x.permute(1, 2, 0, 3) if batch_first else x.transpose(0, 1)), h_all, c_all
+        ends = [torch.stack(column, 1) for column in zip(*last, strict=True)]  # (K, layers * directions, B, H) each
+        return (x.permute(1, 2, 0, 3) if batch_first else x.transpose(0, 1)), *ends
 
     return bridge(compute, [x, *hx, *factors])
+
+
+def _lstm(weights: Sequence[Tensor], gate: Tensor | None, x: Tensor, h: Tensor, c: Tensor) -> Any:
+    bias = weights[2] + weights[3] if len(weights) == 4 else None
+    return _Steps.apply(*weights[:2], bias, gate, x, h, c)  # type: ignore[no-untyped-call]
+
+
+def _simple(kind: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Return what runs one direction of one level of a GRU or a plain recurrent layer: x (T, K, B, I), h (K, B, H), gate (K, gates H)."""
+
+    def run(weights: Sequence[Tensor], gate: Tensor | None, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        w_ih, w_hh = weights[:2]
+        b_ih, b_hh = weights[2:] if len(weights) == 4 else (None, None)
+        wide = None if gate is None else gate.unsqueeze(1)  # (K, 1, gates H)
+        given = F.linear(x, w_ih, b_ih)
+        given = given if wide is None else given * wide  # (T, K, B, gates H)
+        outputs = []
+        for now in given.unbind():
+            own = F.linear(h, w_hh, b_hh)
+            own = own if wide is None else own * wide
+            if kind == "gru":
+                (r, z, n), (own_r, own_z, own_n) = now.chunk(3, -1), own.chunk(3, -1)
+                z = (z + own_z).sigmoid()
+                new = (n + (r + own_r).sigmoid() * own_n).tanh()
+                h = new + z * (h - new)
+            else:
+                h = (now + own).tanh() if kind == "rnn_tanh" else (now + own).relu()
+            outputs.append(h)
+        return torch.stack(outputs), h
+
+    return run
+
+
+_RUN: dict[str, Callable[..., Any]] = {
+    "lstm": _lstm,
+    **{kind: _simple(kind) for kind in ("gru", "rnn_tanh", "rnn_relu")},
+}
 
 
 def _multiplied(factors: Sequence[Tensor]) -> Tensor | None:
@@ -79,7 +115,7 @@ def _multiplied(factors: Sequence[Tensor]) -> Tensor | None:
 
 
 class _Steps(torch.autograd.Function):
-    """One direction of one level: x (T, K, B, I), h and c (K, B, H), gate (K, 4H) -> outputs (T, K, B, H), last h and c."""
+    """One direction of one level of an LSTM: x (T, K, B, I), h and c (K, B, H), gate (K, 4H) -> outputs (T, K, B, H), last h and c."""
 
     @staticmethod
     def forward(
