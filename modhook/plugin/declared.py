@@ -10,11 +10,9 @@ import attrs
 
 from modhook.errors import listing
 
-_NAMES = {
-    "tasks": {"splits": "name", "metrics": "name", "numbers": "name"},
-    "figures": {"requires": "group/variable", "tasks": "name"},
-}
-"""Class variables that are tuples of names, by kind, and what each name looks like."""
+_NAMES = {"figures": {"requires": "group/variable", "tasks": "name"}}
+"""Class variables that are tuples of names, by kind, and what each name looks like. Those of tasks, which may depend on options, are
+looked at where a study has made one."""
 
 
 def mistake(kind: str, thing: Any, wanted: type) -> str:

@@ -224,7 +224,7 @@ def _check_penalty(made: Sampler) -> None:
         made.advance(number, 10)
         cost = made.penalty(grid)
         require(isinstance(cost, Tensor) and cost.shape == grid.shape, "penalty must return one number per logit.")
-        slope = torch.as_tensor(made.penalty_slope(grid), dtype=torch.float64).expand_as(grid)
+        slope = torch.as_tensor(made.penalty_slope(grid), dtype=torch.float64, device="cpu").expand_as(grid)
         expected = (made.penalty(grid + step) - made.penalty(grid - step)) / (2 * step)
         off = (slope - expected).abs() - 1e-5 * (1 + expected.abs())
         worst = int(off.argmax())

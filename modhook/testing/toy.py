@@ -30,8 +30,8 @@ class Signs(Task):
 
     def train_set(self, stage: str | None) -> Batch:
         """Return 64 items, or those of one question: `inputs` (N, 6), `answer` (N,)."""
-        numbers = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-        asked = torch.arange(64) % 2
+        numbers = torch.randn(64, 4, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+        asked = torch.arange(64, device="cpu") % 2
         inputs = torch.cat([numbers, F.one_hot(asked, 2)], 1)
         answer = (numbers.gather(1, asked.unsqueeze(1)).squeeze(1) > 0).long()
         keep = asked == _FUNCTIONS.index(stage) if stage in _FUNCTIONS else torch.ones_like(asked, dtype=torch.bool)

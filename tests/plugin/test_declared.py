@@ -44,7 +44,6 @@ def made(kind: str, **members: Any) -> type:
         ("tasks", {"score": lambda self, batch: {}}, "has score(self, batch), but it is called as score(net, batch)"),
         ("tasks", {"loss": lambda self, net, batch, weight: 0}, "has loss(self, net, batch, weight), but it is called as loss(net, batch)"),
         ("tasks", {"splits": lambda self: ("all",)}, "has splits as a method, but it is read without a call: write @property above it"),
-        ("tasks", {"metrics": "accuracy"}, "has metrics = 'accuracy', a text where a tuple is wanted: write ('accuracy',)"),
         ("tasks", {"shape": property(lambda self: {})}, "has shape as a property, but it is called, shape(): take @property away"),
         ("tasks", {"shape": {"inputs": 3}}, "has shape = {'inputs': 3}, but it is called, shape()"),
         ("analyses", {"compute": lambda self: {}}, "has compute(self), but it is called as compute(run)"),

@@ -277,7 +277,7 @@ def test_plugin_that_fails(problems: Problems) -> None:
     (absent,) = problems({("model", "name"): '"absent"'})
     assert absent.startswith("model.name: model 'absent' of toybox cannot be loaded from ")
     (wordless,) = problems({("model", "name"): '"wordless"'})
-    assert wordless == "model: the options class <class 'dict'> is no attrs class (a mistake of its plugin)"
+    assert "model 'wordless' of toybox has <class 'dict'> as its Options, which must be an attrs class" in wordless
 
 
 def test_crash_of_a_plugin_is_the_cause(make: Make, toys: Plugins) -> None:
