@@ -91,10 +91,10 @@ def ask(
             smallest one that loses no more than this share of the unmasked score on the function's tests; without `within` and `density`
             it is 0.05, and "threshold" leaves the sampler's own masks. The defaults are the setting that finds known modules
             (docs/real.md): weights are ranked by integrated gradients, and masks learned among those that are needed, by
-            `hard_concrete`, from logits of 3, with 16 samples (fewer where batches are small), under a relative beta that rises from
-            0.01 to 50. A `beta` of your own, or a `density`, is the whole pull, on all weights; units have a beta of 0.3. Other
-            samplers start where they do and have `fit_masks`' beta; give them their own steps and lr, too. `off` holds for every mask
-            and every control; what it shuffles or redraws follows from the seed.
+            `hard_concrete`, from logits of 3, with 16 samples (fewer where batches are small, and above 131,000 weights), under a
+            relative beta that rises from 0.01 to 50. A `beta` of your own, or a `density`, is the whole pull, on all weights; units have
+            a beta of 0.3. Other samplers start where they do and have `fit_masks`' beta; give them their own steps and lr, too.
+            `off` holds for every mask and every control; what it shuffles or redraws follows from the seed.
         batch: items per step; default: those of the first batch. It is rounded down to a multiple of `samples`.
         analyses: names of analyses, or {name: options}.
         nonsense: `nonsense(batch, seed)` returns the batch with other answers, for that control. By default the classes of batches

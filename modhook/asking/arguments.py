@@ -19,6 +19,7 @@ from modhook.asking.units import Over
 from modhook.errors import ModhookError, ModhookWarning, TrustWarning, UserError, listing
 from modhook.fit.groups import batch_size
 from modhook.fit.off import kept
+from modhook.fit.usual import most_samples
 from modhook.masks.off import NOTHING, off_weights, the_same
 from modhook.network.held import held
 from modhook.network.threads import using
@@ -29,8 +30,6 @@ from modhook.stacked.checks import refuse
 from modhook.values.arguments import checked, function, instance, optional, shown
 from modhook.values.bounds import Count
 
-SAMPLES = 16
-"""Mask samples per step, unless the user says so: nox -s truth measures it."""
 _FEW = 8
 """Items that losses and scores are tried on."""
 
@@ -63,7 +62,8 @@ def asked(
     becomes, its_name = _off(model, over.masked.parameters, off)
     stores = {n: gather(f"the batches of {n!r}", given, 1, steps) for n, given in wanted.items()}
     if samples is None:
-        samples = _usual(stores.values(), batch)
+        weights = sum(model.get_parameter(n).numel() for n in over.masked.parameters)
+        samples = _usual(stores.values(), batch, most_samples(weights))
     stores = {n: store.cut(f"the batches of {n!r}", samples) if isinstance(store, Whole) else store for n, store in stores.items()}
     _alike("batches", stores, losses)
     missing = [name for name in wanted if name not in held_out]
@@ -105,9 +105,9 @@ def asked(
     return question, options, max(samples, size - size % samples)
 
 
-def _usual(stores: Iterable[Store], batch: int | None) -> int:
-    """Return how many mask samples a step draws: `SAMPLES`, or fewer where `batch` or batches that stay whole have not enough items."""
-    most = min([SAMPLES, *(batch_size(whole) for store in stores if isinstance(store, Whole) for whole in store.batches)])
+def _usual(stores: Iterable[Store], batch: int | None, most: int) -> int:
+    """Return how many mask samples a step draws: `most`, or fewer where `batch` or batches that stay whole have not enough items."""
+    most = min([most, *(batch_size(whole) for store in stores if isinstance(store, Whole) for whole in store.batches)])
     return most if batch is None else max(k for k in range(1, most + 1) if batch % k == 0)
 
 

@@ -106,7 +106,7 @@ def fit_masks(
     setting that finds modules which are known (docs/real.md): integrated gradients rank the weights, masks are learned among those
     that their smallest cut keeps, by `hard_concrete` (400 steps, 16 samples, lr 0.1, logits from 3) under a relative beta that rises
     from 0.01 to 50, and are cut to the smallest that lose no more than `within`. Samples are fewer where 16 does not divide the
-    batch, or the network is large. Any other call has the sampler `gumbel`, as in the paper, unless another is named.
+    batch, and above 131,000 weights. Any other call has the sampler `gumbel`, as in the paper, unless another is named.
 
     Args:
         model: any `nn.Module`; it is not changed, and runs in the mode it is in (call `model.eval()` first).

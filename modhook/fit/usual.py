@@ -13,8 +13,9 @@ RANKING = "integrated_gradients"
 """The ranking whose weights masks are learned among."""
 RANKED_BY = 8
 """Batches that it looks at."""
-MOST_COPIES = 1 << 28
-"""Weights in all samples together, so that a step of the usual setting stays within some GB."""
+MOST_COPIES = 1 << 21
+"""Weights in all samples together, above which samples are fewer, down to `FEWEST`: of 406,000 weights 4 find what 16 find."""
+FEWEST = 4
 WITHIN = 0.001
 """The share of a score that masks may lose where only a score is given."""
 SAYS_HOW = {
@@ -66,13 +67,19 @@ def says_how(given: Mapping[str, Any]) -> bool:
     return any(given[name] is not default and given[name] != default for name, default in SAYS_HOW.items())
 
 
+def most_samples(weights: int) -> int:
+    """Return K for a network of so many masked weights, whatever its batches have."""
+    most = USUAL.samples
+    while most > FEWEST and most * weights > MOST_COPIES:
+        most //= 2
+    return most
+
+
 def samples_for(batch: Any, weights: int) -> int:
     """Return K for the usual setting: at most 16, fewer for many weights, and a divisor of the batch's items.
 
     Args:
         batch: the first one. weights: those that are masked.
     """
-    items, most = max(1, batch_size(batch)), USUAL.samples
-    while most > 4 and most * weights > MOST_COPIES:
-        most //= 2
+    items, most = max(1, batch_size(batch)), most_samples(weights)
     return max(k for k in range(1, most + 1) if items % k == 0)

@@ -20,12 +20,10 @@ from modhook_tasks.addmul import AddMul, AddMulOptions
 from modhook_tasks.known.structure import loss, score
 
 Batch = dict[str, Any]
-SETTING: dict[str, Any] = {"sampler": "hard_concrete", "steps": 300, "samples": 4, "lr": 0.1, "beta": 0.3, "batch": 64}
-"""Arguments of `ask`, the same for every known network; masks are the smallest that lose at most 5 % (as with `controls=True` alone)."""
+SETTING: dict[str, Any] = {"batch": 64}
+"""Arguments of `ask`, the same for every network: its defaults, by which masks are the smallest that lose at most 5 %."""
 THERE = {"compiled": ("hist", "frac_prevs+hist"), "welded": ("welded_fnn", "welded_lstm", "welded_cnn", "welded_transformer")}
 TRAINED = "addmul"
-OTHERWISE: dict[str, dict[str, Any]] = {TRAINED: {"beta": 0.01}}
-"""What differs for a network: a pull of 0.3 takes all of 406,000 weights below the threshold before any of them matters."""
 TWINS = ("untrained", "shuffled", "permuted")
 """Of a network: newly initialised, shuffled, asked for other answers: no function is in it."""
 KINDS = {
@@ -69,11 +67,6 @@ def asked(network: str, folder: Path) -> Asked:
     return Asked(built.model, functions, tests, nonsense=other_outputs if values else None)
 
 
-def setting_of(network: str) -> dict[str, Any]:
-    """Return the arguments of `ask` for a network."""
-    return {**SETTING, **OTHERWISE.get(network, {})}
-
-
 def cube_of(network: str, folder: Path) -> Path:
     """Return where the cube of a network is."""
     return folder / f"{network.replace('/', '-').replace('+', '-')}.zarr"
@@ -81,7 +74,7 @@ def cube_of(network: str, folder: Path) -> Path:
 
 def ask(network: str, seeds: int, folder: Path, setting: dict[str, Any] | None = None) -> xr.DataTree:
     """Ask with all controls, and return the cube; one that is whole is only read."""
-    path, wanted = cube_of(network, folder), setting_of(network) if setting is None else setting
+    path, wanted = cube_of(network, folder), SETTING if setting is None else setting
     if path.exists() and whole(found := modhook.open_cube(path), seeds, wanted):
         return found
     asking = asked(network, folder)

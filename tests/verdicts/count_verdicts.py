@@ -56,10 +56,7 @@ def main() -> None:
 
 def current(before: dict[str, Any]) -> list[verdict_table.Row]:
     """Return the rows of a file that were found by today's setting: a table is of one."""
-    if before.get("setting") != networks.SETTING:
-        return []
-    own: dict[str, Any] = before.get("otherwise", {})
-    return [row for row in before["rows"] if own.get(row["network"]) == networks.OTHERWISE.get(row["network"])]
+    return before["rows"] if before.get("setting") == networks.SETTING else []
 
 
 def merged(rows: list[verdict_table.Row], found: list[verdict_table.Row]) -> list[verdict_table.Row]:
@@ -72,7 +69,7 @@ def merged(rows: list[verdict_table.Row], found: list[verdict_table.Row]) -> lis
 def document(rows: list[verdict_table.Row]) -> dict[str, Any]:
     """Return what docs/verdicts.json holds."""
     machine = f"one core of {platform.machine()}, torch {torch.__version__}"
-    return {"machine": machine, "setting": networks.SETTING, "otherwise": networks.OTHERWISE, "rows": rows}
+    return {"machine": machine, "setting": networks.SETTING, "rows": rows}
 
 
 if __name__ == "__main__":

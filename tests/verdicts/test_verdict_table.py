@@ -49,7 +49,7 @@ def test_what_is_right_depends_on_what_is_there() -> None:
 
 def test_the_pages_show_what_was_counted() -> None:
     """The tables of docs/real.md and docs/ask.md are those of docs/verdicts.json, of one setting and the networks that are asked."""
-    assert (FOUND["setting"], FOUND["otherwise"]) == (networks.SETTING, networks.OTHERWISE)
+    assert FOUND["setting"] == networks.SETTING
     assert {r["network"] for r in FOUND["rows"]} <= set(networks.ORDER)
     for page, parts in verdict_table.blocks(FOUND).items():
         text = (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -59,11 +59,10 @@ def test_the_pages_show_what_was_counted() -> None:
 
 
 def test_rows_of_another_setting_are_dropped() -> None:
-    """A table is of one setting: another one begins it anew, and what differs for one network takes that network's rows away."""
+    """A table is of one setting: another one begins it anew."""
     rows = [row("welded_fnn"), row(networks.TRAINED)]
     now = count_verdicts.document(rows)
     assert count_verdicts.current(now) == rows
-    assert count_verdicts.current({**now, "otherwise": {}}) == rows[:1]
     assert count_verdicts.current({**now, "setting": {**networks.SETTING, "lr": 1.0}}) == []
     assert count_verdicts.current({}) == []
 

@@ -117,13 +117,8 @@ def blocks(found: dict[str, Any]) -> dict[str, dict[str, str]]:
     rows, setting = found["rows"], found["setting"]
     said = ", ".join(f"`{k}={json.dumps(v)}`" for k, v in setting.items())
     welded = [row for row in rows if row["network"].partition("/")[0] == "welded_fnn"]
-    but = "".join(
-        f"; `{name}` with {', '.join(f'`{k}={json.dumps(v)}`' for k, v in own.items())}"
-        for name, own in found["otherwise"].items()
-        if any(row["network"] == name for row in rows)
-    )
     return {
-        "real.md": {"verdicts": f"{counts(rows)}\n\nThe setting of all: {said}{but}.\n\n{details(rows)}"},
+        "real.md": {"verdicts": f"{counts(rows)}\n\nThe setting of all: the defaults of `ask`, with {said}.\n\n{details(rows)}"},
         "ask.md": {"verdicts": details(welded)},
     }
 
