@@ -11,6 +11,8 @@ from modhook.cli.say import say_skipped
 from modhook.errors import StudyError, listing
 
 if TYPE_CHECKING:
+    from modhook.plugin.manager import Plugins
+    from modhook.run.looked import Looked
     from modhook.study import Study
 
 
@@ -41,13 +43,27 @@ def check_command(studies: tuple[Path, ...], variant: str | None) -> int:
                     click.echo(str(StudyError(where, new)), err=True)
                 said.update(new)
             continue
+        looked = [_looked(r.study, installed) for r in results if r.study]
+        if found := list(dict.fromkeys(f"masks: {text}" for one in looked for text in one.mistakes)):
+            mistakes += 1
+            click.echo(str(StudyError(str(path), found)), err=True)
+            continue
         click.echo(f"{path}: ok ({', '.join(r.variant or 'as published' for r in results)})")
         if named := list(dict.fromkeys(name for r in results if r.study for name in own_code(r.study, installed))):
             click.echo(f"  it names code that no plugin brings, which runs with your rights, and ran for this check: {listing(named)}")
+        for unseen in dict.fromkeys(one.unseen for one in looked if one.unseen):
+            click.echo(f"  whether masks.include, exclude and units choose something was not looked at: {unseen}")
         for result in results:
             if more := _controls(result.study):
                 click.echo(f"  {result.variant or 'as published'}: {more}")
     return 2 if mistakes else 0
+
+
+def _looked(study: Study, installed: Plugins) -> Looked:
+    """Return whether what chooses the masks of a study chooses something of its network."""
+    from modhook.run.looked import look_at_masks
+
+    return look_at_masks(study, installed)
 
 
 def _controls(study: Study | None) -> str:
