@@ -16,6 +16,8 @@ nox.options.sessions = ["tests", "lint", "types", "thirdparty"]
 CONSTRAINTS = ("-c", "constraints.txt")
 TORCH = ("2.6.0", "2.14.1")
 """Oldest and newest; docs/executor.md says what was tried."""
+PYTHON = ("3.11", "3.12", "3.13", "3.14")
+"""Those that modhook is for; docs/install.md says what was tried. An interpreter that is not there is skipped."""
 OTHERS = {
     "minmax": Path("tests/third_party/modhook-task-demo"),
     "reversible": Path("tests/third_party/modhook-reversible"),
@@ -33,10 +35,12 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
-@nox.session
+@nox.session(python=PYTHON)
 @nox.parametrize("torch", TORCH)
 def versions(session: nox.Session, torch: str) -> None:
-    """The core's tests with the oldest torch that pyproject.toml allows and with the newest that was tried."""
+    """The core's tests with every Python, each with the oldest torch that pyproject.toml allows and with the newest that was tried."""
+    if (session.python, torch) == ("3.14", TORCH[0]):
+        session.skip(f"torch {torch} is older than Python {session.python}.")
     requirements = Path("constraints.txt").read_text(encoding="utf-8").splitlines()
     others = Path(session.create_tmp(), "constraints.txt")
     # What torch itself asks for follows its version.
