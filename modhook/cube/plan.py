@@ -30,6 +30,8 @@ RUN_VARIABLES = (
     ),
     Variable("runs/layout", (), "str", "Group below `masks` that holds the masks and weights of this run."),
     Variable("timing/seconds", ("stage",), "float64", "Time that the stage took.", units="s"),
+    Variable("timing/ended", ("stage",), "str", "When the stage was done, UTC: 2026-01-31T23:59:59Z."),
+    Variable("timing/processor", ("stage",), "str", "The processor that computed the stage, and with how many threads."),
 )
 """The variables that every cube has."""
 

@@ -30,6 +30,7 @@ from modhook.run.complete import check_record, known_stage
 from modhook.run.data import Draw, train_subset
 from modhook.run.failure import reason_of, require_finite, show_traceback, stops_the_study
 from modhook.run.layout import SUBSET, valid_steps, versions
+from modhook.run.machine import write_timing
 from modhook.run.measuring import measure, score
 from modhook.run.off import off_of
 from modhook.steps.checkpoint import Keeper
@@ -231,7 +232,7 @@ class Context(RunContext):
         self._write(name, record)
         for carried in self._carried.values():  # before the stage counts as done
             self._carried_file(name).write(carried)
-        self.cube.write("timing/seconds", np.float64(keeper.seconds), self.labels, stage=name)
+        write_timing(self.cube, self.labels, name, keeper.seconds, self.device)
         self.cube.set_status(self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads())
         keeper.remove()
         while self._used:
