@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,12 +160,17 @@ def run_command(
     from modhook.cube import open_cube
     from modhook.report.cautions import doubts, in_lines
     from modhook.report.facts import Facts
-    from modhook.tables import print_tables, tables
+    from modhook.tables import first_tables, print_tables, words
 
     say_if_unrecorded(outcome.path)
     with open_cube(outcome.path) as cube:
-        print_tables(tables(cube))
+        found, more = first_tables(cube)
+        print_tables(found)
         doubted = in_lines(doubts(Facts(cube, Path(str(outcome.path)))))
+    for line in words(found):
+        say(line)
+    if more:
+        say(f"{more} more table{'s' if more > 1 else ''}: modhook show {shlex.quote(str(outcome.path))}")
     if doubted:
         say("Before you trust these numbers:")
         for line in doubted:

@@ -38,7 +38,7 @@ def show_command(cube: Where, kind: str, name: str | None, verify: bool) -> None
     A half-finished cube shows what it has.
     """
     from modhook.cube import Cube, open_cube
-    from modhook.tables import as_csv, latex, markdown, print_tables, tables
+    from modhook.tables import as_csv, latex, markdown, print_tables, tables, words
 
     if verify:
         from modhook.run.mend import survey
@@ -54,5 +54,7 @@ def show_command(cube: Where, kind: str, name: str | None, verify: bool) -> None
         found = tables(tree, name)
         if kind == "text":
             print_tables(found)
+            for line in words(found):
+                say(line)
         else:
             say((markdown if kind == "markdown" else latex)(found), nl=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from modhook.tables.collect import table_names, tables
+from modhook.tables.first import WORDS, first_tables, words
 from modhook.tables.markup import latex, markdown
 from modhook.tables.records import as_csv
 from modhook.tables.table import Cell, Table
 from modhook.tables.text import print_tables
 
-__all__ = ["Cell", "Table", "as_csv", "latex", "markdown", "print_tables", "table_names", "tables"]
+__all__ = ["WORDS", "Cell", "Table", "as_csv", "first_tables", "latex", "markdown", "print_tables", "table_names", "tables", "words"]
