@@ -17,12 +17,12 @@ from modhook.plugin.manager import Plugins
 from modhook.report.cautions import Caution, cautions
 from modhook.report.facts import Facts, Place, label
 from modhook.report.findings import findings
-from modhook.report.pictures import Undrawn, pictures
+from modhook.report.pictures import Undrawn, pictures, trend
 from modhook.report.scores import score_tables
 from modhook.report.verdicts import verdicts
 from modhook.study import PLAIN_NAME
 from modhook.study.toml import as_toml
-from modhook.tables import tables
+from modhook.tables import WORDS, tables
 
 
 def collect(facts: Facts, plugins: Plugins, further: Mapping[str, type[Figure]]) -> dict[str, Any]:
@@ -51,13 +51,16 @@ def collect(facts: Facts, plugins: Plugins, further: Mapping[str, type[Figure]])
         "cautions": warned,
         "scores": scores,
         "spread": any(cell.spread for table in scores for row in table.rows for cell in row.cells),
+        "words": [WORDS[split] for split in facts.splits if split in WORDS],
         "sweep": len(facts.points) > 1,
+        "trend": trend(facts) if done else [],
         "pictures": drawn,
         "tables": [t for t in tables(cube) if not t.title.startswith("scores/")] if done else [],
         "stages": facts.every_stage,
         "analyses": facts.analyses,
         "state": [_state(facts, point) for point in facts.points],
         "data": _data(cube.attrs.get("data", {})),
+        "computed": facts.computed,
         "versions": dict(cube.attrs.get("versions", {})),
         "routes": _routes(facts),
         "again": _again(facts),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +97,17 @@ def by_rank(named: Iterable[tuple[str, Figure]]) -> list[tuple[str, Figure]]:
     return sorted(named, key=lambda pair: (pair[1].rank, pair[0]))
 
 
-def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, formats: Sequence[str]) -> list[Path]:
+def draw(
+    figure: Figure,
+    cubes: Sequence[xr.DataTree],
+    folder: Path,
+    name: str,
+    formats: Sequence[str],
+    prepare: Callable[[Any], object] | None = None,
+) -> list[Path]:
     """Draw a figure and write it to `folder/NAME.FORMAT`; return the files. The user's matplotlib settings change nothing.
+
+    `prepare` is called with matplotlib's figure once it has been drawn, before it is written.
 
     Raises:
         UserError: the folder cannot be written, or matplotlib cannot draw here; `PluginError` if what was drawn is no figure.
@@ -119,6 +128,8 @@ def draw(figure: Figure, cubes: Sequence[xr.DataTree], folder: Path, name: str, 
             drawn.draw_without_rendering()
             drawn.set_layout_engine("none")
             cut = drawn.get_tightbbox().padded(_MARGIN)
+            if prepare is not None:
+                prepare(drawn)
         files = []
         try:
             folder.mkdir(parents=True, exist_ok=True)

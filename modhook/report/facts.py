@@ -115,6 +115,20 @@ class Facts:
         """The analyses that the cube has room for."""
         return [str(n) for n, v in self.cube["runs"].data_vars.items() if v.dtype == np.uint8 and "stage" not in v.dims]
 
+    @cached_property
+    def computed(self) -> list[tuple[str, str]]:
+        """When and on which processors stages were computed, (what, in words); nothing of a cube that did not keep it."""
+        found = []
+        timing = self.cube["timing"].data_vars if "timing" in self.cube.children else {}
+        done = (self.status == 1).values
+        if "ended" in timing:
+            days = sorted({str(t)[:10] for t in self.read("timing", "ended").values[done] if t})
+            found += [("Date", days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")] if days else []
+        if "processor" in timing:
+            names = sorted({str(t) for t in self.read("timing", "processor").values[done] if t})
+            found += [("Processor", "; ".join(names))] if names else []
+        return found
+
     def score(self, metric: str, group: str = "scores") -> xr.DataArray | None:
         """Return a metric (seed, sweep..., stage, split), NaN where it is not known; None if the cube has none."""
         if group not in self.cube.children or metric not in self.cube[group].data_vars:

@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import xarray as xr
@@ -18,19 +19,27 @@ from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Figure
 from modhook.plugin.manager import Plugins
 from modhook.report.drawing import applies, by_rank, draw
+from modhook.report.facts import Facts
+from modhook.report.hover import hovered
+from modhook.report.inline import inline
 
 _PNG_SIZE = slice(16, 24)  # width and height in the header chunk, big-endian
 
 
 @attrs.frozen
 class Picture:
-    """One figure: `source` is a data URL (SVG or PNG, whichever is smaller), `width` and `height` give its proportions."""
+    """One figure: `source` is a data URL (SVG or PNG, whichever is smaller), `width` and `height` give its proportions.
+
+    `markup` is the SVG for a page that shows it inside itself, with what its marks say when they are hovered; None where it had better be
+    an image.
+    """
 
     name: str
     caption: str
     source: str = attrs.field(repr=False)
     width: int
     height: int
+    markup: str | None = attrs.field(default=None, repr=False)
 
     @property
     def wide(self) -> bool:
@@ -44,6 +53,16 @@ class Undrawn:
 
     name: str
     reason: str
+
+
+@attrs.define
+class _Marks:
+    """Remembers what the marks of a figure say when they are hovered."""
+
+    titles: dict[str, list[str]] = attrs.field(factory=dict)
+
+    def __call__(self, drawn: Any) -> None:
+        self.titles = hovered(drawn)
 
 
 def pictures(
@@ -73,23 +92,42 @@ def pictures(
             try:
                 if not applies(figure, cubes):
                     continue
-                svg, png = draw(figure, cubes, Path(folder), name, ("svg", "png"))
+                drawn.append(_drawn(name, summaries[name], figure, cubes, Path(folder)))
             except DamageError:
                 raise  # a report of a cube that has lost something is none
             except Exception as error:  # a plugin of anybody's, on a cube that may be half finished
                 failed.append(Undrawn(name, _reason(error)))
-                continue
-            drawn.append(_picture(name, summaries[name], svg.read_bytes(), png.read_bytes()))
     return drawn, failed
+
+
+def trend(facts: Facts) -> list[Picture]:
+    """Return the figure that shows what a sweep does to scores and masks; none without a sweep, or where matplotlib cannot be imported."""
+    try:
+        ready()
+    except UserError:  # said of every figure
+        return []
+    from modhook.report.trend import CAPTION, NAME, Trend
+
+    figure = Trend(facts)
+    if figure.lacks([facts.cube]):
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        return [_drawn(NAME, CAPTION, figure, [facts.cube], Path(folder))]
+
+
+def _drawn(name: str, caption: str, figure: Figure, cubes: Sequence[xr.DataTree], folder: Path) -> Picture:
+    marks = _Marks()
+    svg, png = draw(figure, cubes, folder, name, ("svg", "png"), marks)
+    return _picture(name, caption, svg.read_bytes(), png.read_bytes(), marks.titles)
 
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else told(error)
 
 
-def _picture(name: str, caption: str, svg: bytes, png: bytes) -> Picture:
+def _picture(name: str, caption: str, svg: bytes, png: bytes, titles: Mapping[str, Sequence[str]]) -> Picture:
     width, height = struct.unpack(">II", png[_PNG_SIZE])
     # As an image, an SVG runs no script and loads nothing, whatever stands in it.
     kind, data = ("svg+xml", svg) if len(svg) <= len(png) else ("png", png)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    return Picture(name, caption, source, width, height)
+    return Picture(name, caption, source, width, height, inline(svg.decode("utf-8"), caption, titles))

@@ -60,6 +60,7 @@ def _settings(facts: Facts) -> Iterator[tuple[str, str]]:
     for name, files in dict(attributes.get("code", {})).items():
         for file, digest in dict(files).items() if isinstance(files, Mapping) else ():
             yield f"code: {name}, {file}", str(digest)
+    yield from ((f"computed: {what.lower()}", words) for what, words in facts.computed)
     for what, version in dict(attributes.get("versions", {})).items():
         yield f"version of {what}", str(version)
 

@@ -38,6 +38,7 @@ def collect_several(found: Sequence[Side], plugins: Plugins, further: Mapping[st
         "pictures": drawn,
         "cautions": [undrawn(failed)] if failed else [],
         "words": _words(studies),
+        "split_words": list(dict.fromkeys(w for study in studies for w in study["words"])),
         "modhook": __version__,
     }
 

@@ -15,6 +15,7 @@ from modhook.cube import Cube, open_cube
 from modhook.errors import CubeError, UserError
 from modhook.plugin.manager import KINDS, Entry, Plugins, plugins
 from modhook.report import report_path, write_report
+from modhook.report.facts import Facts
 from modhook.study import load, resolved
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; </style></title><!--"
@@ -74,7 +75,7 @@ def test_report_shows_the_numbers_of_the_cube(real: Path, real_page: Path) -> No
 
 
 def test_every_figure_and_table_is_there(one: Path, one_page: Path) -> None:
-    """The figures that `modhook plot` would draw are images with alt texts, and all tables of `modhook show` are in the page."""
+    """The figures that `modhook plot` would draw are in the page with alt texts, and all tables of `modhook show` are."""
     from modhook.report.drawing import applies, by_rank
     from modhook.tables import tables
 
@@ -86,14 +87,14 @@ def test_every_figure_and_table_is_there(one: Path, one_page: Path) -> None:
             assert table.title.startswith("scores/") or table.title in found.text
             for _, cells in table.rows:
                 assert all(cell in found.text for cell in cells if cell != "-")
-    images = found.all("img")
-    assert len(images) == len(apply) >= 1
-    assert [i["alt"] for i in images] == [installed.find("figures", name).spec.summary for name in apply], "by importance"
-    for image in images:
+    drawn = [a for tag, a in found.elements if tag == "img" or (tag == "svg" and a.get("role") == "img")]
+    assert len(drawn) == len(apply) >= 1
+    labels = [a["alt"] if "alt" in a else a["aria-label"] for a in drawn]
+    assert labels == [installed.find("figures", name).spec.summary for name in apply], "by importance"
+    for image in found.all("img"):
         kind, _, data = str(image["src"]).partition(";base64,")
         head = base64.b64decode(data)[:8]
         assert (kind, head[:5]) == ("data:image/svg+xml", b"<?xml") or (kind, head[1:4]) == ("data:image/png", b"PNG")
-        assert image["alt"]
         assert int(str(image["width"])) > 100
 
 
@@ -103,6 +104,7 @@ def test_page_loads_and_runs_nothing(one_page: Path) -> None:
     assert {"script", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in found.elements} == set()
     for _, attrs in found.elements:
         assert not [a for a in attrs if a.startswith("on") or a == "style"]
+        assert not re.search(r"url\((?!#)", " ".join(map(str, attrs.values())))
         for name in ("src", "href", "srcset", "xlink:href"):
             assert str(attrs.get(name, "data:")).startswith(("data:", "#"))
     policy = next(m for m in found.all("meta") if m.get("http-equiv") == "Content-Security-Policy")["content"]
@@ -128,16 +130,37 @@ def test_users_text_is_text(make: Callable[..., Cube], tmp_path: Path) -> None:
     assert all(
         str(image["src"]).startswith("data:image/") for image in found.all("img")
     )  # figures, not the texts' <img>
-    assert len(found.all("style")) == len(found.all("title")) == 1
+    assert len(found.all("style")) == 1
+    assert [a["href"] for a in found.all("link")] == ["data:,"]
     assert f"model.kind = {HOSTILE}, mul: {HOSTILE}" in found.text
 
 
 def test_two_reports_are_the_same_bytes(one: Path, one_page: Path, tmp_path: Path) -> None:
-    """Nothing of the clock, the machine or the place gets into the file."""
+    """Nothing of when and where it is written gets into the file; the date is that of the runs."""
     first = one_page.read_bytes()
     assert write_report(one, tmp_path / "elsewhere" / "b.html", plugins()).read_bytes() == first
     assert str(one_page.parent).encode() not in first
     assert str(one.parent).encode() not in first
+
+
+def test_report_says_when_and_on_what(one: Path, one_page: Path, real: Path) -> None:
+    """The days of the runs, the processor and the versions, as the cube has them, and neither the machine's name nor a path."""
+    import platform
+
+    import torch
+
+    text = " ".join(read(one_page).text.split())
+    with open_cube(one) as tree:
+        ended, names = (sorted(set(tree[f"timing/{name}"].values.ravel())) for name in ("ended", "processor"))
+    assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", t) for t in ended)
+    first, last = ended[0][:10], ended[-1][:10]
+    assert f"Date{first}{'' if first == last else f' to {last}'} Processor{names[0]} Version of modhook" in text
+    assert names[0].endswith(", 1 thread")
+    assert f"Version of torch{torch.__version__}" in text
+    assert not platform.node() or platform.node() not in names[0]
+    with open_cube(real) as tree:  # as one of a version that kept neither
+        tree["timing"].dataset = tree["timing"].to_dataset().drop_vars(["ended", "processor"])
+        assert Facts(tree, real).computed == []
 
 
 def test_half_finished_cubes_report(make: Callable[..., Cube], tmp_path: Path) -> None:
@@ -237,4 +260,4 @@ def test_a_broken_figure_is_said_and_the_others_are_drawn(
     both = Plugins([*others, sound, Entry("figures", Spec("broken", "never", "broken_figure_plugin:Broken"), "x")], ())
     found = Page(write_report(one, tmp_path / "r.html", both).read_text(encoding="utf-8"))
     assert "broken: KeyError: 'no <b>'" in found.text
-    assert found.all("img")
+    assert found.all("figure")

@@ -159,7 +159,7 @@ def test_settings_that_differ_are_one_table(page: str, first: Path) -> None:
     """Settings that differ stand side by side, and those that agree are told once; an analysis that one lacks is a dash."""
     text = section(page, "settings")
     differ, _, agree = text.partition("<details>")
-    assert rows(differ) == {
+    assert {key: row for key, row in rows(differ).items() if key != ("computed: date",)} == {  # midnight may lie between them
         ("study.seeds",): ["2", "3"],
         ("masks.samples",): ["2", "4"],
         ("masks.lr",): ["0.8", "2.0"],
