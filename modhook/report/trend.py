@@ -72,8 +72,9 @@ class Trend(Figure):
             handles, labels = grid[0, 0].get_legend_handles_labels()
             left = f"; {len(shown)} of {len(columns)} columns" if len(shown) < len(columns) else ""
             note = f"means over seeds, bars: standard deviation{left}"
-            where = {"loc": "outside lower center", "ncols": min(4, len(labels))}
-            figure.legend(handles, labels, title=note, title_fontproperties={"size": 6}, **where)
+            figure.legend(
+                handles, labels, loc="outside lower center", ncols=min(4, len(labels)), title=note, title_fontproperties={"size": 6}
+            )
         return figure
 
     def _places(self) -> tuple[list[int], list[float], bool]:
