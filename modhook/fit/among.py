@@ -46,6 +46,11 @@ def among_only(logits: dict[str, Tensor], among: Mapping[str, Tensor] | None) ->
     return {n: torch.where(among[n].to(v.device), v, GONE) if n in among else v for n, v in logits.items()}
 
 
+def outside(masks: Mapping[str, Tensor], among: Mapping[str, Tensor] | None) -> int:
+    """Return how many entries masks keep that they were not learned among."""
+    return sum(int((masks[n].cpu() & ~m.cpu()).sum()) for n, m in (among or {}).items() if n in masks)
+
+
 def refuse_among(
     among: Mapping[str, Tensor] | Ranking | None, names: tuple[str, ...], sampler: Sampler, density: Any
 ) -> None:

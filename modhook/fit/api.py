@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import ModhookWarning, TrustWarning, UserError
-from modhook.fit.among import among_only, per_entry, refuse_among
+from modhook.fit.among import among_only, outside, per_entry, refuse_among
 from modhook.fit.arguments import bytes_of, initial, sampler_of, tracker_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
@@ -50,7 +50,7 @@ from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
 STOPS = ("settled",)
 UNCUT = (
     "stopped by Ctrl-C while the masks of within= were measured: the cut was not made, and the masks are the sampler's own; "
-    "fit.smallest(valid, score, within) makes it."
+    "fit.smallest(valid, score, within) makes it, or fit.cut(density=...) one of a size."
 )
 
 
@@ -102,11 +102,13 @@ def fit_masks(
     descends the mean of the K losses plus `beta / reg_batch` per logit with a straight-through gradient
     (Csordas et al. 2021, section 2).
 
-    Where a call does not say how to learn, by a sampler or by an argument that belongs to one (`modhook.fit.usual.SAYS_HOW`), it is the
-    setting that finds modules which are known (docs/real.md): integrated gradients rank the weights, masks are learned among those
-    that their smallest cut keeps, by `hard_concrete` (400 steps, 16 samples, lr 0.1, logits from 3) under a relative beta that rises
-    from 0.01 to 50, and are cut to the smallest that lose no more than `within`. Samples are fewer where 16 does not divide the
-    batch, and above 131,000 weights. Any other call has the sampler `gumbel`, as in the paper, unless another is named.
+    Where a call does not say how to learn, by a sampler or by an argument that belongs to one (`beta`, `beta_start`, `relative_beta`,
+    `init`, `density`, `units`, `train_weights`, `optimizer`, `clip_over`, `carried`, `warmup`, `reg_batch`, `scale_regulariser`, `stop`;
+    `modhook.fit.usual.SAYS_HOW`), it is the setting that finds modules which are known (docs/real.md): integrated gradients rank the
+    weights, masks are learned among those that their smallest cut keeps, by `hard_concrete` (400 steps, 16 samples, lr 0.1, logits from
+    3) under a relative beta that rises from 0.01 to 50, and are cut to the smallest that lose no more than `within`. Samples are fewer
+    where 16 does not divide the batch, and above 131,000 weights. Any other call has the sampler `gumbel`, as in the paper, unless
+    another is named.
 
     Args:
         model: any `nn.Module`; it is not changed, and runs in the mode it is in (call `model.eval()` first).
@@ -116,6 +118,7 @@ def fit_masks(
             reaches every group as it is; wrap what is to do so in `modhook.shared`.
         loss: `loss(net, batch)` returns a scalar for one group; `net(...)` stands for the network under one mask.
         samples: K, masks per step; must divide the first batch's size. Of a later batch up to K - 1 items are left out. Default 4.
+            This default and those of `steps`, `lr`, `beta` and `init` are of calls that say how to learn; the others' are above.
         steps: optimiser steps. Default 2000.
         lr: learning rate of the logits. Default 1e-2.
         beta: pull towards fewer weights, times the sampler's penalty of each weight, per item; larger keeps less. Default 1e-4, or
@@ -125,7 +128,9 @@ def fit_masks(
         relative_beta: count `beta` and `beta_start` in what the network saves on its loss by the learned weights, all of them together:
             of N weights each is pulled by beta * (L(nothing) - L(whole)) / N times the sampler's penalty, L being the mean loss over
             the first batches (or over `valid`) with none and with all of them. The same beta then means the same for networks of
-            any size, whatever the loss counts in. Where they save nothing it is |L(nothing)| instead. A number stands for what they save.
+            any size, whatever the loss counts in: losses are divided by what they save where that is below 0.01 or above 100, and of one
+            that is no mean over items L counts as in the K groups of a batch. Where they save nothing it is |L(nothing)| instead. A number
+            stands for what they save.
         init: start of all logits, or {name: tensor of the parameter's shape}; names left out, and all by default, start where the
             sampler starts them (`gumbel`: 2.0, keep-probability 0.88).
         include, exclude: parameters to mask: patterns of their names, paths of modules (`"encoder.layer.0"`), modules, types
@@ -188,9 +193,9 @@ def fit_masks(
             `callback` are not compared at all: give the same ones, or another file.
 
     Returns:
-        A `Fit`. Ctrl-C ends learning after the step under way and returns what there is (`fit.stopped == "interrupted"`); a second
-        one raises `KeyboardInterrupt` as usual. While `within` is measured, it ends that, and the masks are the sampler's own. This
-        holds in the main thread, unless the program handles Ctrl-C itself.
+        A `Fit`. Ctrl-C ends learning after the step under way and returns what there is (`fit.stopped == "interrupted"`); a second one
+        raises `KeyboardInterrupt` as usual, as does one before the first step, while weights are ranked. While `within` is measured, it
+        ends that, and the masks are the sampler's own. This holds in the main thread, unless the program handles Ctrl-C itself.
 
     Warns:
         ModhookWarning: an iterator that ends before the last step; items that were left out; Ctrl-C.
@@ -205,7 +210,7 @@ def fit_masks(
     sampler = usual.sampler if sampler is None else sampler
     samples, steps = optional("samples", samples, Count), checked("steps", usual.steps if steps is None else steps, Count)
     lr, beta = checked("lr", usual.lr if lr is None else lr, Positive), optional("beta", usual.beta if beta is None else beta, NotNegative)
-    relative_beta = relative(usual.relative_beta or relative_beta)
+    relative_beta = relative(relative_beta) or usual.relative_beta
     beta_start = usual.beta_start if beta_start is None else beta_start
     beta_start = optional("beta_start", beta_start, Positive)
     clip, reg_batch = optional("clip", clip, NotNegative), optional("reg_batch", reg_batch, Count)
@@ -367,7 +372,9 @@ def fit_masks(
             kept=sum(int(masks[n].sum()) for n in logits),
             own=size.own or drawn.holds_density or unsized,
             turnover=turned,
-            unsaved="" if ranking is None or size.recovered is None or size.recovered.usable else size.recovered.sentence,
+            within=math.nan if size.within is None or unsized or masks is own else size.within,
+            outside=outside(masks, allowed) if size.within is not None and not unsized and masks is not own else 0,
+            unsaved="" if ranking is None or size.recovered is None else size.recovered.instead(cut is not None),
             nearest=trainer.nearest,
             travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not drawn.holds_density else math.nan,
             special=special(model, wanted.weights) if by_default else {},

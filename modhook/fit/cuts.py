@@ -17,8 +17,9 @@ from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
 from modhook.masks.order import Order, areas, smallest_enough
 from modhook.network.threads import using
+from modhook.noise.randomness import seeded
 from modhook.unit.group import Group
-from modhook.values.arguments import batches_of, checked, function
+from modhook.values.arguments import batches_of, checked, ended, function
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -124,11 +125,14 @@ class Measured:
         function("score", score, "score(model, batch)")
         self.hint = hint
         self.model, self.score, self.metric, self.off, self.weights = model, score, metric, off, weights or {}
-        self.batches = batches if isinstance(batches, list | tuple) else list(batches)
+        self.batches = batches if isinstance(batches, list | tuple) else ended("batches", batches)
 
     def __call__(self, masks: Masks | None) -> float:
-        """Return the mean score under masks, or without. Raises `UserError`."""
-        with _having(self.model, self.weights):
+        """Return the mean score under masks, or without. Raises `UserError`.
+
+        A network that draws random numbers (dropout in training mode) draws the same ones each time: masks are compared, not draws.
+        """
+        with seeded(0), _having(self.model, self.weights):
             found = evaluate(self.model, masks, self.batches, self.score, off=self.off)
         if isinstance(found, Mapping):
             if self.metric is None and len(found) > 1:

@@ -21,7 +21,7 @@ from modhook.fit.gates import Gates
 from modhook.fit.groups import batch_size, cut, one_group, part
 from modhook.fit.off import plus
 from modhook.fit.plainly import SHORT, cut_held, mean_loss, measures
-from modhook.fit.pull import pull_at
+from modhook.fit.pull import counted, pull_at
 from modhook.fit.scaling import GradientScale
 from modhook.fit.settled import LATE, distances, has_settled
 from modhook.fit.target import RAMP, DensityTarget
@@ -131,6 +131,8 @@ class MaskTrainer:
         self.warmup, self.beta, self.beta_start, self.reg_batch = warmup, beta, beta_start, reg_batch
         self.unit: float | None = None
         """What a relative beta counts in, for every weight that learns; None: beta is per item."""
+        self.divisor = 1.0
+        """What losses are divided by before their gradients are taken."""
         self.earlier: dict[str, Tensor] = {}
         """With a pull that rises: the logits a tenth of the steps before the end, on the CPU."""
         self.scale = GradientScale() if scale_regulariser else None
@@ -190,6 +192,11 @@ class MaskTrainer:
         agree(error)
         for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)
+
+    def relate(self, unit: float, learned: int, *, measured: bool) -> None:
+        """Pull relatively: beta counts in `unit`, what all weights that learn save together; whether it was measured or given."""
+        self.divisor = counted(unit) if measured else 1.0
+        self.unit = unit / self.divisor / max(1, learned)
 
     def begin_with(self, logits: Mapping[str, Tensor]) -> None:
         """Start from other logits than those that were given, before the first step."""
@@ -345,7 +352,7 @@ class MaskTrainer:
             stop = min(start + self.chunk, mine.stop)
             with self.workspace.active():
                 losses = self._losses(groups, start, stop)  # (k,)
-                (losses.sum() / self.samples).backward()  # type: ignore[no-untyped-call]
+                (losses.sum() / (self.samples * self.divisor)).backward()  # type: ignore[no-untyped-call]
             loss += float(losses.detach().sum()) / self.samples
         if mine and not self._started and all(t.grad is None for t in self.learned):
             raise UserError(without_gradient(self.model, self.loss, one_group(groups)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from modhook.errors import UserError
@@ -39,6 +40,7 @@ class First:
         """Return whether it takes batches to find out."""
         return self.ranking is not None or self.relative is True or (size.within is not None and size.score is None)
 
+    @torch.inference_mode(False)
     def begin(
         self,
         trainer: MaskTrainer,
@@ -66,9 +68,10 @@ class First:
             allowed = per_entry(among, masked, model)
             trainer.begin_with(among_only({n: v.detach() for n, v in trainer.logits.items()}, allowed))
         if self.relative is not False:
-            unit = self.relative if self.relative is not True else known.unit if known is not None else 1.0
+            found = 1.0 if known is None or self.relative is not True else known.unit_of_groups(batches[0], trainer.samples)
+            unit = found if self.relative is True else self.relative
             learned = sum(int(allowed[n].sum()) if allowed and n in allowed else v.numel() for n, v in trainer.logits.items())
-            trainer.unit = unit / max(1, learned)
+            trainer.relate(unit, learned, measured=self.relative is True)
         return size, among, allowed
 
 

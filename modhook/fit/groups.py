@@ -61,6 +61,11 @@ def part(groups: Any, start: int, stop: int) -> Any:
     return _map(groups, lambda tensor: tensor[start:stop], None)
 
 
+def group(groups: Any, k: int) -> Any:
+    """Return group k of a cut batch as a batch of its own, in which what each group sees whole is marked as before."""
+    return _map(groups, lambda tensor: tensor[k], None)
+
+
 def one_group(groups: Any) -> Any:
     """Return the first group of a cut batch, as the loss gets it."""
     tree = flatten(groups)

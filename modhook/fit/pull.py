@@ -18,6 +18,19 @@ def pull_at(beta: float, start: float | None, step: int, steps: int) -> float:
     return float(start * (beta / start) ** (step / (steps - 1)))
 
 
+AS_THEY_ARE = (0.01, 100.0)
+"""What a network may save on its loss for losses to be learned from as they are."""
+
+
+def counted(unit: float) -> float:
+    """Return what losses are divided by under a relative pull: 1, or what the network saves where that is very small or large.
+
+    Adam's epsilon (1e-8 of a gradient) and the limit of the gradient's norm do not scale with the loss: of a loss of 1e-9 no logit moved.
+    """
+    least, most = AS_THEY_ARE
+    return 1.0 if least <= unit <= most else unit
+
+
 def refuse_start(start: float | None, beta: float | None, density: Any, stop: str | None) -> None:
     """Raise `UserError` for a start of beta that does not fit the other arguments."""
     if start is None:

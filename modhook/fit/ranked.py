@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from modhook.plugin.interfaces import Ranking
 from modhook.unit.weights import pooled
 
 
+@torch.inference_mode(False)
 def ranked(
     model: nn.Module,
     batches: Iterable[Any],

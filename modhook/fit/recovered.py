@@ -8,7 +8,8 @@ faithfulness of the circuit literature (Marks et al. 2024, section 4; `Fit.curve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -19,7 +20,7 @@ from modhook.errors import UserError
 from modhook.fit.complement import asks, bound
 from modhook.fit.cuts import Measured
 from modhook.fit.engine import Loss
-from modhook.fit.groups import batch_size, plainly
+from modhook.fit.groups import batch_size, cut, group, plainly
 from modhook.masks import Masks
 from modhook.noise.randomness import undisturbed
 
@@ -27,6 +28,10 @@ WITHIN = 0.003
 """The share of what the network saves that masks may lose where nothing else is said; chosen on known networks (docs/real.md)."""
 LOOKED_AT = 16
 """Batches by which sizes are chosen where no held-out ones are given."""
+
+
+ROUNDING = 1e-2
+"""By how much what groups of a batch save may differ from what the batch saves, and count as the same."""
 
 
 class Recovered:
@@ -59,9 +64,16 @@ class Recovered:
                 value = float(asked(net, batch).detach())
             return torch.full((batch_size(batch),), value if math.isfinite(value) else math.inf, dtype=torch.float64, device="cpu")
 
-        self._mean = _Losses(model, batches, lost, off=off)
-        with undisturbed():
-            self.whole, self.nothing = self._mean(every), self._mean(none)
+        self._every, self._none = every, none
+        self._over: Callable[[Iterable[Any]], Measured] = partial(_Losses, model, score=lost, off=off)
+        self._mean = self._over(batches)
+        self.raised = ""
+        """What the network raised with none of the learned weights."""
+        self.whole = self._mean(every)
+        try:
+            self.nothing = self._mean(none)
+        except Exception as error:  # without weights a network may divide by zero, or find no inverse; with them it ran
+            self.nothing, self.raised = math.inf, f"{type(error).__name__}: {error}"
 
     @property
     def gain(self) -> float:
@@ -80,20 +92,58 @@ class Recovered:
             return self.gain
         return abs(self.nothing) if math.isfinite(self.nothing) and self.nothing else 1.0
 
+    def unit_of_groups(self, batch: Any, samples: int) -> float:
+        """Return the unit of a loss that is taken of the `samples` groups of a batch, as masks are learned.
+
+        A loss that is a mean over items is the same of groups as of their batch, and has `unit`; of a sum, and of what looks at all items
+        of a call, the unit is as many times this one as the first batch's groups save of what they save together.
+        """
+        items = batch_size(batch)
+        if not self.usable or samples == 1 or items % samples:
+            return self.unit
+        groups = cut(batch, samples)
+        together, apart = (
+            found(self._none) - found(self._every)
+            for found in (self._over([batch]), self._over([group(groups, k) for k in range(samples)]))
+        )
+        share = apart / together if together else math.nan
+        return self.unit * share if math.isfinite(share) and share > 0 and abs(share - 1) > ROUNDING else self.unit
+
     @property
     def sentence(self) -> str:
         """Say that nothing can be compared, with the numbers."""
+        if self.raised:
+            return (
+                f"without any of the weights that are learned the network or its loss raises {self.raised.splitlines()[0]!r}, so that what "
+                "it saves by them is not known"
+            )
+        if not math.isfinite(self.nothing):
+            return (
+                f"the network's loss is {self.whole:.4g} and without any of the weights that are learned it is no finite number, so that "
+                "what it saves by them is not known"
+            )
         return (
             f"the network's loss is {self.whole:.4g} and without any of the weights that are learned {self.nothing:.4g}: it saves "
             "nothing by them"
         )
 
+    def instead(self, ranked: bool) -> str:
+        """Say what is done where nothing can be compared, "" where it can; `ranked`: masks were learned among a ranking's weights."""
+        if self.usable:
+            return ""
+        done = (
+            "the pull counts in a guess of it, and was too strong if hardly a weight is left that is needed"
+            if ranked
+            else "masks were learned among all weights, and their size was not chosen by the loss; give score= and valid= to choose it by"
+        )
+        asked = ", or the loss that the network was trained for" if math.isfinite(self.nothing) and not ranked else ""
+        return f"{self.sentence}; {done}{asked}"
+
     def __call__(self, masks: Masks | None) -> float:
         """Return what masks recover; what every weight recovers (1) for None."""
         if masks is None:
             return 1.0
-        with undisturbed():
-            found = (self.nothing - self._mean(masks)) / self.gain
+        found = (self.nothing - self._mean(masks)) / self.gain
         return found if math.isfinite(found) else -math.inf
 
 

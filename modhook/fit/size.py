@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from modhook.errors import PatternError, UserError, listing, near_miss
@@ -22,7 +23,7 @@ from modhook.masks.select import matching
 from modhook.noise.randomness import undisturbed
 from modhook.plugin.interfaces import Ranking, Sampler
 from modhook.steps.checkpoint import interrupted_after
-from modhook.values.arguments import batches_of, function
+from modhook.values.arguments import batches_of, ended, function
 
 BETA = 1e-4
 """The pull of those that ask for no size."""
@@ -77,6 +78,7 @@ class Size:
             own |= dict.fromkeys(names, one)
         return None if sampler.holds_density else DensityTarget(self.groups, own), own
 
+    @torch.inference_mode(False)
     def masks(
         self,
         model: nn.Module,
@@ -169,7 +171,7 @@ def size_of(
     if density is not None:
         return Size(groups=_groups(model, masked, density), held=_first(valid), masked=masked)
     if within is not None:
-        listed = None if valid is None else valid if isinstance(valid, list | tuple) else list(valid)
+        listed = None if valid is None else valid if isinstance(valid, list | tuple) else ended("valid", valid)
         if score is None:
             return Size(within=checked_loss(within), valid=listed, held=_first(listed), masked=masked, asked=asked)
         function("score", score, "score(model, batch)")

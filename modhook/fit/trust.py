@@ -36,7 +36,9 @@ TITLES = {
     "nothing": "Masks change nothing",
     "reach": "No logit could cross 0",
     "extreme": "Everything or nothing is kept",
-    "unsaved": "The network saves nothing by these weights",
+    "cut": "The smallest masks that lose no more than within keep everything or nothing",
+    "outside": "Weights were needed that masks were not learned among",
+    "unsaved": "What the network saves by these weights is nothing, or not known",
     "threshold": "The mask loses what its samples reach",
     "moving": "The mask was still changing",
     "beats": "The mask does better than the whole network",
@@ -54,13 +56,15 @@ class Course:
         steps: optimiser steps that were done.
         weights: learned weights. kept: those of them that the masks keep.
         own: whether the masks are the sampler's own, and not a cut of another size.
+        within: the share that may be lost by the masks, where they are the smallest such cut; else NaN.
+        outside: weights that masks keep as a cut although they were not learned among them.
         nearest: the smallest distance of a logit from 0 before the first step.
         travelled: the sum of the learning rates of all steps, for an optimiser that moves logits by no more.
         changed: how many logits changed side, row by row added up. late: in the last tenth of the steps.
         loss: of the samples. mask_loss: of the deterministic mask. unmasked_loss: of the network; at the end, on the same batches.
         nothing: whether what masked weights become (`off`) is what they are.
         turnover: the share of the weights that masks keep, as a cut, which as large a cut did not keep a tenth of the steps before.
-        unsaved: why masks could not be learned among a ranking's weights, nor cut by the loss.
+        unsaved: what the network's loss says of why nothing can be counted in what it saves, and what was done instead.
         special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
     """
 
@@ -68,6 +72,8 @@ class Course:
     weights: int
     kept: int
     own: bool = True
+    within: float = math.nan
+    outside: int = 0
     nearest: float = math.nan
     travelled: float = math.nan
     changed: float = math.nan
@@ -94,11 +100,20 @@ def findings(course: Course) -> dict[str, str]:
     if c.own and c.weights and c.kept in (0, c.weights):
         what, how = ("everything", "longer, or raise beta") if c.kept else ("nothing", "with a smaller beta or lr")
         found["extreme"] = f"{what} is kept, so the masks say nothing about the function; learn {how}."
-    if c.unsaved:
-        found["unsaved"] = (
-            f"{c.unsaved}; masks were learned among all weights, and their size was not chosen by the loss. Is this the loss that the "
-            "network was trained for?"
+    if not math.isnan(c.within) and c.weights and c.kept in (0, c.weights):
+        found["cut"] = (
+            f"the masks that lose at most {c.within:g} keep every weight: no smaller cut was enough, and they say nothing about the "
+            "function; learn longer, or allow a larger within."
+            if c.kept
+            else f"the masks that lose at most {c.within:g} keep no weight: what they are measured by needs none of those that are learned."
         )
+    if c.outside:
+        found["outside"] = (
+            f"{c.outside} of the {c.kept} weights that are kept are none of those that masks were learned among, which lose more than "
+            f"{c.within:g}: nothing was learned about the others; give a larger among=, or a larger within."
+        )
+    if c.unsaved:
+        found["unsaved"] = f"{c.unsaved}."
     if c.own and c.mask_loss - c.loss > max(LEAST, WORSE * abs(c.loss)):
         found["threshold"] = (
             f"the deterministic mask's loss is {c.mask_loss:.3g}, where its samples reach {c.loss:.3g}: the threshold cuts at the wrong "

@@ -194,7 +194,7 @@ def _trust(facts: Facts) -> Iterator[Caution]:
             for rule, _, sentence in (line.partition(": ") for line in lines):
                 found.setdefault(rule, {}).setdefault(sentence, []).append(f"{label(run)}, {stage}")
     for rule, title in TITLES.items():
-        if rule in found and rule != "extreme":  # that is counted from the masks themselves
+        if rule in found and rule not in ("extreme", "cut"):  # that is counted from the masks themselves
             details = [
                 f"{places[0] if len(places) == 1 else _count(places, 'mask')}: {sentence}"
                 for sentence, places in found[rule].items()

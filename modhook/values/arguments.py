@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Annotated, Any, get_args, get_origin
 
 import annotated_types as at
@@ -12,6 +13,8 @@ from modhook.values.bounds import Rejected, check_bounds
 from modhook.values.numbers import real, truth, whole
 
 _LONGEST = 60
+MOST = 10_000
+"""Batches without a length that are waited for."""
 _KINDS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     int: (whole, "a whole number"),
     float: (real, "a finite number"),
@@ -63,6 +66,21 @@ def one_of(name: str, value: Any, valid: Iterable[str]) -> None:
     if not isinstance(value, str) or value not in valid:
         hint = near_miss(value, valid) if isinstance(value, str) else ""
         raise UserError(f"unknown {name} {shown(value)}{hint}; valid are {', '.join(valid)}.")
+
+
+def ended(name: str, batches: Iterable[Any]) -> list[Any]:
+    """Return the batches as a list. Raises `UserError` where they have no length and are more than `MOST`: they may never end."""
+    try:
+        length: int | None = len(batches)  # type: ignore[arg-type]
+    except TypeError:  # a generator; a DataLoader of a data set without a length
+        length = None
+    found = list(batches if length is not None else islice(batches, MOST + 1))
+    if length is None and len(found) > MOST:
+        raise UserError(
+            f"{name} gives more than {MOST:,} batches, and may never end; all of them are kept and measured each time, so give some: "
+            f"list(itertools.islice({name}, 16))."
+        )
+    return found
 
 
 def batches_of(name: str, value: Any) -> None:

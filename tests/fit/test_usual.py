@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -215,12 +216,109 @@ def test_a_network_that_saves_nothing_is_told() -> None:
     torch.manual_seed(0)
     net, x = nn.Linear(4, 2), torch.randn(32, 4)
     batch = (x, net(x).argmin(-1).detach())
-    with pytest.warns(TrustWarning, match="it saves nothing by them; masks were learned among all weights"):
+    with pytest.warns(TrustWarning, match="it saves nothing by them; masks were learned among all weights, .* trained for"):
         fit = fit_masks(net, [batch], loss, steps=20, progress=False)
     assert fit.among is None
     assert fit.masks == fit.threshold
     with pytest.raises(UserError, match=r"within= cannot be measured by the loss here: .*give score= and valid="):
         fit_masks(net, [batch], loss, steps=20, within=0.1, sampler="hard_concrete", progress=False)
+
+
+@pytest.mark.parametrize("by", [2.0**-30, 2.0**20])
+def test_a_very_small_or_large_loss_is_learned_from(trained: Any, by: float) -> None:
+    """With clipping and Adam's epsilon as they are, the logits are those of the loss divided by hand by what the network saves on it."""
+    net, batches = trained
+    without = copy.deepcopy(net)
+    with torch.no_grad():
+        without[0].weight.zero_()
+        without[2].weight.zero_()
+        gain = sum(float(loss(without, b) - loss(net, b)) for b in batches) / len(batches)
+    fit = fit_masks(net, batches, lambda net, batch: by * loss(net, batch), steps=40, progress=False)
+    counted = fit_masks(net, batches, lambda net, batch: loss(net, batch) / gain, steps=40, progress=False)
+    assert fit.among is not None
+    assert fit.among == counted.among
+    for name, logit in fit.logits.items():
+        torch.testing.assert_close(logit, counted.logits[name], rtol=1e-6, atol=1e-6)
+    assert max(float((v[fit.among[n]] - 3).abs().max()) for n, v in fit.logits.items()) > 1
+
+
+def test_a_loss_that_is_a_sum_is_pulled_by_what_its_groups_save(trained: Any) -> None:
+    """The sum over a group is its mean times its items: the same logits, although of a whole batch the sum is 16 times as much."""
+    net, batches = trained
+    total = fit_masks(
+        net, batches, lambda net, b: F.cross_entropy(net(b[0]), b[1], reduction="sum"), steps=40, samples=16, progress=False
+    )
+    mean = fit_masks(net, batches, lambda net, b: 2 * loss(net, b), steps=40, samples=16, progress=False)
+    assert total.among == mean.among
+    for name, logit in total.logits.items():
+        torch.testing.assert_close(logit, mean.logits[name], rtol=1e-6, atol=1e-6)
+
+
+def test_draws_of_dropout_are_the_same_for_all_masks(trained: Any) -> None:
+    """In training mode, too, all weights recover everything, by the loss and by a score; whose random numbers these are is nobody's."""
+    net, batches = trained
+    drops = nn.Sequential(net[0], nn.Dropout(0.1), net[1], net[2]).train()
+    ones = {n: torch.ones_like(p, dtype=torch.bool) for n, p in drops.named_parameters() if "bias" not in n}
+    every, none = Masks(ones, drops), Masks({n: ~m for n, m in ones.items()}, drops)
+    before = torch.get_rng_state()
+    found = Recovered(drops, batches, loss, every, none)
+    assert [found(every), found(every), found(none)] == [1, 1, 0]
+    assert torch.equal(torch.get_rng_state(), before)
+    options: dict[str, Any] = {"sampler": "magnitude", "within": 0.0, "steps": 1, "progress": False}
+    assert fit_masks(drops, batches, loss, **options).masks.kept() > 0
+    score = lambda net, b: -F.cross_entropy(net(b[0]), b[1], reduction="none")  # noqa: E731
+    assert fit_masks(drops, batches, loss, score=score, valid=batches, **options).masks.kept() > 0
+
+
+class Inverse(nn.Module):
+    """A network that divides by the size of its weights, or raises where they are all zero."""
+
+    def __init__(self, *, raises: bool) -> None:
+        super().__init__()
+        self.inner, self.raises = nn.Linear(4, 2), raises
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = self.inner.weight.norm()
+        if self.raises and not float(size.detach()):
+            raise ZeroDivisionError("no weights")
+        return self.inner(x) / size
+
+
+@pytest.mark.parametrize(
+    ("raises", "said"),
+    [(False, "without any .* it is no finite number, so that what it saves"), (True, "raises 'ZeroDivisionError: no weights', so")],
+)
+def test_a_network_that_breaks_without_weights_is_told(raises: bool, said: str) -> None:
+    """What it saves is not known, which is not that it saves nothing; masks are learned all the same, among all weights."""
+    torch.manual_seed(0)
+    net, x = Inverse(raises=raises), torch.randn(32, 4)
+    batch = (x, net(x).argmax(-1).detach())
+    with pytest.warns(TrustWarning, match=said):
+        fit = fit_masks(net, [batch], loss, steps=3, executor="loop", progress=False)
+    assert fit.among is None
+    with pytest.raises(UserError, match=said):
+        fit_masks(net, [batch], loss, steps=3, within=0.1, sampler="hard_concrete", progress=False)
+
+
+def test_inference_mode_changes_nothing(trained: Any) -> None:
+    """A ranking takes gradients there as steps do: the same bits."""
+    net, batches = trained
+    fit = fit_masks(net, batches, loss, steps=3, progress=False)
+    with torch.inference_mode():
+        same = fit_masks(net, batches, loss, steps=3, progress=False)
+    assert all(torch.equal(same.logits[n], fit.logits[n]) for n in fit.logits)
+    assert (same.masks, same.among) == (fit.masks, fit.among)
+
+
+def test_weights_outside_of_those_that_masks_are_learned_among_are_told(trained: Any) -> None:
+    """Those that it takes to lose so little were not learned about: a count of them."""
+    net, batches = trained
+    some = Masks({"0.weight": torch.arange(32).reshape(8, 4) % 2 == 0, "2.weight": torch.arange(16).reshape(2, 8) % 2 == 0}, net)
+    with pytest.warns(TrustWarning, match="of the [0-9]+ weights that are kept are none of those that masks were learned among") as warned:
+        fit = fit_masks(net, batches, loss, steps=3, among=some, progress=False)
+    count = sum(int((m & ~some[n]).sum()) for n, m in fit.masks.items())
+    assert count
+    assert any(str(w.message).startswith(f"{count} of the {fit.masks.kept()} weights") for w in warned)
 
 
 def test_the_default_goes_on_from_its_file(trained: Any, tmp_path: Path) -> None:
@@ -257,6 +355,8 @@ def test_samples_divide_the_batch() -> None:
         ({"among": 3}, "among must be masks, or a ranking"),
         ({"relative_beta": -1.0}, "relative_beta must be a finite number greater than 0, not -1.0"),
         ({"relative_beta": "yes"}, "relative_beta must be"),
+        ({"relative_beta": 0.0}, "relative_beta must be a finite number greater than 0, not 0.0"),
+        ({"valid": itertools.repeat((torch.zeros(2, 4), torch.zeros(2)))}, "valid gives more than 10,000 batches, and may never end"),
         ({"among": "snip", "density": 0.1, "sampler": "hard_concrete"}, "holds a density of all weights"),
         ({"relative_beta": True, "train_weights": {"0.bias": torch.ones(8) > 0}}, "weights that learn .* have no loss to measure by"),
     ],
