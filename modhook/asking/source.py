@@ -22,12 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from modhook.asking.batches import digest_of
+from modhook.asking.reduced import RANDOM, is_fixed, made_of
 from modhook.errors import UserError
 from modhook.network.held import held
 from modhook.network.slots import slots_of
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.dtype, torch.dtype, torch.device)
 _DEPTH = 6
+_LONG = 500
+"""Characters above which what a value is made of is written as a hash."""
 _HELD = (Tensor, np.ndarray, np.generic, tuple, list, set, frozenset, Mapping, enum.Enum)
 _MADE = (nn.Module, functools.partial, types.MethodType, types.SimpleNamespace)
 _BARE = frozenset(vars(nn.Module())) - {"training"}
@@ -127,8 +130,16 @@ def _value(what: str, value: Any, depth: int) -> str:
         return _told(what, value, depth - 1)
     if isinstance(value, types.BuiltinFunctionType | type | types.ModuleType):
         return getattr(value, "__qualname__", value.__name__)
+    if isinstance(value, RANDOM):
+        return type(value).__qualname__
+    if isinstance(wrapped := getattr(value, "__wrapped__", None), types.FunctionType):  # of functools.cache
+        return f"{type(value).__qualname__} {_told(what, wrapped, depth - 1)}"
     kept = {n: getattr(value, n) for n in slots_of(type(value)) if hasattr(value, n)} | getattr(value, "__dict__", {})
-    inside = "" if not kept else _value(what, {k: v for k, v in kept.items() if not k.startswith("__")}, depth - 1)
+    seen = {k: v for k, v in kept.items() if not k.startswith("__")}
+    inside = "" if not kept else _value(what, seen, depth - 1)
+    if not seen and (parts := made_of(value)):
+        inside = ", ".join(_value(what, part, depth - 1) for part in parts)
+        inside = inside if len(inside) <= _LONG else hashlib.blake2b(inside.encode(), digest_size=16).hexdigest()
     call = type(value).__dict__.get("__call__")
     body = _text(call) if isinstance(call, types.FunctionType) else ""
     return f"{type(value).__qualname__} {inside} {body}".strip()
@@ -160,7 +171,8 @@ def plain_of(module: nn.Module) -> str:
 def _is_value(found: Any, module: str) -> bool:
     """Whether a global is a value of its function. Functions are not followed, nor loggers and the like: these change by being used."""
     settings = dataclasses.is_dataclass(found) or attrs.has(type(found)) or type(found).__module__ == module
-    return not isinstance(found, type) and (isinstance(found, (*_PLAIN, *_HELD, *_MADE)) or settings)
+    value = isinstance(found, (*_PLAIN, *_HELD, *_MADE)) or settings or is_fixed(found)
+    return value and not isinstance(found, type)
 
 
 def _is_plain(value: Any) -> bool:

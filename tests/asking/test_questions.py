@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import functools
+import logging
+import operator
+import random
 import re
 import warnings
+from collections import deque
 from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from ask_setting import Setting, batches, items, loss, score
@@ -314,6 +322,85 @@ def test_criteria_are_told_by_their_plain_attributes(how: str, monkeypatch: pyte
     half = len(texts) // 2
     assert texts[:half] == texts[half:]
     assert len(set(texts)) == half
+
+
+HEAD: Any = None
+
+
+def of_head(net: Any, batch: Any) -> Any:
+    """Return the loss of a part of the outputs that a global names."""
+    return loss(lambda x: net(x)[:, HEAD], batch)
+
+
+def with_head(net: Any, batch: Any, head: Any = None) -> Any:
+    """Return the loss of a part of the outputs that an argument names."""
+    return loss(lambda x: net(x)[:, head], batch)
+
+
+HIDDEN: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "slice": (lambda: slice(0, 2), lambda: slice(2, 4)),
+    "slices": (lambda: (slice(0, 2), ...), lambda: (slice(2, 4), ...)),
+    "range": (lambda: range(3), lambda: range(4)),
+    "decimal": (lambda: Decimal("0.1"), lambda: Decimal("0.2")),
+    "fraction": (lambda: Fraction(1, 2), lambda: Fraction(1, 3)),
+    "date": (lambda: date(2020, 1, 1), lambda: date(2020, 1, 2)),
+    "pattern": (lambda: re.compile("a"), lambda: re.compile("a", re.IGNORECASE)),
+    "getter": (lambda: operator.itemgetter(0), lambda: operator.itemgetter(1)),
+    "caller": (lambda: operator.methodcaller("sum", 0), lambda: operator.methodcaller("sum", 1)),
+    "kind": (lambda: np.dtype("f4"), lambda: np.dtype("f8")),
+    "numpy's": (lambda: np.exp, lambda: np.log),
+    "deque": (lambda: deque([1]), lambda: deque([2])),
+    "bytes": (lambda: bytearray(1000), lambda: bytearray(1001)),
+    "view": (lambda: memoryview(b"a"), lambda: memoryview(b"b")),
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_values_without_attributes_are_told_apart(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that show no attributes (a part of the outputs, a number, a pattern) tell two questions apart, however a loss holds them."""
+    told = []
+    for make in (*HIDDEN[kind], *HIDDEN[kind]):
+        monkeypatch.setitem(globals(), "HEAD", make())
+        texts = [source_of("loss", closing(make())), source_of("loss", functools.partial(with_head, head=make()))]
+        # What can change by being used is no value where it is a global.
+        told.append((*texts, "" if kind in ("deque", "numpy's") else source_of("loss", of_head)))
+    assert told[:2] == told[2:]
+    assert all(one != other for one, other in zip(*told[:2], strict=True) if one)
+    assert all(len(text) < 800 for texts in told for text in texts)
+
+
+def test_what_changes_by_being_used_is_told_by_its_kind() -> None:
+    """A generator of random numbers that a score drew from is no other question, nor is an iterator."""
+    for made in (random.Random(0), np.random.default_rng(0), torch.Generator(), iter([1, 2]), logging.getLogger("a")):
+        before = source_of("loss", closing(made))
+        if isinstance(made, random.Random):
+            made.gauss(0, 1)
+        elif isinstance(made, np.random.Generator):
+            made.random()
+        elif isinstance(made, torch.Generator):
+            torch.rand(1, generator=made)
+        elif not isinstance(made, logging.Logger):
+            next(made)
+        assert source_of("loss", closing(made)) == before
+
+
+@functools.cache
+def half(x: float) -> float:
+    """Return half of a number."""
+    return x / 2
+
+
+@functools.cache
+def third(x: float) -> float:
+    """Return a third of a number."""
+    return x / 3
+
+
+def test_cached_functions_are_told_by_their_source() -> None:
+    """What remembers its results is the function that it remembers them of."""
+    texts = [source_of("loss", closing(f)) for f in (half, third, half)]
+    assert texts[0] == texts[2] != texts[1]
+    assert "x / 2" in texts[0]
 
 
 def test_a_changed_criterion_is_another_question(setting: Setting, tmp_path: Path) -> None:
