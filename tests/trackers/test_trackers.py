@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import modhook.plugin.manager
 from modhook import Tracker
@@ -17,6 +20,7 @@ from modhook.errors import UserError
 from modhook.plugin.hookspecs import Spec
 from modhook.plugin.manager import Entry, Plugins, plugins
 from modhook.run.trackers import Trackers
+from modhook_plugins.trackers import progress
 from modhook_plugins.trackers.places import beside, plain
 
 Run = Callable[..., tuple[int, str, str]]
@@ -60,6 +64,23 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
         return int(stop.value.code or 0), out, err
 
     return command
+
+
+@pytest.mark.parametrize("first", [1, 101])
+def test_what_comes_before_the_first_step_is_no_speed(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where weights are ranked for 40 s before a stage's first step, or it is continued, speed and time left are those of its steps."""
+    now, told = [0.0], io.StringIO()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    shown = progress.Progress(Console(file=told, width=200))
+    shown.stage_started("a", 400)
+    for step, when in ((first, 40.0), (first + 40, 60.0), (first + 80, 80.0)):
+        now[0] = when
+        shown.step(step, {"loss": 0.5} if step > first else {})
+    left = "2 min 40 s" if first == 1 else "1 min 50 s"  # 319 and 219 steps, two a second
+    assert told.getvalue().splitlines() == [
+        f"  a: step {first} of 400",
+        f"  a: step {first + 80} of 400, 2.0 step/s, {left} left; loss 0.5",
+    ]
 
 
 @pytest.mark.filterwarnings("default::DeprecationWarning")  # of what TensorBoard imports

@@ -44,7 +44,7 @@ class Progress(Tracker):
         self._stage, self._steps = "", 0
         self._runs, self._run = 0, 0
         self._since = self._last = 0.0
-        self._first = 0
+        self._first: tuple[int, float] | None = None
         self._shown = ""
 
     def study_started(self, name: str, runs: int) -> None:
@@ -67,7 +67,7 @@ class Progress(Tracker):
         self._end_bar()
         self._stage, self._steps, self._shown = stage, steps, ""
         self._since = self._last = time.monotonic()
-        self._first = 0
+        self._first = None
         if self.console.is_terminal and steps:
             self._bar = Bar(
                 TextColumn("{task.description:<10}"),
@@ -91,15 +91,17 @@ class Progress(Tracker):
             self._bar.update(self._task, completed=step, values=self._shown)
             return
         now = time.monotonic()
-        if not self._first:
-            self._first = step  # a continued stage does not begin at 1
+        if self._first is None:
+            # A continued stage does not begin at 1; before a first step weights are ranked, and programs compiled.
+            self._first = step, now
         if now - self._last >= PLAIN_EVERY and not self.console.is_terminal:
             self._last = now
-            speed = (step - self._first + 1) / (now - self._since)
-            left = (self._steps - step) / speed
-            self.message(
-                f"  {self._stage}: step {step} of {self._steps}, {speed:.1f} step/s, {_duration(left)} left; {self._shown}"
-            )
+            first, began = self._first
+            said = f"  {self._stage}: step {step} of {self._steps}"
+            if step > first and now > began:
+                speed = (step - first) / (now - began)
+                said += f", {speed:.1f} step/s, {_duration((self._steps - step) / speed)} left"
+            self.message("; ".join(filter(None, (said, self._shown))))
 
     def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
         """Say the scores."""
