@@ -49,7 +49,7 @@ def summarised(fits: Sequence[Row], densities: Sequence[Row] = ()) -> dict[str, 
         row["seconds"] = statistics.median(f["seconds"] for f in same)
         row["weights"] = same[0]["weights"]
         row["masks"] = {}
-        for name in same[0]["masks"]:
+        for name in (n for n in same[0]["masks"] if all(n in f["masks"] for f in same)):  # a control may have nothing to rank by
             masks = [f["masks"][name] for f in same]
             row["masks"][name] = {metric: spread(m.get(metric) for m in masks) for metric in masks[0]}
             if "of_necessary" in masks[0] and kind_of(network) != "superposed":  # a column has no goal of its own
