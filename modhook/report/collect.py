@@ -32,6 +32,8 @@ def collect(facts: Facts, plugins: Plugins, further: Mapping[str, type[Figure]])
     done = int((facts.status == 1).sum())
     # Before anything is done, figures and tables would be empty frames.
     drawn, failed = pictures([cube], plugins, further) if done else ([], [])
+    first, lost = trend(facts) if done else ([], [])
+    failed = [*lost, *failed]
     warned = cautions(facts)
     if failed:
         warned.append(undrawn(failed))
@@ -53,7 +55,7 @@ def collect(facts: Facts, plugins: Plugins, further: Mapping[str, type[Figure]])
         "spread": any(cell.spread for table in scores for row in table.rows for cell in row.cells),
         "words": [WORDS[split] for split in facts.splits if split in WORDS],
         "sweep": len(facts.points) > 1,
-        "trend": trend(facts) if done else [],
+        "trend": first,
         "pictures": drawn,
         "tables": [t for t in tables(cube) if not t.title.startswith("scores/")] if done else [],
         "stages": facts.every_stage,

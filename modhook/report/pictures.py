@@ -100,19 +100,24 @@ def pictures(
     return drawn, failed
 
 
-def trend(facts: Facts) -> list[Picture]:
-    """Return the figure that shows what a sweep does to scores and masks; none without a sweep, or where matplotlib cannot be imported."""
+def trend(facts: Facts) -> tuple[list[Picture], list[Undrawn]]:
+    """Draw what a sweep does to scores and masks: one figure, none without a sweep; one that fails does not keep the report out."""
     try:
         ready()
     except UserError:  # said of every figure
-        return []
+        return [], []
     from modhook.report.trend import CAPTION, NAME, Trend
 
     figure = Trend(facts)
     if figure.lacks([facts.cube]):
-        return []
-    with tempfile.TemporaryDirectory() as folder:
-        return [_drawn(NAME, CAPTION, figure, [facts.cube], Path(folder))]
+        return [], []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return [_drawn(NAME, CAPTION, figure, [facts.cube], Path(folder))], []
+    except DamageError:
+        raise
+    except Exception as error:  # of a stranger's cube, or of matplotlib
+        return [], [Undrawn(NAME, _reason(error))]
 
 
 def _drawn(name: str, caption: str, figure: Figure, cubes: Sequence[xr.DataTree], folder: Path) -> Picture:

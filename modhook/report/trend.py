@@ -52,17 +52,17 @@ class Trend(Figure):
                 for i, stage in enumerate(facts.stages):
                     split = stage if stage in facts.splits else facts.splits[0]
                     found = scores.sel({**place, "stage": stage, "split": split}).transpose("seed", self.key)
-                    _line(grid[0, column], at, 100 * found[:, order], i, f"{stage}, on {split}")
+                    _line(grid[0, column], at, 100 * found[:, order], i, f"{_short(stage)}, on {_short(split)}")
                     if stage in facts.masked:
                         kept = facts.kept.sel({**place, "stage": stage}).transpose("seed", self.key)
-                        _line(grid[1, column], at, 100 * kept[:, order], i, stage)
+                        _line(grid[1, column], at, 100 * kept[:, order], i, _short(stage))
                 varied = {k: v for k, v in place.items() if len(others[k]) > 1}
-                grid[0, column].set_title(label(varied))
-                grid[-1, column].set_xlabel(self.key)
+                grid[0, column].set_title(_short(label(varied), 40))
+                grid[-1, column].set_xlabel(_short(self.key, 40))
             for axes in grid.flat:
                 axes.set_ylim(-2, 104)
                 if not numbers:
-                    names = [str(facts.status[self.key].values[i]) for i in order]
+                    names = [_short(str(facts.status[self.key].values[i])) for i in order]
                     axes.set_xticks(at, names, rotation=30 if max(map(len, names)) > 6 else 0)
                 elif min(at) > 0 and max(at) / min(at) >= _WIDE:
                     axes.set_xscale("log")
@@ -84,6 +84,12 @@ class Trend(Figure):
             order = sorted(range(len(values)), key=values.__getitem__)
             return order, [float(values[i]) for i in order], True
         return list(range(len(values))), [float(i) for i in range(len(values))], False
+
+
+def _short(text: str, most: int = 18) -> str:
+    """Return a label of one line that leaves room for the figure, and that matplotlib does not take for a formula."""
+    words = " ".join(text.split())
+    return (words if len(words) <= most else f"{words[: most - 3]}...").replace("$", r"\$")
 
 
 def _line(axes: Any, at: Sequence[float], values: xr.DataArray, i: int, name: str) -> None:
