@@ -83,7 +83,7 @@ class _Judge:
     def sufficient(self) -> list[Finding]:
         """Score under the mask against the unmasked one."""
         left = _share(self.of.masked, self.of.unmasked)
-        words = "keeps {value} of the unmasked score"
+        words = "keeps {value} of the unmasked score" + (", on the items that chose its size" if self.of.chosen else "")
         between = self.possible.score()
         found = [self._made("sufficient", "score under the mask", left, "sufficient", words, between, reference=1.0)]
         kept = self.of.kept

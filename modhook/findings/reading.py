@@ -115,6 +115,7 @@ class Reader:
             chance=None if agreement is None else agreement[1],
             moved=self._moved(name) if turned is None else turned,
             turned=turned is not None,
+            chosen=self._chosen(own),
             why=self._why(name),
             kept=kept,
             weights=weights,
@@ -274,6 +275,11 @@ class Reader:
             except CubeError:  # weights that change from stage to stage
                 self._same = False
         return self._same
+
+    def _chosen(self, own: str) -> bool:
+        """Return whether the masks were cut by a score on the split that they are judged on."""
+        cut = self.cube.attrs.get("study", {}).get("masks", {}).get("cut")
+        return isinstance(cut, Mapping) and cut.get("within") is not None and (cut.get("split") or own) == own
 
     def _turned(self, name: str) -> Values | None:
         """Return what share of its weights as large a cut did not keep before the last tenth of the steps; None where it is not known."""

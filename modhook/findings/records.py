@@ -108,6 +108,7 @@ class Measured:
         controls: {kind: `Compared`}.
         agreement, chance: IoU with its masks of other seeds, and what random masks would have.
         moved: by what share of itself the density changed over the last tenth of the steps.
+        chosen: whether the items of its score also chose the size of its masks (`masks.cut`): then it is what they were allowed to lose.
         turned: whether it is the share of its weights instead that as large a cut did not keep before that tenth.
         why: why something was not measured, where that is known.
         kept: the share of all weights that its mask keeps. weights: how many all are.
@@ -127,6 +128,7 @@ class Measured:
     chance: Values | None = None
     moved: Values | None = None
     turned: bool = False
+    chosen: bool = False
     why: str = ""
     kept: Values | None = None
     weights: int | None = None

@@ -22,8 +22,8 @@ Written by `nox -s reproduction`; outputs are those of the cube beside it.""",
     ),
     (
         "code",
-        """import numpy as np
-import matplotlib.pyplot as plt
+        """import matplotlib.pyplot as plt
+import numpy as np
 
 import modhook
 from modhook.cube import done
