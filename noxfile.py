@@ -104,7 +104,7 @@ def thirdparty(session: nox.Session) -> None:
         session.run("modhook", "new-plugin", "fresh-task", "--in", folder)
         project = Path(folder, "fresh-task")
         session.run("python", "-m", "build", "--no-isolation", str(project), silent=True)  # docs/publishing.md
-        session.install("--no-deps", "--no-build-isolation", "-e", str(project))
+        session.install("--no-deps", *map(str, (project / "dist").glob("*.whl")))
         with session.chdir(project):  # what its ci.sh does, but for the installation
             session.run("modhook", "list", "--broken")
             session.run("pytest", "-W", "error")

@@ -69,7 +69,7 @@ def test_findings_read_the_controls(answer: modhook.Answer) -> None:
         small.removed, answer.cube["own_removed/accuracy"].sel(stage="small", split="small").values
     )
     np.testing.assert_allclose(
-        small.random, answer.cube["own_removed/draws/accuracy"].sel(stage="small", split="small").mean("draw").values
+        small.random, answer.cube["own_removed/rest_draws/accuracy"].sel(stage="small", split="small").mean("draw").values
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import STUDY
+from tiny_study import STUDY
 
 import modhook
 from modhook import Tracker
