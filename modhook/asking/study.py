@@ -13,6 +13,7 @@ from modhook.asking.batches import Whole
 from modhook.asking.nonsense import LABELS
 from modhook.asking.task import NAME, AskOptions, Question
 from modhook.errors import ModhookWarning, StudyError, UserError, listing
+from modhook.fit.usual import USUAL
 from modhook.masks.select import DEFAULT_EXCLUDE, in_words
 from modhook.network.twin import twin
 from modhook.plugin.interfaces import Sampler
@@ -27,10 +28,9 @@ THRESHOLD = "threshold"
 """What is given as `within` for the sampler's own masks."""
 WITHIN = 0.05
 """The share of the score that masks may lose where no size is given; sizes are compared with those of controls."""
-LEARNER = "hard_concrete"
-RISING = {"init": 3.0, "beta": 50.0, "beta_start": 0.01, "relative_beta": True, "among": "integrated_gradients"}
+RISING = {name: getattr(USUAL, name) for name in ("init", "beta", "beta_start", "relative_beta", "among")}
 """What its masks are learned with where the user gives nothing: the setting of `fit_masks`, which nox -s truth measures."""
-LEVEL = {"init": 3.0, "beta": 0.3}
+LEVEL = {"init": USUAL.init, "beta": 0.3}
 """The same for units, which are not ranked first, and in cubes that were begun with it."""
 
 
@@ -118,7 +118,7 @@ def spelled(model: nn.Module, include: Any, exclude: Any) -> tuple[Any, Any]:
 
 def _learning(sampler: str, given: Mapping[str, Any], weights: bool, there: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what the user did not give; a beta or a density of the user's is the whole pull."""
-    if sampler != LEARNER:
+    if sampler != USUAL.sampler:
         return {}
     if "beta" in given or "density" in given:
         return {"init": LEVEL["init"]}

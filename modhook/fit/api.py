@@ -273,7 +273,7 @@ def fit_masks(
                 f"{type(drawn).__name__} ranks weights and learns nothing, so no weights can learn with it: "
                 "leave train_weights out, or take a sampler that learns."
             )
-        if size.within is not None and size.score is None:
+        if size.by_loss:
             size = size.measuring(model, seen, loss, fixed, others)
         found = findings(Course(steps=0, weights=0, kept=0, nothing=nothing))
         for sentence in found.values():
@@ -360,7 +360,7 @@ def fit_masks(
     if masks is None:
         masks, stopped = own, "interrupted"
         warnings.warn(UNCUT, ModhookWarning, stacklevel=2)
-    unsized = size.within is not None and size.score is None and size.recovered is not None and not size.recovered.usable
+    unsized = size.by_loss and size.recovered is not None and not size.recovered.usable
     turned = math.nan if size.own or unsized else turnover(trainer.earlier, masks)
     by_default = include in ("*", ("*",), ["*"]) and exclude in (DEFAULT_EXCLUDE, list(DEFAULT_EXCLUDE), *DEFAULT_EXCLUDE)
     found = findings(

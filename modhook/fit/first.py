@@ -38,7 +38,7 @@ class First:
 
     def looks(self, size: Size) -> bool:
         """Return whether it takes batches to find out."""
-        return self.ranking is not None or self.relative is True or (size.within is not None and size.score is None)
+        return self.ranking is not None or self.relative is True or size.by_loss
 
     @torch.inference_mode(False)
     def begin(

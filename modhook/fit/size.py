@@ -63,6 +63,11 @@ class Size:
         """Whether no size was asked for: masks are the sampler's own."""
         return not self.groups and self.within is None
 
+    @property
+    def by_loss(self) -> bool:
+        """Whether masks are to be as small as what they recover of the loss allows."""
+        return self.within is not None and self.score is None
+
     def tell(self, sampler: Sampler) -> tuple[DensityTarget | None, dict[str, Sampler]]:
         """Tell the sampler its aim; where groups have different ones, copies of it.
 
@@ -126,7 +131,7 @@ class Size:
         assert self.masked is not None
         every, none = (self.masked.whole(model, kept, fixed) for kept in (True, False))
         found = Recovered(model, self.valid or batches, loss, every, none, off)
-        if self.within is not None and self.score is None and self.asked and not found.usable:
+        if self.by_loss and self.asked and not found.usable:
             raise UserError(f"within= cannot be measured by the loss here: {found.sentence}; give score= and valid= to measure by.")
         return attrs.evolve(self, recovered=found)
 

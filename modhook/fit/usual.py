@@ -50,7 +50,6 @@ class Setting:
     beta_start: float | None = None
     relative_beta: bool = False
     among: str | None = None
-    within: float | None = None
 
 
 GUMBEL = Setting("gumbel", steps=2000, samples=4, lr=1e-2)
