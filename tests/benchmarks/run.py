@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -28,7 +29,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(CASES), help="rows of the table; nothing is written")
     parser.add_argument("--samplers", action="store_true", help="only the samplers' table; nothing is written")
     parser.add_argument("--units", action="store_true", help="only the table of units; nothing is written")
-    parser.add_argument("--processes", type=int, help="per row; the table gives the median of their ratios")
+    parser.add_argument(
+        "--processes", type=int, help="per row; the table gives the median of their ratios to the fastest plain step"
+    )
     parser.add_argument("--row", choices=list(CASES), help=argparse.SUPPRESS)  # what each of them does
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -102,8 +105,21 @@ def _list(points: list[curves.Point]) -> str:
 
 
 def _machine(device: str) -> str:
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    """Return what it was measured on: the processor with its family, model and cores, and versions."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
     return f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def _processor() -> str:
+    """Return a CPU as /proc/cpuinfo names it, `AMD EPYC (family 25, model 17), 2 cores, AVX512`; only what is known elsewhere."""
+    said: dict[str, str] = {}
+    cpuinfo = Path("/proc/cpuinfo")
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
+        key, _, value = line.partition(":")
+        said.setdefault(key.strip(), value.strip())
+    name = said.get("model name") or platform.processor() or platform.machine()
+    kind = f" (family {said['cpu family']}, model {said['model']})" if "cpu family" in said and "model" in said else ""
+    return f"{name}{kind}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}"
 
 
 if __name__ == "__main__":

@@ -82,9 +82,12 @@ def masked(
         model, case.loss, _logits(model), sampler or Gumbel(GumbelOptions()), samples=samples, lr=LR, beta=BETA,
         executor=executor, memory=memory,
     )  # fmt: skip
+    # As in a fit: else every step would look at the network's values anew.
+    held = trainer.holding()
+    held.__enter__()
     number = iter(range(10**9))
     step = lambda: trainer.step(next(number), batch)  # noqa: E731
-    step.trainer = trainer  # type: ignore[attr-defined]
+    step.trainer, step.held = trainer, held  # type: ignore[attr-defined]
     return step
 
 
