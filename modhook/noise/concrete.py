@@ -46,16 +46,17 @@ def sample_concrete(keys, first, last, w, logits, binary, out):  # type: ignore[
     for b in range(first, last):
         start = b * BLOCK
         size = min(BLOCK, w.size - start)
+        weight = w[start : start + size]
         odds(logits[start : start + size], e)
         for k in range(keys.shape[0]):
             soft(keys[k], b, e, s)
-            row = out[k]
+            row = out[k, start : start + size]
             if binary[0]:
                 for i in range(size):
-                    row[start + i] = w[start + i] if s[i] > _HALF else _ZERO
+                    row[i] = weight[i] if s[i] > _HALF else _ZERO
             else:
                 for i in range(size):
-                    row[start + i] = w[start + i] * min(_ONE, max(_ZERO, s[i] * _STRETCH + _SHIFT))
+                    row[i] = weight[i] * min(_ONE, max(_ZERO, s[i] * _STRETCH + _SHIFT))
 
 
 @compiled
@@ -70,13 +71,14 @@ def pull_back_concrete(keys, first, last, w, logits, grad, out):  # type: ignore
         total[:] = 0
         for k in range(keys.shape[0]):
             soft(keys[k], b, e, s)
-            row = grad[k]
+            row = grad[k, start : start + size]
             for i in range(size):
                 z = s[i] * _STRETCH + _SHIFT
                 slope = s[i] * (_ONE - s[i]) if (z > _ZERO and z < _ONE) else _ZERO
-                total[i] += row[start + i] * slope
+                total[i] += row[i] * slope
+        weight, result = w[start : start + size], out[start : start + size]
         for i in range(size):
-            out[start + i] = total[i] * w[start + i] * _SLOPE
+            result[i] = total[i] * weight[i] * _SLOPE
 
 
 @compiled
@@ -91,12 +93,12 @@ def pull_back_concrete_weights(keys, first, last, logits, binary, grad, out):  #
         total[:] = 0
         for k in range(keys.shape[0]):
             soft(keys[k], b, e, s)
-            row = grad[k]
+            row = grad[k, start : start + size]
             for i in range(size):
                 z = min(_ONE, max(_ZERO, s[i] * _STRETCH + _SHIFT))
                 if binary[0]:
                     z = _ONE if s[i] > _HALF else _ZERO
-                total[i] += row[start + i] * z
+                total[i] += row[i] * z
         out[start : start + size] = total[:size]
 
 

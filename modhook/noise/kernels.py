@@ -6,6 +6,8 @@ key and the block's number alone, so that blocks can be drawn in any order, by a
 The masks are the paper's (section 2): with q = 1 - sigmoid(l) and u uniform a weight is kept where u > q, and the slope of
 the soft sample is p q u (1 - u) / (p u + q (1 - u))^2, p = sigmoid(l).
 
+Loops run over slices that begin at 0: indices that may be negative, as far as the compiler knows, are done one by one, at half the speed.
+
 All in one file, because the compiler's cache does not notice a change in another one.
 """
 
@@ -147,12 +149,13 @@ def sample(keys, first, last, w, logits, out):  # type: ignore[no-untyped-def]
     for b in range(first, last):
         start = b * BLOCK
         size = min(BLOCK, w.size - start)
+        weight = w[start : start + size]
         probabilities(logits[start : start + size], p, q)
         for k in range(keys.shape[0]):
             draw_block(keys[k], b, u)
-            row = out[k]
+            row = out[k, start : start + size]
             for i in range(size):
-                row[start + i] = w[start + i] if u[i] > q[i] else _ZERO
+                row[i] = weight[i] if u[i] > q[i] else _ZERO
 
 
 @compiled
@@ -167,15 +170,14 @@ def pull_back(keys, first, last, w, logits, grad, out):  # type: ignore[no-untyp
         total[:] = 0
         for k in range(keys.shape[0]):
             draw_block(keys[k], b, u)
-            row = grad[k]
+            row = grad[k, start : start + size]
             for i in range(size):
                 x, y = u[i], _ONE - u[i]
                 base = p[i] * x + q[i] * y
-                u[i] = x * y / (base * base)
-            for i in range(size):
-                total[i] += row[start + i] * u[i]
+                total[i] += row[i] * (x * y / (base * base))
+        weight, result = w[start : start + size], out[start : start + size]
         for i in range(size):
-            out[start + i] = total[i] * w[start + i] * p[i] * q[i]
+            result[i] = total[i] * weight[i] * p[i] * q[i]
 
 
 @compiled
@@ -190,9 +192,9 @@ def pull_back_weights(keys, first, last, logits, grad, out):  # type: ignore[no-
         total[:] = 0
         for k in range(keys.shape[0]):
             draw_block(keys[k], b, u)
-            row = grad[k]
+            row = grad[k, start : start + size]
             for i in range(size):
-                total[i] += row[start + i] if u[i] > q[i] else _ZERO
+                total[i] += row[i] if u[i] > q[i] else _ZERO
         out[start : start + size] = total[:size]
 
 
@@ -209,18 +211,17 @@ def pull_back_both(keys, first, last, w, logits, grad, to_weights, out):  # type
         kept[:] = 0
         for k in range(keys.shape[0]):
             draw_block(keys[k], b, u)
-            row = grad[k]
+            row = grad[k, start : start + size]
             for i in range(size):
-                kept[i] += row[start + i] if u[i] > q[i] else _ZERO
+                kept[i] += row[i] if u[i] > q[i] else _ZERO
             for i in range(size):
                 x, y = u[i], _ONE - u[i]
                 base = p[i] * x + q[i] * y
-                u[i] = x * y / (base * base)
-            for i in range(size):
-                total[i] += row[start + i] * u[i]
+                total[i] += row[i] * (x * y / (base * base))
         to_weights[start : start + size] = kept[:size]
+        weight, result = w[start : start + size], out[start : start + size]
         for i in range(size):
-            out[start + i] = total[i] * w[start + i] * p[i] * q[i]
+            result[i] = total[i] * weight[i] * p[i] * q[i]
 
 
 @spread
