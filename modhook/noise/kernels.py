@@ -41,6 +41,13 @@ _SHIFT, _UNIT = np.uint32(8), np.float32(2.0**-24)
 class _Kept(caching.FunctionCache):
     """Machine code on disk; where the disk refuses, it is compiled again in every process, and nothing else is different."""
 
+    options: tuple[str, ...] = ()
+    """Names of what it is compiled with beside the usual."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        """Return what the code of one signature is found by: numba leaves out that a function is compiled for several threads, too."""
+        return (*super()._index_key(sig, codegen), self.options)  # type: ignore[no-untyped-call]
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the code of one signature, or None where it cannot be read."""
         try:
@@ -62,7 +69,9 @@ def _compiler(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def compile_(function: Callable[..., None]) -> Any:
         made = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, **options)(function)
         with contextlib.suppress(RuntimeError, OSError):  # no folder that can be written: a container without a home
-            made._cache = _Kept(function)  # type: ignore[no-untyped-call]
+            kept = _Kept(function)  # type: ignore[no-untyped-call]
+            kept.options = tuple(options)
+            made._cache = kept
         return made
 
     return compile_

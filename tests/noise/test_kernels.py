@@ -239,6 +239,25 @@ def test_kept_code_is_used_again_and_damage_is_compiled_over(tmp_path: Path) -> 
     assert _python(hits, NUMBA_CACHE_DIR=str(tmp_path)).stdout.split()[1] == "1"
 
 
+def test_code_for_one_thread_and_for_several_is_kept_apart(tmp_path: Path) -> None:
+    """A function that is compiled both ways is not found as the other one: cells on one thread ran on all, or all on one."""
+    (tmp_path / "twice.py").write_text(
+        "import numba\n\ndef double(x):\n    for i in numba.prange(x.size):\n        x[i] *= 2\n"
+    )
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import numpy as np, torch
+from twice import double
+from modhook.noise.kernels import compiled, spread
+for made in (compiled(double), spread(double)):
+    x = np.ones(8, np.float32)
+    made(x)
+    print(sum(made.stats.cache_hits.values()), int(x.sum()))
+"""
+    found = [_python(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)]
+    assert [done.stdout.split() for done in found] == [["0", "16"] * 2, ["1", "16"] * 2], found[0].stderr
+
+
 def test_a_system_without_fork_can_import() -> None:
     """Where os has no register_at_fork (Windows), kernels are imported and run."""
     code = "import distributed, numba, torch, xarray, os; del os.register_at_fork" + _NUMBERS

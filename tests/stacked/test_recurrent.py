@@ -175,6 +175,42 @@ def test_called_many_times(name):
     assert loops.worst(grads, wanted) <= 1e-9
 
 
+class GoesOn(nn.Module):
+    """Begins at zero, and goes on from its own last state."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(F, H, 2)
+
+    def forward(self, x):
+        first, state = self.lstm(x[:3])
+        second, state = self.lstm(x[3:], state)
+        return first, second, *state
+
+
+def test_steps_from_zero_and_from_a_state():
+    """Weight gradients add up where some calls of a layer begin at zero, whose product is left out, and others do not."""
+    model, x = GoesOn(), torch.randn(K, 6, B, F)
+    sets = loops.parameter_sets(model, K)
+    found = list(stack(model)(sets, x))
+    grads = loops.gradients_of(found, sets)
+    expected, wanted = loops.plain_loop(model, sets, lambda net, k: list(net(x[k])))
+    assert loops.worst(found, expected) <= 1e-9
+    assert loops.worst(grads, wanted) <= 1e-9
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_states_of_zero_get_gradients(bidirectional):
+    """States that are given as zeros, or are zero in one sample only, are states like others."""
+    model = nn.LSTM(F, H, 2, bidirectional=bidirectional)
+    x, count = torch.randn(K, 3, B, F, requires_grad=True), 4 if bidirectional else 2
+    zeros = torch.zeros(K, count, B, H, requires_grad=True)
+    compare(model, x, (zeros, torch.randn(K, count, B, H, requires_grad=True)))
+    one = torch.randn(K, count, B, H)
+    one[1] = 0
+    compare(model, x, (one.requires_grad_(), torch.zeros(K, count, B, H, requires_grad=True)))
+
+
 @pytest.mark.parametrize(
     "names", [["weight_hh_l0"], ["weight_ih_l1", "bias_hh_l0"], ["bias_ih_l1"], ["weight_ih_l0", "weight_hh_l1"]]
 )

@@ -133,11 +133,13 @@ class _Steps(torch.autograd.Function):
         out, cells, squashed = (take((1, t, k * b, size), x.dtype, x.device) for _ in range(3))
         h, c = (s.reshape(k * b, size).contiguous() for s in (h, c))
         start, wide = c.unsqueeze(0), None if gate is None else gate.unsqueeze(1)  # (1, K B, H), (K, 1, 4H)
+        zero = t > 1 and not h.any()  # then the first product would be one of zeros
         with cell_steps(x.dtype) as (forward, _):
             none = x.new_zeros(1, k * b, 4 * size)
             step = forward(gates.unsqueeze(0), none, start, cells, squashed, out)
             for s in range(t):
-                given[s].addmm_(h, w_hh.T)
+                if s or not zero:
+                    given[s].addmm_(h, w_hh.T)
                 if wide is not None:
                     torch.mul(given[s].view(k, b, -1), wide, out=gates[s].view(k, b, -1))
                 step(s)

@@ -61,17 +61,17 @@ class _Store:
     """What the calls of one layer leave for its weight gradients, by backward pass."""
 
     def __init__(self) -> None:
-        self._left: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+        self._left: dict[int, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
 
-    def leave(self, x: Tensor, before: Tensor, d_gates: Tensor) -> None:
-        """Keep inputs (K, N, I), states before (K, N, H) and gate gradients (K, N, 4H) of one call."""
+    def leave(self, x: Tensor, before: Tensor, d_gates: Tensor, d_later: Tensor) -> None:
+        """Keep inputs (K, N, I) and gate gradients (K, N, 4H) of one call, and both for states before: (K, M, H), (K, M, 4H)."""
         # Anything left by another backward pass belongs to one that asked for no weight gradient.
         task = torch._C._current_graph_task_id()
         if task not in self._left:
             self._left = {task: []}
-        self._left[task].append((x, before, d_gates))
+        self._left[task].append((x, before, d_gates, d_later))
 
-    def take(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def take(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Return, and forget, what the calls left in the running backward pass."""
         left = self._left.pop(torch._C._current_graph_task_id(), [])
         self._left = {}
@@ -102,11 +102,14 @@ class _Weights(torch.autograd.Function):
         left = ctx.store.take()
         if not left:
             return None, None, None, None
-        d_gates = _joined([d for _, _, d in left])  # (K, N, 4H), N = all steps and items of all calls
+        inputs, before, d_all, d_later = zip(*left, strict=True)
+        d_gates = _joined(d_all)  # (K, N, 4H), N = all steps and items of all calls
+        # Without the steps that began at zero, where there are such.
+        d_hidden = d_gates if all(a is b for a, b in zip(d_all, d_later, strict=True)) else _joined(d_later)
         return (
             None,
-            _product(d_gates, _joined([x for x, _, _ in left])) if ih else None,  # (K, 4H, I)
-            _product(d_gates, _joined([h for _, h, _ in left])) if hh else None,  # (K, 4H, H)
+            _product(d_gates, _joined(inputs)) if ih else None,  # (K, 4H, I)
+            _product(d_hidden, _joined(before)) if hh else None,  # (K, 4H, H)
             d_gates.sum(1) if b else None,
         )
 
@@ -117,7 +120,7 @@ def _product(d_gates: Tensor, inputs: Tensor) -> Tensor:
     return torch.bmm(d_gates.mT, inputs, out=take(shape, inputs.dtype, inputs.device))
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
@@ -139,11 +142,16 @@ class _Steps(torch.autograd.Function):
         gates = gates.view(k, t, b, 4 * size)
         out, cells, squashed = (take((k, t, b, size), x.dtype, x.device) for _ in range(3))
         start = h, c.contiguous()
+        # Layers begin at zero unless told otherwise, and a product with zeros costs as much as any.
+        ctx.zero = t > 1 and not h.any()
         with cell_steps(x.dtype) as (forward, _):
             recurrent = x.new_empty(k, b, 4 * size)  # torch does the K products at once only into contiguous memory
             step = forward(gates, recurrent, start[1], cells, squashed, out)
             for s in range(t):
-                torch.bmm(h, w_hh.mT, out=recurrent)
+                if s == 0 and ctx.zero:
+                    recurrent.zero_()
+                else:
+                    torch.bmm(h, w_hh.mT, out=recurrent)
                 step(s)
                 h = out[:, s]
         ctx.set_materialize_grads(False)
@@ -172,12 +180,15 @@ class _Steps(torch.autograd.Function):
                     torch.bmm(d_gates[:, s], w_hh, out=d_h)
         flat = d_gates.view(k, t * b, -1)  # (K, T B, 4H)
         if ih or hh or bias:
-            before = h0 if t == 1 else torch.cat([h0.unsqueeze(1), out[:, :-1]], 1).view(k, t * b, -1)
-            ctx.store.leave(x.reshape(k, t * b, -1), before, flat)
+            later = flat
+            if ctx.zero:
+                before, later = out[:, :-1].flatten(1, 2), flat[:, b:]
+            else:
+                before = h0 if t == 1 else torch.cat([h0.unsqueeze(1), out[:, :-1]], 1).view(k, t * b, -1)
+            ctx.store.leave(x.reshape(k, t * b, -1), before, flat, later)
         return (
             None, None, None, None,
             torch.bmm(flat, w_ih).view(x.shape) if needs_x else None,
             d_h if needs_h else None,
             d_c if needs_c else None,
         )  # fmt: skip
-
