@@ -357,6 +357,9 @@ class Tracker:
     def run_started(self, label: str) -> None:
         """One run (`seed=3, masks.beta=1e-4`) begins."""
 
+    def run_settings(self, settings: Mapping[str, Any]) -> None:
+        """What the run that has begun is computed with, `{"seed": 3, "masks.beta": 1e-4, ...}`: numbers, bools and texts."""
+
     def stage_started(self, stage: str, steps: int) -> None:
         """A stage of `steps` optimiser steps begins (0: nothing to iterate)."""
 
@@ -365,6 +368,12 @@ class Tracker:
 
     def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
         """A stage is done and its scores (`accuracy/split`) are in the cube."""
+
+    def stage_masks(self, stage: str, masks: Mapping[str, Tensor]) -> None:
+        """The masks of a stage that is done, `{parameter: bool tensor of its shape}`; told before `stage_finished`. Change none."""
+
+    def run_scores(self, scores: Mapping[str, float]) -> None:
+        """The scores of the run that ends now, also from earlier, `{"add/accuracy/iid": 0.98, ...}`; NaN: the stage is not done."""
 
     def run_finished(self, label: str) -> None:
         """A run is done."""

@@ -10,6 +10,7 @@ import attrs
 
 from modhook.report.facts import Facts
 from modhook.report.sides import Side
+from modhook.study import flat
 
 ABSENT = "\N{EN DASH}"
 _LEFT_OUT = ("study.name", "study.description")
@@ -43,7 +44,7 @@ def settings(found: Sequence[Side]) -> Settings:
 
 def _settings(facts: Facts) -> Iterator[tuple[str, str]]:
     table = facts.table
-    for path, value in _flat(table, ""):
+    for path, value in flat(table):
         if path not in _LEFT_OUT and not path.startswith(("sweep.", "analyses.")):
             yield path, written(value)
     for key, values in dict(table.get("sweep", {})).items():
@@ -51,7 +52,7 @@ def _settings(facts: Facts) -> Iterator[tuple[str, str]]:
         yield key, f"each of {', '.join(map(written, values))}" if several else written(values[0])
     analyses = dict(table.get("analyses", {}))
     yield "analyses", ", ".join(analyses) or "none"
-    yield from ((path, written(value)) for path, value in _flat(analyses, "analyses."))
+    yield from ((path, written(value)) for path, value in flat(analyses, "analyses."))
     attributes = facts.cube.attrs
     for number, sets in dict(attributes.get("data", {})).items():
         for name, fingerprint in sets.items():
@@ -63,14 +64,6 @@ def _settings(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from ((f"computed: {what.lower()}", words) for what, words in facts.computed)
     for what, version in dict(attributes.get("versions", {})).items():
         yield f"version of {what}", str(version)
-
-
-def _flat(table: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{path}{key}.")
-        elif not isinstance(value, Mapping):
-            yield f"{path}{key}", value
 
 
 def written(value: Any) -> str:

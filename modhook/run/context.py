@@ -241,6 +241,8 @@ class Context(RunContext):
             self.tracker.message(f"  {name}: {ended}")
         if rules := [title for rule, title in TITLES.items() if any(line.startswith(f"{rule}: ") for line in self._trust(record))]:
             self.tracker.message(f"  {name}: before you trust it (see the report): {'; '.join(rules)}")
+        if record.logits is not None:
+            self.tracker.stage_masks(name, record.masks or {n: logits >= 0 for n, logits in record.logits.items()})
         self.tracker.stage_finished(name, {f"{m}/{s}": v for m, by in record.scores.items() for s, v in by.items()})
 
     # -- inside: what a control does otherwise

@@ -24,6 +24,7 @@ from modhook.run.control import learn_controls
 from modhook.run.failure import gone_or_damaged, reason_of, show_traceback, stops_the_study
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
+from modhook.run.told import scores_of, settings_of
 from modhook.steps.checkpoint import interrupts_end
 from modhook.steps.ranks import known_to_all, rank, together
 
@@ -107,6 +108,8 @@ def compute_run(work: Work, run: Run) -> Done:
         return Done(run, 0, found, tuple(failures(work, run, "failed before ({}); --retry-failed tries again")))
     mistake = ""
     work.tracker.run_started(run.text)
+    if rank() == 0:
+        work.tracker.run_settings(settings_of(work.prepared.points[run.index].study, run.labels))
     try:
         with computing(work.cube.path, run.text, PATIENCE) if rank() == 0 else contextlib.nullcontext():
             before = _clear(work, run)
@@ -124,9 +127,11 @@ def compute_run(work: Work, run: Run) -> Done:
     finally:
         if work.device.type == "cuda":  # what a failed run left must not starve the next one
             torch.cuda.empty_cache()
+    done = [s for s, state in _states(work, run)[0].items() if state == "done"]
+    if rank() == 0:
+        work.tracker.run_scores(scores_of(work.cube, run.labels, work.prepared.tasks[run.index].metrics, done))
     work.tracker.run_finished(run.text)
-    after = sum(s == "done" for s in _states(work, run)[0].values())
-    return Done(run, after - before, before, tuple(failures(work, run, "{}")), mistake)
+    return Done(run, len(done) - before, before, tuple(failures(work, run, "{}")), mistake)
 
 
 def after_control(prepared: Prepared, task: Task) -> frozenset[str]:

@@ -7,7 +7,7 @@ from modhook.study.grid import points
 from modhook.study.loading import Checked, check, load, restore
 from modhook.study.named import find_callable
 from modhook.study.own import own_code
-from modhook.study.resolve import FOR_CONTROL, difference, plain_table, resolved
+from modhook.study.resolve import FOR_CONTROL, difference, flat, plain_table, resolved
 from modhook.study.sections import MasksSection, RunSection, StudySection, TrainSection
 from modhook.study.shipped import shipped_studies, study_file
 from modhook.study.structure import structure
@@ -34,6 +34,7 @@ __all__ = [
     "control_stages",
     "difference",
     "find_callable",
+    "flat",
     "load",
     "off_file",
     "own_code",

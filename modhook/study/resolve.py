@@ -51,6 +51,15 @@ def resolved(study: Study) -> dict[str, Any]:
     return table
 
 
+def flat(table: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every setting of a table, empty tables left out."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], plugins: Plugins | None = None) -> list[str]:
     """Say how another study differs from the one of a cube: `masks.beta is 3e-5 there and 1e-4 here`.
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modhook.cube import masks_from, open_cube
 from modhook.errors import ModhookError, UserError
 from modhook.plugin.culprit import told
@@ -80,17 +82,22 @@ def _hard(place: Path) -> list[Call]:
         ("message", ("said before anything begins",)),
         ("study_started", ("hard", 3)),
         ("run_started", ("seed=1, masks.beta=0.0001",)),
+        ("run_settings", ({"seed": 1, "masks.beta": 1e-4, "masks.units": '["head"]', "masks.relative_beta": True},)),
         ("stage_started", ("unmasked", 0)),
         ("stage_finished", ("unmasked", {"accuracy/both": 0.5})),
         ("stage_started", ("control", 2)),
         ("step", (1, {})),
         ("step", (2, {"step": 2.0, "loss": _NAN, "density": 1e30})),
+        ("stage_masks", ("control", {"a.weight": torch.eye(2, 3) > 0, "a.scale": torch.tensor(True), "none": torch.zeros(0) > 0})),
         ("stage_finished", ("control", {"accuracy/both": _NAN})),
+        ("run_scores", ({"unmasked/accuracy/both": 0.5, "control/accuracy/both": _NAN},)),
         ("run_finished", ("seed=1, masks.beta=0.0001",)),
         ("run_started", ("seed=2, masks.beta=0.0001",)),
+        ("run_settings", ({"seed": 2, "masks.beta": 1e-4},)),
         ("stage_started", ("unmasked", 2000)),
         ("step", (1501, {"step": 1501.0, "loss": float("inf")})),
         ("message", ("seed=2, unmasked: it failed\nfor two reasons",)),
+        ("run_scores", ({},)),
         ("run_finished", ("seed=2, masks.beta=0.0001",)),
         ("study_progress", (1, 1, 1, 3)),
         ("close", ()),

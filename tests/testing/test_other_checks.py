@@ -198,6 +198,9 @@ class Told(Tracker):
     def run_started(self, label: str) -> None:
         self.calls.append(("begin", label))
 
+    def run_settings(self, settings: Mapping[str, Any]) -> None:
+        self.calls.append(("settings", settings["seed"]))
+
     def stage_started(self, stage: str, steps: int) -> None:
         self.calls.append((stage, steps))
 
@@ -206,6 +209,12 @@ class Told(Tracker):
 
     def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
         self.calls.append((stage, sorted(scores)))
+
+    def stage_masks(self, stage: str, masks: Mapping[str, Any]) -> None:
+        self.calls.append((f"masks of {stage}", {str(mask.dtype) for mask in masks.values()}))
+
+    def run_scores(self, scores: Mapping[str, float]) -> None:
+        self.calls.append(("scores", len(scores)))
 
     def run_finished(self, label: str) -> None:
         self.calls.append(("end", label))
@@ -222,10 +231,11 @@ def test_a_tracker_hears_of_everything_in_order() -> None:
     scores = ["accuracy/both", "accuracy/first", "accuracy/second"]
     expected: list[tuple[str, Any]] = [("place", "checked.zarr"), ("checked", 2)]
     for seed in (1, 2):
-        expected.append(("begin", f"seed={seed}"))
+        expected += [("begin", f"seed={seed}"), ("settings", seed)]
         for stage in ("unmasked", "control", "first", "second"):
-            expected += [(stage, 2), ("step", 1), ("step", 2), (stage, scores)]
-        expected.append(("end", f"seed={seed}"))
+            masks = [] if stage == "unmasked" else [(f"masks of {stage}", {"torch.bool"})]
+            expected += [(stage, 2), ("step", 1), ("step", 2), *masks, (stage, scores)]
+        expected += [("scores", 4 * len(scores)), ("end", f"seed={seed}")]
     assert Told.calls[last:] == [*expected, ("close", None)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,17 +11,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
 import modhook.plugin.manager
 from modhook import Tracker
-from modhook.cube import open_cube
+from modhook.cube import masks_from, open_cube
 from modhook.errors import UserError
 from modhook.plugin.hookspecs import Spec
 from modhook.plugin.manager import Entry, Plugins, plugins
 from modhook.run.trackers import Trackers
 from modhook_plugins.trackers import progress
+from modhook_plugins.trackers.pictures import pictures
 from modhook_plugins.trackers.places import beside, plain
 
 Run = Callable[..., tuple[int, str, str]]
@@ -87,8 +93,9 @@ def test_what_comes_before_the_first_step_is_no_speed(first: int, monkeypatch: p
 def test_tensorboard_holds_what_the_cube_holds(study: Path, tmp_path: Path, run: Run) -> None:
     """Every run's log, read back by TensorBoard itself, has the cube's losses, norms, densities and scores at their steps."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    code, _, err = run("run", study, "--out", tmp_path, "--tracker", "tensorboard")
-    assert code == 0, err
+    for options in (["--only-control"], []):  # the second continues the first's runs and logs
+        code, _, err = run("run", study, "--out", tmp_path, "--tracker", "tensorboard", *options)
+        assert code == 0, err
     cube = open_cube(tmp_path / "told.zarr")
     for seed in (1, 2):
         log = accumulator.EventAccumulator(str(tmp_path / "told-tensorboard" / f"seed={seed}")).Reload()
@@ -106,12 +113,61 @@ def test_tensorboard_holds_what_the_cube_holds(study: Path, tmp_path: Path, run:
                 )
         for stage in ("unmasked", "control", "add", "mul"):
             for split in ("iid", "add", "mul"):
-                last = 4 if stage == "unmasked" else 3
-                expected[f"{stage}/accuracy/{split}"] = [(last, float(scores.sel(stage=stage, split=split)))]
+                last, score = 4 if stage == "unmasked" else 3, float(scores.sel(stage=stage, split=split))
+                expected[f"{stage}/accuracy/{split}"] = [(last, score)]
+                expected[f"final/{stage}/accuracy/{split}"] = [(0, score)] * (2 if stage in ("unmasked", "control") else 1)
         assert set(curves) == set(expected)
         for tag, points in expected.items():
             assert [step for step, _ in curves[tag]] == [step for step, _ in points]
             assert [value for _, value in curves[tag]] == pytest.approx([value for _, value in points], rel=1e-6)
+        shown = {tag: log.Images(tag) for tag in log.Tags()["images"]}
+        masks = {stage: masks_from(cube, seed=seed, stage=stage) for stage in ("control", "add", "mul")}
+        assert set(shown) == {f"{stage}/mask/{name}" for stage in masks for name in masks[stage]}
+        for tag, (image,) in shown.items():
+            stage, _, name = tag.split("/")
+            pixels = np.array(Image.open(io.BytesIO(image.encoded_image_string)).convert("L"))
+            assert (image.step, pixels.tolist()) == (3, greys(masks[stage][name]).tolist())
+        assert settings_and_metrics(log) == ({**SETTINGS, "seed": seed}, {tag for tag in curves if tag.startswith("final/")})
+
+
+SETTINGS = {"study.name": "told", "task.name": "addmul", "model.hidden": "[8]", "train.steps": 4, "masks.lr": 0.8, "masks.beta": 1e-4}
+"""Some of the study's settings, two of them at their defaults."""
+
+
+def settings_and_metrics(log: Any) -> tuple[dict[str, Any], set[str]]:
+    """Return what TensorBoard's page of hyper-parameters reads of a run: those of SETTINGS and the seed, and its metrics."""
+    from tensorboard.plugins.hparams import metadata
+
+    held = log.SummaryMetadata
+    content = {tag: held(tag).plugin_data.content for tag in log.PluginTagToContent("hparams")}
+    values = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG]).hparams
+    known = {n: v.number_value if v.HasField("number_value") else v.string_value for n, v in values.items()}
+    metrics = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG]).metric_infos
+    return {name: known[name] for name in (*SETTINGS, "seed")}, {one.name.tag for one in metrics}
+
+
+def greys(mask: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a mask's picture weight by weight: 64 x 64 cells at most, each as dark as the share of its weights that are kept."""
+    matrix = mask.reshape(len(mask) if mask.dim() > 1 else 1, -1).tolist()
+    rows, columns = len(matrix), len(matrix[0])
+    kept, there = np.zeros((2, min(rows, 64), min(columns, 64)))
+    for r in range(rows):
+        for c in range(columns):
+            cell = r * min(rows, 64) // rows, c * min(columns, 64) // columns
+            kept[cell] += matrix[r][c]
+            there[cell] += 1
+    return np.round(255 * (1 - kept / there)).astype(np.uint8)
+
+
+def test_pictures_of_any_mask() -> None:
+    """Convolutions, vectors, scalars and tensors without weights: a pixel is as dark as its weights are kept."""
+    draw = torch.Generator().manual_seed(0)
+    sizes = {"matrix": (3, 2), "large": (100, 130), "convolution": (5, 3, 7, 7), "vector": (200,), "scalar": ()}
+    masks = {name: torch.rand(size, generator=draw) < 0.4 for name, size in sizes.items()}
+    shown = dict(pictures({**masks, "nothing": torch.zeros(0, 3) > 0}))
+    assert list(shown) == list(masks)
+    for name, mask in masks.items():
+        assert shown[name].tolist() == greys(mask).tolist()
 
 
 def records(log: bytes) -> Iterator[bytes]:
@@ -137,15 +193,20 @@ def test_wandb_offline(study: Path, tmp_path: Path, run: Run, monkeypatch: pytes
     code, _, err = run("run", study, "--out", tmp_path, "--tracker", "wandb")
     assert code == 0, err
     assert "failed" not in err
-    found = {}
+    found, finals, files = {}, {}, {}
     for file in (tmp_path / "told-wandb").rglob("*.wandb"):
-        name, logged = "", {}
+        name, logged, settings, summary = "", {}, {}, {}
         for data in records(file.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             name = record.run.display_name or name
-            logged |= {"/".join(i.nested_key) or i.key: float(i.value_json) for i in record.history.item}
+            logged |= {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+            for changed in (record.run.config, record.config):
+                settings |= {i.key: json.loads(i.value_json) for i in changed.update}
+            summary |= {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.summary.update}
         found[name] = logged
+        assert settings | {**SETTINGS, "seed": int(name[-1])} == settings
+        finals[name], files[name] = summary, file.parent / "files"
     assert set(found) == {"seed=1", "seed=2"}
     cube = open_cube(tmp_path / "told.zarr")
     for seed in (1, 2):
@@ -153,7 +214,11 @@ def test_wandb_offline(study: Path, tmp_path: Path, run: Run, monkeypatch: pytes
             density = float(cube["history"]["density"].sel(seed=seed, stage=stage, step=3))
             assert found[f"seed={seed}"][f"{stage}/density"] == pytest.approx(density)
             score = float(cube["scores"]["accuracy"].sel(seed=seed, stage=stage, split="add"))
-            assert found[f"seed={seed}"][f"{stage}/accuracy/add"] == pytest.approx(score)
+            assert found[f"seed={seed}"][f"{stage}/accuracy/add"] == finals[f"seed={seed}"][f"{stage}/accuracy/add"] == score
+            for name, mask in masks_from(cube, seed=seed, stage=stage).items():
+                place = found[f"seed={seed}"][f"{stage}/mask/{name}/path"]
+                pixels = np.array(Image.open(files[f"seed={seed}"] / place).convert("L"))
+                assert pixels.tolist() == greys(mask).tolist()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
@@ -228,6 +293,9 @@ def test_every_event_reaches_every_tracker() -> None:
         "step": (1, {}),
         "stage_finished": ("s", {}),
         "stage_started": ("s", 1),
+        "run_settings": ({},),
+        "run_scores": ({},),
+        "stage_masks": ("s", {}),
         "study_started": ("s", 1),
         "study_progress": (1, 0, 1, 2),
         "close": (),

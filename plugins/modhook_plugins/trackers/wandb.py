@@ -12,12 +12,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from modhook import Tracker, UserError
+from modhook_plugins.trackers.pictures import pictures
 from modhook_plugins.trackers.places import beside
 
 
 class WandB(Tracker):
-    """Logs `STAGE/loss`, `STAGE/gradient_norm`, `STAGE/density` over `STAGE/step`, and `STAGE/accuracy/SPLIT`; files in `NAME-wandb`."""
+    """Logs `STAGE/loss`, `STAGE/gradient_norm`, `STAGE/density` over `STAGE/step`, and `STAGE/accuracy/SPLIT`; files in `NAME-wandb`.
+
+    `STAGE/mask/PARAMETER` are pictures, black what is kept. The study's settings are the W&B run's configuration, the scores of
+    all its stages are in its summary.
+    """
 
     def __init__(self) -> None:
         try:
@@ -37,7 +44,7 @@ class WandB(Tracker):
         self._group = self._folder.name.removesuffix("-wandb")
 
     def run_started(self, label: str) -> None:
-        """Begin a W&B run, with the coordinates as its configuration."""
+        """Begin a W&B run."""
         self.close()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._run = self._wandb.init(
@@ -45,9 +52,12 @@ class WandB(Tracker):
             group=self._group,
             name=label,
             dir=str(self._folder),
-            config=dict(pair.split("=", 1) for pair in label.split(", ") if "=" in pair),
             settings=self._wandb.Settings(console="off", silent=True),
         )
+
+    def run_settings(self, settings: Mapping[str, Any]) -> None:
+        """Make them the run's configuration."""
+        self._run.config.update(dict(settings))
 
     def stage_started(self, stage: str, steps: int) -> None:
         """Give the stage's curves their own axis."""
@@ -60,9 +70,19 @@ class WandB(Tracker):
         self._step = step
         self._log({name: value for name, value in values.items() if name != "step"})
 
+    def stage_masks(self, stage: str, masks: Mapping[str, Tensor]) -> None:
+        """Log a picture per tensor, with how much of it is kept."""
+        for name, picture in pictures(masks):
+            kept = f"{int(masks[name].sum()):,} of {masks[name].numel():,} weights kept"
+            self._run.log({f"{stage}/mask/{name}": self._wandb.Image(picture, caption=kept), f"{stage}/step": self._step})
+
     def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
         """Log the scores at the stage's last step."""
         self._log(scores)
+
+    def run_scores(self, scores: Mapping[str, float]) -> None:
+        """Put the scores of all stages, also of those that were in the cube before, into the run's summary."""
+        self._run.summary.update({name: value for name, value in scores.items() if math.isfinite(value)})
 
     def run_finished(self, label: str) -> None:
         """End the W&B run."""
