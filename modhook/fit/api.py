@@ -175,7 +175,9 @@ def fit_masks(
             over the last 11 steps, divided by the mean over all masked parameters, at least 1e-4.
         executor: "auto", "fastest", "vmap" or "loop": how the K samples run (see `modhook.stack`); for "auto", gates of units multiply
             activations where that is exact (docs/units.md).
-        memory: bytes (or text such as "2 GB") that noise, masked weights and their gradients may take; K is processed in parts.
+        memory: bytes (or text such as "2 GB") that noise, masked weights and their gradients may take; K is processed in parts, and
+            where there is room for one sample at most, weights are masked layer by layer, and again in the backward pass, as they are
+            by default from 67 million on, those of all samples counted (docs/scale.md). Gates on activations need none of it.
         seed, label: the noise of sample k depends on (seed, label, k) only.
         reference: masks, such as the control's, of whose weights `history["remaining"]` says how many are kept; it changes
             nothing else.

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from modhook.errors import StackError, UserError
 from modhook.fit.activations import Activations
 from modhook.fit.among import movable
-from modhook.fit.chunks import at_once
+from modhook.fit.chunks import at_once, by_layers
 from modhook.fit.clipping import Clipping
 from modhook.fit.complement import asks, bound, inside
 from modhook.fit.explain import calls_the_model, listened, scalars, without_gradient
 from modhook.fit.gates import Gates
 from modhook.fit.groups import batch_size, cut, one_group, part
+from modhook.fit.layers import ROUTE, Layers, recipe
 from modhook.fit.off import plus
 from modhook.fit.plainly import SHORT, cut_held, mean_loss, measures
 from modhook.fit.pull import counted, pull_at
@@ -28,6 +29,7 @@ from modhook.fit.target import RAMP, DensityTarget
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
 from modhook.network.guard import Guard, memory_of
+from modhook.network.remade import Recipe, Recipes
 from modhook.network.threads import using
 from modhook.network.unmasked import masking
 from modhook.noise.noise import generators
@@ -108,6 +110,7 @@ class MaskTrainer:
         self.masked = tuple(masked)
         """The parameters that are another one under every sample."""
         self.changes = {n: self._change(n) for n in self.masked if off and not self.weights[n].requires_grad}
+        self._loss = loss
         self._whole_batch = getattr(loss, "whole", None)
         self.loss = loss if self.gates else bound(loss, {n: self.weights[n] for n in self.masked}, off)
         self.function = inside(loss, self.gates, self._weight, off) if self.gates and asks(loss) else self.loss
@@ -152,9 +155,13 @@ class MaskTrainer:
         self._whole: dict[str, float] = {}
         self._guard: Guard | None = None
         self._started = False
-        wide = 3 + 2 * asks(loss) + (off is not None)
-        copied = {n: self.weights[n] for n in self.masked} if self.gates else self.logits
-        self.chunk = samples if memory is None else at_once(samples, copied, memory, self.clipping.size, wide)
+        self._memory = memory
+        self.chunk = samples
+        """How many samples run at once."""
+        self.layers: Layers | None = None
+        """How weights are masked layer by layer; None where all are masked at once, or none are."""
+        if self.activations is None:
+            self._plan(layers=executor in ("auto", "loop") and not asks(loss))
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -271,7 +278,7 @@ class MaskTrainer:
             return {}
         if self.activations is not None:
             return self.activations.report()
-        found = self.stacked.report()
+        found = {**self.stacked.report(), **({} if self.layers is None else {"route": ROUTE})}
         return {**found, "reason": f"{found['reason']}; {self._refused}"} if self._refused else found
 
     def masks(self) -> dict[str, Tensor]:
@@ -292,6 +299,7 @@ class MaskTrainer:
             "noise": [g.get_state() for g in self.generators],
             "routes": None if self.stacked is None else self.stacked.state_dict(),
             "units": {"activations": self.activations is not None, "refused": self._refused},
+            "layers": self.layers is not None,
             "torch": torch.get_rng_state(),
             "sides": self.watch.state_dict(),
             "travelled": self.travelled,
@@ -324,8 +332,10 @@ class MaskTrainer:
         if self.activations is not None and state["routes"] is not None:
             self.stacked = self.activations.resume(self.samples, self._guard, state["routes"])
         elif state["routes"] is not None:
+            self._plan(layers=state.get("layers", False))
             names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
-            self.stacked = prepare(self.model, self.function, None, names, self.samples, self.executor, self._guard)
+            layers = self.layers is not None and not self.layers.look(self.weights, self.logits)
+            self.stacked = prepare(self.model, self.function, None, names, self.samples, self.executor, self._guard, layers)
             self.stacked.load_state_dict(state["routes"])
         torch.set_rng_state(state["torch"])
 
@@ -361,12 +371,14 @@ class MaskTrainer:
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
         drawn = self.generators[start:stop]
         chosen = groups if stop - start == self.samples else part(groups, start, stop)
-        if self.gates is None:
+        gates = None if self.gates is None else self.gates.drawn(self.logits, self.samplers, drawn)
+        if gates is not None and (found := self._activated(chosen, gates)) is not None:
+            return scalars(self.model, self.loss, found, groups)
+        if (found := self._layered(groups, chosen, gates, drawn)) is not None:
+            return scalars(self.model, self.loss, found, groups)
+        if self.gates is None or gates is None:
             params = {n: self._sample(n, drawn) for n in self.logits}
         else:
-            gates = self.gates.drawn(self.logits, self.samplers, drawn)
-            if (found := self._activated(chosen, gates)) is not None:
-                return scalars(self.model, self.loss, found, groups)
             own = {n: self._sample(n, drawn) for n in self.logits if n not in self.gates.groups}
             params = {n: self._gated(n, gates, own.get(n), stop - start) for n in self.masked}
             chosen = (chosen, gates, own) if self.function is not self.loss else chosen
@@ -398,15 +410,68 @@ class MaskTrainer:
                 return losses
         self._refused = f"weights are multiplied and not activations: {self.activations.refused}"
         self.activations = self.stacked = None
+        self._plan(layers=not asks(self._loss))
         return None
 
-    def _sample(self, name: str, drawn: Sequence[torch.Generator]) -> Tensor:
-        """Return one parameter under a sampled mask per generator: (k, *shape)."""
-        logit = self.logits[name]
-        if self.off is None:
-            return self.samplers[name].apply(self.weights[name], logit, drawn)
-        change = self.changes[name] if name in self.changes else self._change(name)
-        return plus(self.samplers[name].apply(change, logit, drawn), self.off[name])
+    def _plan(self, *, layers: bool) -> None:
+        """Say how many samples run at once, and whether their weights are masked layer by layer. Raises `RunError`."""
+        wide = 3 + 2 * asks(self._loss) + (self.off is not None)
+        masked = {n: self.weights[n] for n in self.masked} if self.gates else self.logits
+        self.layers = None
+        if layers and by_layers(self.samples, masked, self._memory, self.clipping.size, wide):
+            self.layers, self.chunk = Layers(self.samplers, self.weights, self.logits), 1
+        else:
+            memory = self._memory
+            self.chunk = self.samples if memory is None else at_once(self.samples, masked, memory, self.clipping.size, wide)
+
+    def _layered(self, groups: Any, chosen: Any, gates: Mapping[str, Tensor] | None, drawn: Sequence[torch.Generator]) -> Any:
+        """Return the losses of one group, its weights masked layer by layer; None where they are not, as the first batch decides."""
+        if self.layers is None or len(drawn) != 1:
+            return None
+        if self.stacked is None:
+            names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
+            refused = self.layers.look(self.weights, self.logits)
+            try:
+                if not refused:
+                    self.stacked = prepare(self.model, self.function, (groups,), names, self.samples, "loop", self._guard, layers=True)
+            except StackError as error:
+                refused = str(error)
+            if refused:
+                self._refused = f"weights are not masked layer by layer: {refused}"
+                self._plan(layers=False)
+                return None
+        assert self.stacked is not None
+        params: dict[str, Tensor | Recipes] = {n: Recipes([r]) for n, r in self._recipes(gates, drawn[0]).items()}
+        params |= {n: c.expand(1, *c.shape) for n, c in self._constants().items()}  # (1, ...)
+        return self.stacked(params, chosen)
+
+    def _recipes(self, gates: Mapping[str, Tensor] | None, generator: torch.Generator) -> dict[str, Recipe]:
+        """Return how each parameter of one sample is made, its noise drawn in their order."""
+        own: dict[str, Recipe] = {}
+        for name, logit in self.logits.items():
+            if gates is None or name not in gates:
+                assert self.layers is not None
+                state = self.layers.draw(name, self.weights[name], logit, generator)
+                own[name] = recipe(lambda _, n=name, s=state: self._sample(n, s), self.weights[name])  # type: ignore[misc]
+        if gates is None:
+            return own
+
+        def gated(again: Callable[[Recipe], Tensor], name: str) -> Tensor:
+            return self._gated(name, gates, again(own[name]).unsqueeze(0) if name in own else None, 1)
+
+        return {n: recipe(lambda again, n=n: gated(again, n), self.weights[n]) for n in self.masked}  # type: ignore[misc]
+
+    def _sample(self, name: str, drawn: Sequence[torch.Generator] | Tensor) -> Tensor:
+        """Return one parameter under a sampled mask per generator, or that of one generator's state: (k, *shape)."""
+        logit, weight = self.logits[name], self.weights[name]
+        if self.off is not None:
+            weight = self.changes[name] if name in self.changes else self._change(name)
+        if isinstance(drawn, Tensor):
+            assert self.layers is not None
+            sampled = self.layers.masked(name, weight, logit, drawn)
+        else:
+            sampled = self.samplers[name].apply(weight, logit, drawn)
+        return sampled if self.off is None else plus(sampled, self.off[name])
 
     def _gated(self, name: str, gates: Mapping[str, Tensor], own: Tensor | None, samples: int) -> Tensor:
         """Return one parameter under gates of units, (k, *shape); `own`: it has a sampled mask of its own, too."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modhook.network.held import containers
 from modhook.network.kinds import State, same_items
+from modhook.network.remade import Recipe, Remaker, Shelf
 from modhook.network.slots import Slots
 
 
@@ -51,15 +52,19 @@ def restored(model: nn.Module) -> Iterator[list[Any]]:
 
 @contextmanager
 def substituted(
-    model: nn.Module, parameters: Mapping[str, Tensor], others: Sequence[tuple[Any, Any]] = ()
+    model: nn.Module,
+    parameters: Mapping[str, Tensor | Recipe],
+    others: Sequence[tuple[Any, Any]] = (),
+    remaker: Remaker | None = None,
 ) -> Iterator[None]:
     """Run the model with these tensors: `parameters` by first name, at every place where that parameter stands.
 
     Parameters that are not named are replaced by themselves, detached, so that no gradient is computed for them.
     `others` are pairs of a tensor or numpy array that the model holds, wherever it holds it, and the one to put there.
+    Where there are recipes, `remaker` makes their tensors.
     """
     with restored(model) as places:
-        stand_ins: dict[int, Tensor] = {}
+        stand_ins: dict[int, Tensor | Recipe] = {}
         for name, parameter in model.named_parameters():
             new = parameters.get(name)
             stand_ins[id(parameter)] = parameter.detach() if new is None else new
@@ -70,6 +75,8 @@ def substituted(
             for key, parameter in slots.items():
                 if parameter is not None:
                     slots[key] = stand_ins[id(parameter)]
+            if remaker is not None and any(isinstance(new, Recipe) for new in slots.values()):
+                module.__dict__["_parameters"] = Shelf(slots, remaker.get)
         if others:
             _replace(places, replaced)
         refresh(model)

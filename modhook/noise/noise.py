@@ -37,6 +37,15 @@ def uniform(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     return out
 
 
+def skipped(like: Tensor, generators: Sequence[torch.Generator]) -> None:
+    """Draw from the generators what `uniform` would, one row at a time, and keep none of it."""
+    if counted(like):
+        keys(generators)
+        return
+    for generator in generators:
+        torch.empty_like(like).uniform_(generator=generator)
+
+
 def counted(like: Tensor) -> bool:
     """Return whether a tensor's noise comes from the counter-based generator: float32 on CPU."""
     return like.device.type == "cpu" and like.dtype == torch.float32

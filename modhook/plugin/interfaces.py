@@ -185,6 +185,16 @@ class Sampler(ABC):
     def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return `weight` under one sampled mask per generator: (K, *weight.shape), differentiable in `logits` (*weight.shape)."""
 
+    def skip(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> None:
+        """Draw what `apply` would draw, and make nothing of it: large weights are masked later, from the generators' states before.
+
+        By default `apply` itself is called and its result thrown away; overwrite it where drawing alone is cheaper.
+        """
+        import torch
+
+        with torch.no_grad():
+            self.apply(weight, logits, generators)
+
     def deterministic(self, logits: Tensor) -> Tensor:
         """Return the binary mask used for evaluation, a bool tensor: `logits >= 0`."""
         return logits >= 0

@@ -20,13 +20,12 @@ from modhook.network.twin import twin
 from modhook.stacked import canary
 from modhook.stacked.routes import Around, Function, Job, own_tensors, run_vmap
 from modhook.stacked.rules import stock_switches
-from modhook.stacked.settle import CANARY_SAMPLES, few, in_double
+from modhook.stacked.settle import CANARY_SAMPLES, ROUNDING, few, in_double
 from modhook.stacked.stacked import Stacked
 from modhook.stacked.trees import Tree, flatten
 
 Spread = Callable[[Mapping[str, Tensor]], Any]
 """Makes what the function takes of factors by name, (K, n) or (n,): a tree of tensors."""
-_ROUNDING = 0.2
 
 
 def admitted(
@@ -61,7 +60,7 @@ def admitted(
     with using(model), lent(model):
         check = _Check(model, function, spread, multiplied, groups, batch, _perturbed(factors), choice.written)
         found = canary.quietly(model, check.compared)
-        if found.text and 0 < found.worst < _ROUNDING and check.agrees_in_double():
+        if found.text and 0 < found.worst < ROUNDING and check.agrees_in_double():
             found = canary.Finding(worst=found.worst)
         if not found.text and any(m.training for m in model.modules()) and canary.quietly(model, check.draws):
             return None, "the network draws random numbers in training mode"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
 
-from modhook.network.guard import Guard
+from modhook.network.guard import Guard, same_bits
 from modhook.network.twin import twin as copied
 from modhook.stacked.blame import blamed, own_line
 from modhook.stacked.outside import refuse_if_used, unregistered
@@ -31,7 +31,7 @@ class Reference:
     `sparse`: some gradient was sparse.
     """
 
-    parameters: dict[str, Tensor]
+    parameters: Mapping[str, Tensor]
     outputs: list[list[Tensor]]
     gradients: list[dict[str, Tensor]]
     written: frozenset[str]
@@ -51,7 +51,7 @@ def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> dict[str,
 
 
 def reference(
-    model: nn.Module, function: Function, arguments: Tree, parameters: dict[str, Tensor], samples: int
+    model: nn.Module, function: Function, arguments: Tree, parameters: Mapping[str, Tensor], samples: int
 ) -> Reference:
     """Run a deep copy of the model plainly, once per sample. Raises the user's own error where it fails."""
     outputs, gradients = [], []
@@ -65,7 +65,8 @@ def reference(
                 parameter.requires_grad_(name in parameters and parameter.is_floating_point())
                 if name in parameters:
                     parameter.copy_(parameters[name][k])
-        before, buffers = Guard(twin), dict(twin.named_buffers())
+        # The values of the parameters that are given need not be kept once more.
+        before, buffers = Guard(twin, [name for name in own if name in parameters]), dict(twin.named_buffers())
         # Copies, as a model may write into its input too.
         tensors = [(leaf.tensor if leaf.shared else leaf.tensor[k]).detach().clone() for leaf in arguments.leaves]
         args, kwargs = arguments.rebuild(tensors)
@@ -83,6 +84,7 @@ def reference(
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())
         written |= before.written(thorough=True)
+        written |= {name for name in parameters if not same_bits(own[name], parameters[name][k])}
         written |= {name for name, buffer in buffers.items() if after.get(name) is not buffer}  # set anew
     sparse = any(g.layout is not torch.strided for sample in gradients for g in sample.values())
     gradients = [{n: g.to_dense() for n, g in sample.items()} for sample in gradients]
@@ -114,6 +116,23 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
             gradients = gradients_of(outputs, leaves, stacked=True)
     except Exception as error:
         return Finding(described(error), error)
+    same = compare_outputs(outputs, expected)
+    if same.text:
+        return same
+    worst = same.worst
+    # Some gradients are exactly zero in theory and noise in practice, such as a bias before batch norm: a difference far
+    # below the model's largest gradient is none.
+    largest = max((g.abs().max().item() for s in expected.gradients for g in s.values() if g.numel()), default=0.0)
+    for name, gradient in gradients.items():
+        wanted = torch.stack([sample[name] for sample in expected.gradients])
+        worst = max(worst, found := difference(gradient, wanted, floor=1e-3 * largest))
+        if found > tolerance(wanted.dtype):
+            return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}", worst=found)
+    return Finding(worst=worst)
+
+
+def compare_outputs(outputs: Sequence[Tensor], expected: Reference) -> Finding:
+    """Compare what a route returned, (K, ...), with the reference."""
     if {len(outputs)} != {len(sample) for sample in expected.outputs}:
         return Finding("it returns another number of tensors than without stacking")
     worst = 0.0
@@ -121,17 +140,9 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
         plain = [sample[i] for sample in expected.outputs]
         if len({p.shape for p in plain}) != 1 or output.shape[1:] != plain[0].shape:
             return Finding(f"output {i} has another shape than without stacking")
-        worst = max(worst, found := _error(output.detach(), torch.stack(plain)))
-        if found > _tolerance(output.dtype):
+        worst = max(worst, found := difference(output.detach(), torch.stack(plain)))
+        if found > tolerance(output.dtype):
             return Finding(f"output {i} differs from a plain run by {found:.1e}", worst=found)
-    # Some gradients are exactly zero in theory and noise in practice, such as a bias before batch norm: a difference far
-    # below the model's largest gradient is none.
-    largest = max((g.abs().max().item() for s in expected.gradients for g in s.values() if g.numel()), default=0.0)
-    for name, gradient in gradients.items():
-        wanted = torch.stack([sample[name] for sample in expected.gradients])
-        worst = max(worst, found := _error(gradient, wanted, floor=1e-3 * largest))
-        if found > _tolerance(wanted.dtype):
-            return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}", worst=found)
     return Finding(worst=worst)
 
 
@@ -162,7 +173,7 @@ def gradients_of(outputs: Sequence[Tensor], of: dict[str, Tensor], *, stacked: b
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(inputs.items(), found, strict=True)}
 
 
-def _error(found: Tensor, expected: Tensor, floor: float = 0.0) -> float:
+def difference(found: Tensor, expected: Tensor, floor: float = 0.0) -> float:
     """Return the largest difference relative to the largest expected number; NaN in the same places agree."""
     if expected.numel() == 0:
         return 0.0
@@ -180,7 +191,8 @@ def _error(found: Tensor, expected: Tensor, floor: float = 0.0) -> float:
     return float(gap / max(scale, floor, 1e-6))
 
 
-def _tolerance(dtype: torch.dtype) -> float:
+def tolerance(dtype: torch.dtype) -> float:
+    """Return the largest difference that is rounding, relative to the largest number."""
     return _TOLERANCE.get(dtype, _COARSE)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from modhook.errors import StackError, listing, near_miss
+from modhook.network.remade import Recipes
 from modhook.network.scope import parameter_names
 from modhook.stacked.trees import Leaf
 
@@ -38,15 +39,17 @@ def first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def stacked_parameters(model: nn.Module, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int | None]:
+def stacked_parameters(
+    model: nn.Module, params: Mapping[str, Tensor | Recipes]
+) -> tuple[dict[str, Tensor | Recipes], int | None]:
     """Return the parameter sets by first name and K; K is None where no parameter is given. Raises `StackError`."""
     own = dict(model.named_parameters())
-    found: dict[str, Tensor] = {}
+    found: dict[str, Tensor | Recipes] = {}
     samples: int | None = None
     given = ""
     for name, first in first_names(model, params).items():
         value = params[name]
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor | Recipes):
             raise StackError(f"parameter {name!r} must be a tensor (K, ...), not {type(value).__name__}")
         if not own[first].is_floating_point():
             raise StackError(

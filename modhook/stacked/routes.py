@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modhook.network.guard import copies
 from modhook.network.held import held
+from modhook.network.remade import Recipe, Remaker
 from modhook.network.scope import substituted
 from modhook.stacked.blame import blamed
 from modhook.stacked.gather import stacked_outputs
@@ -19,7 +20,7 @@ from modhook.stacked.islands import install
 from modhook.stacked.rules import Memory, Rules, stock_switches
 from modhook.stacked.rules.bridge import is_stacked
 from modhook.stacked.trees import Tree, flatten
-from modhook.stacked.watch import Watch
+from modhook.stacked.watch import Watch, Written
 
 Function = Callable[..., Any]
 Around = Callable[[], AbstractContextManager[Any]]
@@ -34,7 +35,8 @@ def forward(net: nn.Module, *args: Any, **kwargs: Any) -> Any:
 class Job:
     """One stacked call, checked: everything a route needs to run it.
 
-    `parameters` are (K, ...) by first name; the leaves of `arguments` are (K, ...) unless shared.
+    `parameters` are (K, ...) by first name, or recipes of these, which the loop alone can run; the leaves of `arguments` are (K, ...)
+    unless shared.
     `written` names what the model's forward pass changes, of the parameters given and of all else that the model holds
     (see `modhook.network.held`); every sample gets its own copy of these. `own` has the model's own tensors and numpy arrays
     among them, by name. `islands` names the submodules that run sample by sample inside the vmap route. `wide` gives every
@@ -44,7 +46,7 @@ class Job:
 
     model: nn.Module
     function: Function
-    parameters: Mapping[str, Tensor]
+    parameters: Mapping[str, Any]
     arguments: Tree
     samples: int
     written: frozenset[str] = frozenset()
@@ -57,7 +59,8 @@ class Job:
 
     def weights(self) -> dict[str, Tensor]:
         """Return the parameter sets, copied where the model writes them."""
-        return {n: p.clone() if n in self.written else p for n, p in self.parameters.items()}
+        known = {n: p for n, p in self.parameters.items() if isinstance(p, Tensor)}
+        return {n: p.clone() if n in self.written else p for n, p in known.items()}
 
     def copies(self) -> list[Any]:
         """Return fresh copies of the model's own tensors and arrays that will be written, without K, in the order of `own`."""
@@ -66,16 +69,26 @@ class Job:
 
     def call(
         self,
-        parameters: Mapping[str, Tensor],
+        parameters: Mapping[str, Tensor | Recipe],
         own: Sequence[Any],
         tensors: list[Tensor],
         around: Around = nullcontext,
     ) -> Any:
         """Call the function with one sample's tensors in place."""
         args, kwargs = self.arguments.rebuild(tensors)
-        with substituted(self.model, parameters, list(zip(self.own.values(), own, strict=True))):
+        others = list(zip(self.own.values(), own, strict=True))
+        names = {parameter: n for n, parameter in parameters.items() if isinstance(parameter, Recipe)}
+        remaker = Remaker(list(names)) if names else None
+        with substituted(self.model, parameters, others, remaker):
             install(self.model, self.islands, around)
-            return self.function(self.model, *args, **kwargs)
+            if remaker is None:
+                return self.function(self.model, *args, **kwargs)
+            with remaker.active():
+                result = self.function(self.model, *args, **kwargs)
+        if wrote := remaker.wrote & names.keys():
+            self.watch.found.update(names[recipe] for recipe in wrote)
+            raise Written(", ".join(sorted(self.watch.found)))
+        return result
 
 
 def own_tensors(model: nn.Module, written: Collection[str], given: Collection[str]) -> dict[str, Any]:
@@ -92,12 +105,12 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
     outputs = []
     leaves = job.arguments.leaves
     # Cut once: the gradients of K slices would each fill a whole (K, ...) with zeros.
-    weights = {n: w.unbind() for n, w in job.parameters.items()}
+    weights = {n: w.unbind() if isinstance(w, Tensor) else w.each for n, w in job.parameters.items()}
     columns = [[leaf.tensor] * job.samples if leaf.shared else leaf.tensor.unbind() for leaf in leaves]
     for k in range(job.samples):
         tensors = [column[k] for column in columns]
         # Tensors that were cut together may not be written.
-        parameters = {n: w[k].clone() if n in job.written else w[k] for n, w in weights.items()}
+        parameters = {n: _copied(w[k]) if n in job.written else w[k] for n, w in weights.items()}
         try:
             with stock_switches(), around(), job.watch if job.watching else nullcontext():
                 outputs.append(flatten(job.call(parameters, job.copies(), tensors)))
@@ -105,6 +118,11 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
             error.add_note(blamed(job.model, error, f"while running mask sample {k + 1} of {job.samples}"))
             raise
     return outputs[0].rebuild(stacked_outputs(outputs))
+
+
+def _copied(weight: Tensor | Recipe) -> Tensor:
+    """Return a tensor that may be written."""
+    return Remaker([weight]).get(weight).clone() if isinstance(weight, Recipe) else weight.clone()
 
 
 def run_vmap(job: Job, around: Around = nullcontext) -> Any:

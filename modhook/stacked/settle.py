@@ -24,7 +24,7 @@ from modhook.stacked.trees import Tree, flatten
 
 CANARY_SAMPLES = 2
 # A difference below this share can be float32's rounding, and is looked at again in float64.
-_ROUNDING = 0.2
+ROUNDING = 0.2
 _ATTEMPTS = 48
 
 
@@ -84,7 +84,7 @@ def settle(
     if looped.error and users_own(looped.error):
         raise from_their_code(looped.error)  # with a note of the sample
     if looped.text:
-        raise StackError(_refusal(model, looped.text))
+        raise StackError(refusal(model, looped.text))
     if choice is None:
         return Choice("loop", reason, expected.written, error=looped.worst, sparse=expected.sparse)
     route = choice.route
@@ -105,7 +105,7 @@ class _Canary:
         memory = Memory(wide=wide)
         job = attrs.evolve(self.job, islands=islands, wide=wide, memory=memory)
         found: canary.Finding = canary.quietly(job.model, lambda: canary.compare(route, job, self.expected))
-        if 0 < found.worst < _ROUNDING and found.text and self._agrees_in_double(route, job):
+        if 0 < found.worst < ROUNDING and found.text and self._agrees_in_double(route, job):
             found = canary.Finding(worst=found.worst)
         if found.text or not memory.reads:
             return found
@@ -219,7 +219,7 @@ def _measured(job: Job, sets: dict[str, Tensor], vectorised: str) -> tuple[bool,
     return looped < stacked, f"the loop was measured to be faster: {measured}" if looped < stacked else measured
 
 
-def _refusal(model: nn.Module, wrong: str) -> str:
+def refusal(model: nn.Module, wrong: str) -> str:
     """Say why no route is exact, naming a parameter that is kept where it cannot be replaced."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for where, tensor in elsewhere(model):

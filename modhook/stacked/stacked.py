@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from modhook.errors import StackError, UserError, near_miss
 from modhook.network.guard import Guard, lent
+from modhook.network.remade import Recipes
 from modhook.network.threads import using
 from modhook.stacked.blame import blamed, from_their_code, users_own
 from modhook.stacked.canary import described
 from modhook.stacked.checks import first_names, leading_sizes, refuse, stacked_parameters
+from modhook.stacked.layers import settle_layers
 from modhook.stacked.routes import Function, Job, forward, own_tensors, run_loop, run_vmap
 from modhook.stacked.rules import Disagreement
 from modhook.stacked.settle import Choice, settle
@@ -34,6 +36,7 @@ class Stacked:
             before the first call without an example.
         reason: why, one sentence.
         guard: the values of the model, while they stay the same from call to call.
+        layers: whether parameters are given as recipes, made layer by layer; then samples run one after another.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class Stacked:
         samples: int,
         executor: str,
         guard: Guard | None = None,
+        layers: bool = False,
     ) -> None:
+        self.layers = layers
         self.model = model
         self.samples = samples
         self.executor = executor
@@ -55,7 +60,7 @@ class Stacked:
         self._latest = Choice("unsettled", "nothing was run yet")
         self.guard = guard
 
-    def __call__(self, params: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, params: Mapping[str, Tensor | Recipes], *args: Any, **kwargs: Any) -> Any:
         """Run all samples.
 
         Args:
@@ -72,7 +77,7 @@ class Stacked:
         with using(self.model):
             return self._run(params, args, kwargs)
 
-    def _run(self, params: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run(self, params: Mapping[str, Tensor | Recipes], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         values, samples = stacked_parameters(self.model, params)
         arguments = flatten((args, kwargs))
         if samples is None:
@@ -87,7 +92,7 @@ class Stacked:
         with self._guarded(values) as guard:
             while True:
                 self._latest = choice
-                watch = Watch(values, guard.memory, choice.written)
+                watch = Watch({n: v for n, v in values.items() if isinstance(v, Tensor)}, guard.memory, choice.written)
                 outputs = self._routed(key, choice, values, arguments, samples, watch)
                 late = self._late(choice, guard, watch)
                 if not late:
@@ -106,7 +111,7 @@ class Stacked:
             self._choices, self._latest = {**self._choices, **choices}, latest
 
     @contextmanager
-    def _guarded(self, values: Mapping[str, Tensor]) -> Iterator[Guard]:
+    def _guarded(self, values: Mapping[str, Tensor | Recipes]) -> Iterator[Guard]:
         """Yield the values of the model's own tensors, which are put back after an error."""
         guard = self.guard or Guard(self.model, values)
         guard.begin()
@@ -129,7 +134,7 @@ class Stacked:
         return frozenset(wrote | watch.found) - choice.written
 
     def _routed(
-        self, key: Any, choice: Choice, values: Mapping[str, Tensor], arguments: Tree, samples: int, watch: Watch
+        self, key: Any, choice: Choice, values: Mapping[str, Tensor | Recipes], arguments: Tree, samples: int, watch: Watch
     ) -> Any:
         """Run one call by its route; None where `watch` stopped it."""
         own = own_tensors(self.model, choice.written, values)
@@ -208,7 +213,7 @@ class Stacked:
         self._known = {key: _choice(saved) for key, saved in state["known"].items()}
         self._latest = _choice(state["latest"])
 
-    def _key(self, values: Mapping[str, Tensor], arguments: Tree) -> Any:
+    def _key(self, values: Mapping[str, Tensor | Recipes], arguments: Tree) -> Any:
         """Return what a canary is valid for: parameters, input structure, dtype, device, mode; not sizes."""
         kinds = tuple((name, value.dtype, value.device) for name, value in values.items())
         return kinds, arguments.kind(), tuple(module.training for module in self.model.modules())
@@ -222,6 +227,8 @@ class Stacked:
     def _settle(self, names: tuple[str, ...], arguments: Tree, samples: int) -> Choice:
         """Return the route for these arguments, (K, ...) or shared, checked now."""
         with using(self.model), lent(self.model):
+            if self.layers:
+                return settle_layers(self.model, self._function, names, arguments)
             return settle(self.model, self._function, names, arguments, samples, self.executor)
 
 
@@ -250,6 +257,7 @@ def prepare(
     samples: int,
     executor: str = "auto",
     guard: Guard | None = None,
+    layers: bool = False,
 ) -> Stacked:
     """Return `function` under K parameter sets: `stacked(params, *trees)` calls `function(net, *trees)` once per sample.
 
@@ -262,6 +270,7 @@ def prepare(
         samples: K.
         executor: "auto", "fastest", "vmap" or "loop".
         guard: the values of the model, where they stay the same from call to call; None: looked at anew by every call.
+        layers: parameters will be given as recipes (`modhook.network.remade`); samples run one after another.
 
     Raises:
         StackError: an unknown executor or parameter, or a model that cannot be run exactly.
@@ -274,7 +283,7 @@ def prepare(
     refuse(model)
     with using(model):  # another thread may run it under its own parameters
         first = tuple(dict.fromkeys(first_names(model, names).values()))
-        stacked = Stacked(model, function, first, samples, executor, guard)
+        stacked = Stacked(model, function, first, samples, executor, guard, layers)
         if example_trees is not None:
             own = dict(model.named_parameters())
             params = {name: own[name].detach().expand(samples, *own[name].shape) for name in first}

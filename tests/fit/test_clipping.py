@@ -239,5 +239,5 @@ def test_mistakes_are_named() -> None:
         fit_masks(net, batches, loss, clip_over="all", carried=other, progress=False)
     with pytest.raises(UserError, match="does not depend on any masked parameter"):
         fit_masks(net, batches, loss, include="unused", clip_over="all", progress=False)
-    with pytest.raises(modhook.RunError, match="that one mask sample of this network needs"):
+    with pytest.raises(modhook.RunError, match="that one mask sample of this network's largest masked parameter needs"):
         fit_masks(net, batches, loss, clip_over="all", memory=1000, progress=False)

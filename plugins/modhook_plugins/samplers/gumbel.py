@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modhook import Sampler
-from modhook.noise.noise import counted, flat, keys, uniform
+from modhook.noise.noise import counted, flat, keys, skipped, uniform
 from modhook.noise.workspace import take
 
 
@@ -47,6 +47,10 @@ class Gumbel(Sampler):
         noise = uniform(logits, generators)  # (K, *shape)
         result = _StraightThrough.apply(weight, logits, noise, self.options.temperature)
         return result
+
+    def skip(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> None:
+        """Draw the noise of one `apply`."""
+        skipped(logits, generators)
 
     def penalty(self, logits: Tensor) -> Tensor:
         """Return the logits, or the probabilities that weights are kept: P(s > 1/2) = sigmoid(l) at every temperature."""

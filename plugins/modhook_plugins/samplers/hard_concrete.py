@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from modhook import Sampler
-from modhook.noise.noise import counted, flat, keys, uniform
+from modhook.noise.noise import counted, flat, keys, skipped, uniform
 from modhook.noise.workspace import take
 
 FAST = 2 / 3
@@ -64,6 +64,10 @@ class HardConcrete(Sampler):
         if own.binary:
             z = (z > 0.5).to(z.dtype) + z - z.detach()
         return z.to(weight.dtype) * weight
+
+    def skip(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> None:
+        """Draw the noise of one `apply`."""
+        skipped(logits, generators)
 
     def keep_probability(self, logits: Tensor) -> Tensor:
         """Return the probability that a weight is not off."""
