@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -121,23 +123,45 @@ def test_keys_use_all_bits_and_differ_between_draws() -> None:
     assert np.abs(ones - 0.5).max() < 5 * 0.5 / np.sqrt(800)
 
 
-def test_a_buffer_is_used_again_only_when_nothing_refers_to_it() -> None:
-    """A workspace never hands out memory that a tensor, a view or an array still shows."""
+def _without_large_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another system than Linux."""
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on address space."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+
+
+@pytest.mark.parametrize("size", [600, 3000])
+@pytest.mark.parametrize("system", [None, _without_large_pages, _refused])
+def test_a_buffer_is_used_again_only_when_nothing_refers_to_it(
+    size: int, system: Callable[[pytest.MonkeyPatch], None] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workspace never hands out memory that a tensor, a view or an array still shows, in large pages and where there are none."""
+    if system is not None:
+        system(monkeypatch)
     workspace = Workspace()
     with workspace.active():
-        first = take((600, 500), torch.float32, torch.device("cpu"))
+        first = take((size, 500), torch.float32, torch.device("cpu"))
+        assert first.shape == (size, 500)
+        assert first.fill_(2).sum() == 2 * first.numel()  # every place of it is its own
         address = first.data_ptr()
         view = first[3].view(-1)
         del first
-        other = take((600, 500), torch.float32, torch.device("cpu"))
+        other = take((size, 500), torch.float32, torch.device("cpu"))
         assert other.data_ptr() != address
         array = other.numpy()
         there = other.data_ptr()
         del other
-        third = take((600, 500), torch.float32, torch.device("cpu"))
+        third = take((size, 500), torch.float32, torch.device("cpu"))
         assert third.data_ptr() not in (address, there)
         del view, array, third
-        assert take((600, 500), torch.float32, torch.device("cpu")).data_ptr() in (address, there)
+        assert take((size, 500), torch.float32, torch.device("cpu")).data_ptr() in (address, there)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
