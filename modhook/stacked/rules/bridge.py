@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 Compute = Callable[[int, Sequence[Tensor], Sequence[bool]], tuple[Tensor, ...]]
 
@@ -32,7 +33,20 @@ class _Bridge(torch.autograd.Function):
 
 def bridge(compute: Compute, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Inside vmap, return `compute(K, tensors, stacked)`, whose results are (K, ...), as vmap's own tensors."""
-    return _Bridge.apply(compute, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    functorch: Any = torch._C._functorch
+    innermost = functorch.peek_interpreter_stack()
+    if innermost is None or innermost.key() != functorch.TransformType.Vmap:
+        return _Bridge.apply(compute, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    # What torch does for `_Bridge`, without looking for tensors in trees: that takes a quarter of a millisecond per call.
+    vmap = functorch.CVmapInterpreterPtr(innermost)
+    level = vmap.level()
+    pairs = [functorch._unwrap_batched(functorch.unwrap_if_dead(t), level) for t in tensors]
+    if all(dim is None for _, dim in pairs):  # stacked by an outer vmap, or not at all
+        return _Bridge.apply(compute, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+    front = [t if dim is None else t.movedim(dim, 0) for t, dim in pairs]
+    with temporarily_pop_interpreter_stack():
+        found = compute(vmap.batchSize(), front, [dim is not None for _, dim in pairs])
+    return tuple(functorch._add_batch_dim(t, 0, level) for t in found)
 
 
 def is_stacked(tensor: Any) -> bool:
