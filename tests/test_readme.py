@@ -52,9 +52,9 @@ def test_cube_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = {t.title: t for t in tables(open_cube(tmp_path / "results/quickstart-smoke.zarr"))}
     (block,) = (b for b in README.split("```")[1::2] if "scores/accuracy" in b)
     quoted = re.findall(
-        r"^(\S[^ ]*(?: \(%\))?)  1 of 1 seeds; one seed: no spread\n\n (.*)\n .*\n((?: .+\n)+)", block, re.MULTILINE
+        r"^(\S.*?)  1 of 1 seeds; one seed: no spread\n\n (.*)\n .*\n((?: .+\n)+)", block, re.MULTILINE
     )
-    assert [title for title, *_ in quoted] == ["scores/accuracy (%)", "overlap/iou_total"]
+    assert [title for title, *_ in quoted] == ["scores/accuracy (%)", "overlap/iou_total: IoU of two masks"]
     for title, head, rows in quoted:
         assert head.split() == [found[title].corner, *found[title].columns]
         assert [row.split()[0] for row in rows.splitlines()] == [label for label, _ in found[title].rows]

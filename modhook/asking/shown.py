@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modhook.errors import listing, printable
-from modhook.findings import VERDICTS, Finding, verdict
+from modhook.findings import VERDICTS, Finding, nothing, verdict
 from modhook.plugin.manager import Plugins
 from modhook.values import markup
 
@@ -29,6 +29,7 @@ def lines(answer: Answer, judged: Judged) -> str:
         *_aligned(["function", *VERDICTS], [[n, *(verdict(f, v) for v in VERDICTS)] for n, f in judged.items()]),
     ]
     text += ["", *_untested(answer)] if answer.untested else []
+    text += ["", *said] if (said := _nothing(judged)) else []
     for name, found in judged.items():
         text += ["", f"{name}:"]
         text += [f"  {finding.verdict} {_SIGNS[finding.answer]}: {finding.words}" for finding in found]
@@ -53,10 +54,12 @@ def page(answer: Answer, judged: Judged, plugins: Plugins) -> str:
         )
         for p in drawn[:_FIGURES]
     ]
+    said = [markup.line("nothing there", one) for one in _nothing(judged)]
     failed = [markup.line("failed", one) for one in answer.failed]
     failed += [markup.line("tests", one) for one in _untested(answer)]
     return markup.box(
         markup.line("Answer", *facts),
+        *said,
         markup.table(["function", *VERDICTS], rows),
         markup.table(["function", "verdict", "answer", "because", "p"], numbers),
         markup.table(head, table, "mean over seeds, in percent"),
@@ -83,6 +86,10 @@ def _untested(answer: Answer) -> list[str]:
         return []
     names = listing(map(repr, answer.untested))
     return [f"no held-out tests for {names}: measured on what their masks were learned on."]
+
+
+def _nothing(judged: Judged) -> list[str]:
+    return [said for name, found in judged.items() if (said := nothing(name, found))]
 
 
 def _densities(answer: Answer) -> dict[str, float]:

@@ -28,7 +28,7 @@ EVERY = 2.0
 )
 @click.option("--once", is_flag=True, help="Show how far it is, and end.")
 def watch_command(cube: Where, page: bool, port: int, once: bool) -> None:
-    """Watch a study that is being computed, by whatever processes: runs, stages, speed, time left, loss and density.
+    """Watch a study that is being computed, by whatever processes: runs, stages, speed, time left, loss, weights kept.
 
     CUBE is what `modhook run` writes. Watching changes nothing, may begin and end at any time, and ends by itself when every
     run is done or has failed. Runs of workers on other machines are seen where they share the cube's folder.

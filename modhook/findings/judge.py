@@ -27,6 +27,7 @@ _ENDS = {
 }
 """Sizes of a mask from which nothing follows, as shares of all weights."""
 _FEW = ", only two seeds"
+_THIRD = "; two seeds make one pair of masks, and one number tells nothing: ask for a third seed"
 _ENOUGH = 0.5
 """How many weights outside a mask must be there to be taken out, as a share of its own: a few of them say nothing of the many."""
 _DOUBTED = {"reach": "settled", "extreme": "settled", "moving": "settled", "nothing": "sufficient"}
@@ -264,7 +265,9 @@ class _Judge:
         words = f"its masks share {shared} over seeds (IoU), random ones {random}: {{value}} of the way from chance to equal"
         why = "random masks of these sizes share as much" if np.isfinite(of.agreement).any() else of.why or self._empty
         between = self.possible.agreement(of.chance)
-        return [self._made("stable", measure, above, "stable", words, between, reference=0.0, paired=True, why=why)]
+        found = self._made("stable", measure, above, "stable", words, between, reference=0.0, paired=True, why=why)
+        pair = len(of.agreement) == 1 < len(of.masked)
+        return [attrs.evolve(found, words=found.words + _THIRD) if pair and found.n else found]
 
     def settled(self) -> list[Finding]:
         """Change of the density at the end."""

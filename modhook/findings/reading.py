@@ -12,11 +12,9 @@ import xarray as xr
 from modhook.cube import done, masks_from, weights_from
 from modhook.errors import CubeError, UserError, listing, near_miss
 from modhook.findings.records import REAL, Compared, Measured, Values
+from modhook.fit.settled import LATE
 from modhook.masks import Masks, chance, iou
 from modhook.values.arguments import shown
-
-_LAST = 0.1
-"""The share of the steps at the end over which a mask must have settled."""
 
 
 def measured(
@@ -301,7 +299,7 @@ class Reader:
 def _last_change(density: Values, steps: Values) -> float:
     """Return by what share of itself a density changed over the last tenth of the steps that were done, from its rows."""
     done = np.flatnonzero(np.isfinite(density))  # a fit that ended early, or at a smaller point of a sweep, has no later rows
-    before = done[steps[done] <= (1 - _LAST) * steps[done[-1]]] if len(done) else done
+    before = done[steps[done] <= (1 - LATE) * steps[done[-1]]] if len(done) else done
     if not len(before) or density[done[-1]] <= 0:
         return np.nan
     return float(abs(density[done[-1]] - density[before[-1]]) / density[done[-1]])

@@ -14,7 +14,7 @@ from modhook.values import markup
 if TYPE_CHECKING:
     from modhook.fit.result import Fit
 
-_CURVES = (("loss", "loss"), ("density", "share kept"), ("gradient_norm", "gradient norm"))
+_CURVES = (("loss", "loss"), ("density", "weights kept"), ("gradient_norm", "gradient norm"))
 
 
 _STOPPED = {

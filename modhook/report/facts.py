@@ -12,6 +12,8 @@ import attrs
 import numpy as np
 import xarray as xr
 
+from modhook.findings import Finding, judge, measured
+
 Place = dict[str, Any]
 """Coordinates: of a run `{"seed": 1, "masks.beta": 1e-4}`, or of a sweep point (without the seed)."""
 
@@ -104,6 +106,17 @@ class Facts:
         scores = self.cube["scores"].data_vars if "scores" in self.cube.children else {}
         numbers = [str(n) for n, v in scores.items() if v.attrs.get("table") == "number" and {"stage", "split"} <= set(v.dims)]
         return [*self.metrics, *numbers]
+
+    @cached_property
+    def judged(self) -> list[tuple[str, list[Finding]]]:
+        """Every function (over a sweep with its point before it) and what is said of it; empty without anything to compare with."""
+        if not {"controls", "own_removed"} & set(self.cube.children) or not self.metrics:
+            return []
+        return [
+            (": ".join(filter(None, (label(point), one.function))), judge(one))
+            for point in self.points
+            for one in measured(self.cube, self.metrics[0], point=point)
+        ]
 
     @cached_property
     def splits(self) -> list[str]:

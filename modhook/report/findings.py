@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 import xarray as xr
 
+from modhook.findings import nothing
 from modhook.report.facts import Facts, known, listed, mean
 
 MOST = 4
@@ -33,7 +34,7 @@ def percent(value: float, digits: int | None = None) -> str:
 
 
 def findings(facts: Facts) -> list[Finding]:
-    """Return the headlines, the most telling first: functions, their overlap, the control."""
+    """Return the headlines, the most telling first: in which functions there is nothing, functions, their overlap, the control."""
     metric = facts.metrics[0] if facts.metrics else ""
     scores = facts.score(metric) if metric else None
     if not (facts.status == 1).any() or scores is None:
@@ -42,7 +43,7 @@ def findings(facts: Facts) -> list[Finding]:
     sentences = {s: _function(facts, scores, s) for s in told}
     # With many functions, those whose masks tell their own data from the others' best.
     chosen = sorted(told, key=lambda s: -_contrast(facts, scores, s))[:MOST] if len(told) > MOST else told
-    found = [sentences[s] for s in told if s in chosen]
+    found = [*headlines_of_nothing(facts), *(sentences[s] for s in told if s in chosen)]
     if len(told) > MOST:
         found.append(sentence(f"{len(told) - MOST} more functions are in the table of scores."))
     if known(facts.overlap):
@@ -57,6 +58,13 @@ def findings(facts: Facts) -> list[Finding]:
     if len(facts.points) > 1:
         found.append(sentence(f"Ranges run over {len(facts.points)} settings of {listed(facts.sweep)}."))
     return found or [sentence("No mask has been learned yet.")]
+
+
+def headlines_of_nothing(facts: Facts) -> list[Finding]:
+    """Return what is to be said before anything else: of which functions nothing was found."""
+    said = [text for name, judged in facts.judged if (text := nothing(name, judged))]
+    more = [f"So it is with {len(said) - MOST} more functions; see the verdicts."] if len(said) > MOST else []
+    return [sentence(text) for text in (*said[:MOST], *more)]
 
 
 def _function(facts: Facts, scores: xr.DataArray, stage: str) -> Finding:

@@ -11,7 +11,7 @@ from modhook.plugin.manager import Plugins
 from modhook.report.beside import CONFIDENCE, Beside, scores_beside, verdicts_beside
 from modhook.report.collect import collect, undrawn
 from modhook.report.facts import known, listed
-from modhook.report.findings import MOST, Finding, percent, range_of, sentence
+from modhook.report.findings import MOST, Finding, headlines_of_nothing, percent, range_of, sentence
 from modhook.report.pictures import pictures
 from modhook.report.settings import Settings, settings
 from modhook.report.shared import Overlap, overlaps_beside
@@ -56,6 +56,7 @@ def _headlines(found: Sequence[Side], told: Settings, overlaps: Sequence[Overlap
     if apart:
         parts += ["; they have other ", (listed([a.replace("version of", "versions of") for a in apart]), True)]
     lines = [sentence(*parts, ".")]
+    lines += [sentence((side.name, True), ": ", str(said)) for side in found for said in headlines_of_nothing(side.facts)]
     functions = [f for f in found[0].facts.functions if all(f in side.facts.functions for side in found)]
     lines += [line for f in functions[:MOST] if (line := _function(found, f)) is not None]
     for overlap in overlaps:

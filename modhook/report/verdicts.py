@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from modhook.findings import VERDICTS, judge, measured, verdict
-from modhook.report.facts import Facts, label
+from modhook.findings import VERDICTS, verdict
+from modhook.report.facts import Facts
 
 
 @attrs.frozen
@@ -22,14 +22,7 @@ def verdicts(facts: Facts) -> Verdicts | None:
 
     Of a study with a sweep every point has verdicts of its own, and a row names the point before the function.
     """
-    compared = {"controls", "own_removed"} & set(facts.cube.children)
-    if not compared or not facts.metrics:
-        return None
-    judged = [
-        (": ".join(filter(None, (label(point), one.function))), judge(one))
-        for point in facts.points
-        for one in measured(facts.cube, facts.metrics[0], point=point)
-    ]
+    judged = facts.judged
     rows = tuple((name, tuple(verdict(found, v) for v in VERDICTS)) for name, found in judged)
     because = tuple((name, tuple((f.verdict, f.answer, f.words) for f in found)) for name, found in judged)
     return Verdicts(VERDICTS, rows, because) if rows else None

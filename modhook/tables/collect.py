@@ -18,7 +18,8 @@ from typing import Any
 import xarray as xr
 
 from modhook.errors import UserError, listing, near_miss
-from modhook.tables.table import Table, in_unit, lines_of, note
+from modhook.tables.names import head, named, title
+from modhook.tables.table import Table, lines_of, note
 from modhook.tables.wide import wide_columns, wide_matrix
 
 _ORDER = ("scores", "inverse", "overlap")
@@ -76,19 +77,20 @@ def _of_group(cube: xr.DataTree, node: xr.DataTree) -> Iterator[Table]:
         wide, at = len(places) > 1, "" if len(places) > 1 else _at(places[0])
         lists: dict[str, xr.DataArray] = {}
         for name, variable in chosen.items():
-            path, keys = f"{_path(node)}/{name}", [str(d) for d in variable.dims if "." in str(d)]
+            path = f"{_path(node)}/{name}"
+            variable, keys = named(path, variable), [str(d) for d in variable.dims if "." in str(d)]
             own = [d for d in variable.dims if d not in ("seed", *keys)]
             if len(own) < 2:
                 lists[path] = variable if wide else variable.sel(places[0])
                 continue
             other = variable.attrs.get("complement_of")
             for part, where in _parts(variable, own[:-2]):
-                title = f"{path}{at}{where}"
+                above = title(path, f"{at}{where}", part)
                 if wide:
-                    yield wide_matrix(title, path, part, places, "not " if other else "")
+                    yield wide_matrix(above, path, part, places, "not " if other else "")
                     continue
                 beside = _variable(cube, other, variable.dims[-1]) if other else None
-                yield _matrix(title, path, part.sel(places[0]), None if beside is None else beside.sel(places[0]))
+                yield _matrix(above, path, part.sel(places[0]), None if beside is None else beside.sel(places[0]))
         if lists:
             yield (wide_columns(_path(node), lists, places) if wide else _columns(f"{_path(node)}{at}", lists))
 
@@ -118,7 +120,7 @@ def _parts(values: xr.DataArray, keys: Sequence[Any]) -> Iterator[tuple[xr.DataA
         yield values.sel(at), "".join(f", {k} {v}" for k, v in at.items())
 
 
-def _matrix(title: str, path: str, values: xr.DataArray, beside: xr.DataArray | None) -> Table:
+def _matrix(above: str, path: str, values: xr.DataArray, beside: xr.DataArray | None) -> Table:
     _, row, column = (str(d) for d in values.dims)
     lines, total = lines_of(values), values.sizes["seed"]
     if beside is not None:
@@ -126,13 +128,13 @@ def _matrix(title: str, path: str, values: xr.DataArray, beside: xr.DataArray | 
         pairs = [((label, others.get(label)), (f"not {label}", cells)) for label, cells in lines]
         lines = [(label, cells) for pair in pairs for label, cells in pair if cells is not None]
     columns = tuple(str(c) for c in values[column].values)
-    return Table(title + in_unit(values), note(lines, total), row, columns, tuple(lines), (path,))
+    return Table(above, note(lines, total), row, columns, tuple(lines), (path,))
 
 
-def _columns(title: str, lists: Mapping[str, xr.DataArray]) -> Table:
+def _columns(above: str, lists: Mapping[str, xr.DataArray]) -> Table:
     first = next(iter(lists.values()))
     row = str(first.dims[1])
     every = [dict(lines_of(values)) for values in lists.values()]
     lines = tuple((label, tuple(found[label][0] for found in every)) for label in every[0])
-    columns = tuple(path.rpartition("/")[2] for path in lists)
-    return Table(title, note(lines, first.sizes["seed"]), row, columns, lines, tuple(lists))
+    columns = tuple(head(path, values) for path, values in lists.items())
+    return Table(above, note(lines, first.sizes["seed"]), row, columns, lines, tuple(lists))

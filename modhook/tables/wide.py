@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from modhook.tables.table import Table, in_unit, lines_of, note
+from modhook.tables.names import head
+from modhook.tables.table import Table, lines_of, note
 
 Place = Mapping[str, Any]
 """A sweep point's coordinates."""
@@ -18,7 +19,7 @@ def wide_matrix(title: str, path: str, values: xr.DataArray, places: Sequence[Pl
     """Return one table of the matrices (seed, sweep..., row, column) of all points; of a symmetric one each pair once.
 
     Args:
-        title: without its unit.
+        title: what stands above it.
         path: the variable, `group/name`.
         values: (seed, sweep..., row, column).
         places: the sweep points, one row each.
@@ -34,7 +35,7 @@ def wide_matrix(title: str, path: str, values: xr.DataArray, places: Sequence[Pl
         cells = [cells for _, cells in lines_of(values.sel(place))]
         lines.append((_label(place), tuple(cells[i][j] for i, j in chosen)))
     return Table(
-        title + in_unit(values),
+        title,
         note(lines, values.sizes["seed"]),
         ", ".join(places[0]),
         tuple(labels[1][j] for _, j in chosen),
@@ -48,7 +49,7 @@ def wide_columns(title: str, lists: Mapping[str, xr.DataArray], places: Sequence
     """Return one table of several variables (seed, sweep..., row), by `group/name`: each row label stands over the variables."""
     first = next(iter(lists.values()))
     labels = [str(x) for x in first[str(first.dims[-1])].values]
-    names = [path.rpartition("/")[2] for path in lists]
+    names = [head(path, values) for path, values in lists.items()]
     lines = []
     for place in places:
         every = [dict(lines_of(values.sel(place))) for values in lists.values()]

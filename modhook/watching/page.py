@@ -118,7 +118,7 @@ def points(curve: Curve) -> str:
 def _template(name: str) -> jinja2.Template:
     """Return a template, compiled once: pages renew themselves every two seconds, also in the process that computes."""
     engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    engine.filters.update(duration=duration, points=points, number=lambda v: f"{v:.4g}")
+    engine.filters.update(duration=duration, points=points)
     return engine.from_string(_file(name))
 
 

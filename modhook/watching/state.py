@@ -27,6 +27,21 @@ class Curve:
     name: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
+    percent: bool = False
+    """Whether the values are shares, which are said in percent."""
+
+    @property
+    def last(self) -> str:
+        """The latest value, for people."""
+        return self.said(self.values[-1])
+
+    def said(self, value: float) -> str:
+        """Write one of its values."""
+        return f"{100 * value:.4g} %" if self.percent else f"{value:.4g}"
+
+
+_WORDS = {"density": "weights kept", "changed": "logits that changed side", "mask_loss": "loss under the mask"}
+"""What a value is called where people read it; others by their names in the cube."""
 
 
 @attrs.frozen
@@ -184,4 +199,6 @@ def _curves(rows: Sequence[tuple[int, Mapping[str, float | None]]]) -> Iterable[
     for name in (*first, *(n for n in names if n not in first)):
         points = [(step, v) for step, values in rows if (v := values.get(name)) is not None and np.isfinite(v)]
         if points:
-            yield Curve(printable(name.replace("_", " ")), *(tuple(part) for part in zip(*points, strict=True)))
+            said = _WORDS.get(name, printable(name.replace("_", " ")))
+            steps, known = zip(*points, strict=True)
+            yield Curve(said, steps, known, name == "density")

@@ -68,8 +68,8 @@ def _run(run: RunSeen) -> Text:
     said += [] if run.left is None else [f"{duration(run.left)} left"]
     said += [] if run.silent is None else [f"last heard of {duration(run.silent)} ago"]
     curves = {curve.name: curve for curve in run.curves}
-    for curve in (curves[name] for name in ("loss", "density") if name in curves):
-        said.append(f"{curve.name} {curve.values[-1]:.4g} {sparkline(curve)}")
+    for curve in (curves[name] for name in ("loss", "weights kept") if name in curves):
+        said.append(f"{curve.name} {curve.last} {sparkline(curve)}")
     if said:
         text.append("\n  " + "   ".join(said), style="not bold dim")
     return text

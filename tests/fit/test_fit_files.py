@@ -185,7 +185,7 @@ def test_texts_are_short_and_notebooks_see_how_it_went(learned: tuple[nn.Module,
         f"{kept:,} of {size:,} weights kept",
         "<svg",
         "loss: ",
-        "share kept: ",
+        "weights kept: ",
         "given and not learned",
         "weights of 1 tensors",
     ):

@@ -69,7 +69,8 @@ def test_a_run_is_seen_while_it_is_computed(tiny: Path, tmp_path: Path) -> None:
     assert (first.running[0].done, first.running[0].total) == (3, 4)  # unmasked, control, add
     curves = {c.name: c for c in first.running[0].curves}
     assert curves["loss"].steps == (1, 2, 3)
-    assert list(curves)[:2] == ["loss", "density"]
+    assert list(curves)[:2] == ["loss", "weights kept"]
+    assert curves["weights kept"].last == f"{100 * curves['weights kept'].values[-1]:.4g} %"
     second = looking.seen["seed=2", "unmasked", 2]
     assert second.summary == "1 of 2 runs done, 1 running"
     assert "seed=2" in _text(second)

@@ -31,7 +31,7 @@ def test_scores_come_first_and_the_rest_is_counted() -> None:
         scores={"loss": (scored, "number"), "accuracy": (scored, "percent")},
     )
     chosen, more = first_tables(found)
-    assert [t.title for t in chosen] == ["scores/loss", "scores/accuracy (%)", "overlap/iou_total"]
+    assert [t.title for t in chosen] == ["scores/loss", "scores/accuracy (%)", "overlap/iou_total: IoU of two masks"]
     assert more == 3 == len(tables(found)) - 3
 
 

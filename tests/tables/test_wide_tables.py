@@ -57,7 +57,7 @@ def shown(values: np.ndarray, scale: float, digits: int) -> str:
 def test_one_table_with_a_row_per_point(cube: xr.DataTree) -> None:
     """Six points give one table per variable, with the points as rows in the study's order and every number at its place."""
     found = tables(cube)
-    assert [t.title for t in found] == ["scores/accuracy (%)", "inverse/accuracy (%)", "overlap/iou_total", "overlap"]
+    assert [t.title for t in found] == ["scores/accuracy (%)", "inverse/accuracy (%)", "overlap/iou_total: IoU of two masks", "overlap"]
     for table, values, before in ((found[0], SCORES, ""), (found[1], INVERSE, "not ")):
         assert table.corner == "model.hidden, masks.beta"
         assert table.spans == tuple((before + stage, 2) for stage in STAGES)
@@ -78,11 +78,11 @@ def test_a_symmetric_matrix_has_each_pair_once(cube: xr.DataTree) -> None:
 
 
 def test_lists_of_numbers_share_a_table(cube: xr.DataTree) -> None:
-    """Variables with one dimension of their own stand side by side under each of its labels."""
+    """Variables with one dimension of their own stand side by side under each of its labels, in words and units where they have them."""
     (table,) = tables(cube, "overlap/density")
     assert table.spans == tuple((stage, 2) for stage in STAGES)
-    assert table.columns == ("density", "shared") * 3
-    expected = [shown(v[:, 1, 2, s], 1, 3) for s in range(3) for v in (DENSITY, SHARED)]
+    assert table.columns == ("weights kept (%)", "shared") * 3
+    expected = [shown(v[:, 1, 2, s], *as_) for s in range(3) for v, as_ in ((DENSITY, (100, 1)), (SHARED, (1, 3)))]
     assert table.rows[-1][1] == tuple(expected)
 
 

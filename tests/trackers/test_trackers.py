@@ -81,11 +81,11 @@ def test_what_comes_before_the_first_step_is_no_speed(first: int, monkeypatch: p
     shown.stage_started("a", 400)
     for step, when in ((first, 40.0), (first + 40, 60.0), (first + 80, 80.0)):
         now[0] = when
-        shown.step(step, {"loss": 0.5} if step > first else {})
+        shown.step(step, {"loss": 0.5, "density": 0.25, "changed": 3} if step > first else {})
     left = "2 min 40 s" if first == 1 else "1 min 50 s"  # 319 and 219 steps, two a second
     assert told.getvalue().splitlines() == [
         f"  a: step {first} of 400",
-        f"  a: step {first + 80} of 400, 2.0 step/s, {left} left; loss 0.5",
+        f"  a: step {first + 80} of 400, 2.0 step/s, {left} left; loss 0.5, weights kept 25 %, logits that changed side 3",
     ]
 
 

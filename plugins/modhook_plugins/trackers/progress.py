@@ -85,7 +85,7 @@ class Progress(Tracker):
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Move the bar, or print a line now and then."""
         if values:
-            self._shown = ", ".join(f"{k.replace('_', ' ')} {v:.4g}" for k, v in values.items() if k != "step")
+            self._shown = ", ".join(_said(k, v) for k, v in values.items() if k != "step")
         if self._bar is not None:
             assert self._task is not None
             self._bar.update(self._task, completed=step, values=self._shown)
@@ -123,6 +123,12 @@ class Progress(Tracker):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _said(name: str, value: float) -> str:
+    if name == "density":
+        return f"weights kept {100 * value:.4g} %"
+    return f"{'logits that changed side' if name == 'changed' else name.replace('_', ' ')} {value:.4g}"
 
 
 def _duration(seconds: float) -> str:
