@@ -19,11 +19,11 @@ GONE = -30.0
 """The logit of a weight that no sample keeps: its keep-probability is 1e-13, and its gradients are below what Adam's epsilon lets move."""
 
 
-def per_entry(among: Masks | None, wanted: Masked, model: nn.Module) -> dict[str, Tensor] | None:
-    """Return which of the entries of a fit may be learned, {name: bool tensor of its logits' shape}, of those that `among` is about.
+def per_entry(among: Masks | None, wanted: Masked, model: nn.Module, *, unnamed: bool = True) -> dict[str, Tensor] | None:
+    """Return which of the entries of a fit masks keep, {name: bool tensor of its logits' shape}, of those that they are about.
 
-    Masks of the same units say it themselves. Of any others a unit may be kept if one of its weights may, of the parameters that they
-    name, and a weight if they keep it.
+    Masks of the same units say it themselves. Of any others a unit is kept if one of its weights is, of the parameters that they
+    name, and a weight if they keep it; `unnamed` says whether units are that have none in these parameters.
     """
     if among is None:
         return None
@@ -35,7 +35,7 @@ def per_entry(among: Masks | None, wanted: Masked, model: nn.Module) -> dict[str
             found[group.name] = among[group.name]
         elif named.parts:
             kept = pooled(named, {n: m.double() for n, m in weights.items()})
-            found[group.name] = (kept > 0) | (named.weights(weights) == 0)
+            found[group.name] = (kept > 0) | ((named.weights(weights) == 0) & unnamed)
     return found
 
 

@@ -180,7 +180,7 @@ def fit_masks(
             by default from 67 million on, those of all samples counted (docs/scale.md). Gates on activations need none of it.
         seed, label: the noise of sample k depends on (seed, label, k) only.
         reference: masks, such as the control's, of whose weights `history["remaining"]` says how many are kept; it changes
-            nothing else.
+            nothing else. Units are counted where masks are of units: those of the same masks, or of whose weights other ones keep any.
         progress: True for a progress bar, False for silence, or a `Tracker`.
         callback: called as `callback(step, trainer)` after each step (from 1); if it returns True, learning ends there.
         stop: "settled" ends learning when the mask no longer changes, and `steps` is the most: over the last 20 rows of the history
@@ -307,7 +307,7 @@ def fit_masks(
             memory=bytes_of(memory),
             seed=seed,
             label=label,
-            reference=reference,
+            reference=per_entry(reference, wanted, model, unnamed=False),
             steps=steps,
             target=target,
             off=others,

@@ -78,7 +78,7 @@ class MaskTrainer:
         memory: int | None = None,
         seed: int = 0,
         label: str = "",
-        reference: Masks | None = None,
+        reference: Mapping[str, Tensor] | None = None,
         steps: int = 1,
         target: DensityTarget | None = None,
         off: Mapping[str, Tensor] | None = None,

@@ -400,3 +400,26 @@ def test_each_kind_has_a_density_of_its_own() -> None:
     assert kept in (34, 35)  # of 69
     with pytest.raises(UserError, match=r"density pattern 'neuron:3' matches no units and no parameter .*: neuron:0, neuron:2, 0"):
         fitted(density={"neuron:3": 0.5, "*": 0.1})
+
+
+def test_a_reference_of_other_masks_counts_units() -> None:
+    """What remains is counted in units of whose weights the reference keeps any, and those of the same masks as they are."""
+    model = network()
+    weights = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in model.named_parameters() if n in ("0.weight", "2.weight")}
+    weights["0.weight"][:2, 1] = True  # rows of neurons 0 and 1
+    weights["2.weight"][3, 4] = True  # a column of neuron 4, a row of neuron 3 of the next layer
+    how: dict[str, Any] = {"samples": K, "steps": 3, "lr": 2.0, "beta": 0.0, "units": "neuron", "sampler": "gumbel", "progress": False}
+    expected = {"neuron:0": [0, 1, 4], "neuron:2": [3]}
+    other = modhook.fit_masks(model, [batch()], loss, reference=Masks(weights, model), **how)
+    same = {n: torch.zeros_like(m) for n, m in other.masks.items()}
+    for name, units in expected.items():
+        same[name][units] = True
+    for fit in (other, modhook.fit_masks(model, [batch()], loss, reference=Masks(same, model, units=other.masks.units), **how)):
+        row = fit.history.isel(step=-1)
+        for name, units in expected.items():
+            kept = int(fit.logits[name][units].ge(0).sum())
+            assert row["remaining"].sel(parameter=name).item() == kept / len(units)
+    alone = modhook.fit_masks(model, [batch()], loss, **{**how, "units": "weight", "reference": other.masks})
+    row, kept = alone.history.isel(step=-1), other.masks.weights(model)["2.weight"]
+    both_kept = int((kept & alone.logits["2.weight"].ge(0)).sum())
+    assert row["remaining"].sel(parameter="2.weight").item() == both_kept / int(kept.sum())

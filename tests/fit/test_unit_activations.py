@@ -410,3 +410,19 @@ def test_no_copy_of_a_weight_is_made() -> None:
         fitted(model, given, units="neuron", executor=executor, steps=2, callback=after)
         largest[executor] = max(sizes, default=0)
     assert largest == {"auto": 0, "vmap": K * 512 * 512}
+
+
+def test_memory_counts_no_copies_where_there_are_none() -> None:
+    """Gates on activations hold no masked weights, so that any `memory=` is enough, and all samples run at once; where weights are
+    multiplied it counts them."""
+    make, shape, units = ACTING["a chain"]
+    model, seen = drawn(make), []
+
+    def after(step: int, trainer: Any) -> None:
+        seen.append(trainer.chunk)
+
+    fit = fitted(model, batch(shape), units=units, memory=1, callback=after)
+    assert fit.route["route"] == "activations"
+    assert seen == [K]
+    with pytest.raises(modhook.RunError, match="memory=1 bytes is less than"):
+        fitted(model, batch(shape), units=units, memory=1, off="shuffled")
