@@ -18,7 +18,7 @@ from modhook.unit.group import Group, Part, numbered, rows
 from modhook.unit.layers import features, linear_axis
 from modhook.unit.probe import Call, Probe
 
-_HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead", "heads", "num_q_heads", "h", "attention_heads",
+HEADS = ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead", "heads", "num_q_heads", "h", "attention_heads",
           "encoder_attention_heads", "decoder_attention_heads")  # fmt: skip
 UNCLEAR = "may be heads"
 _NORMALISED = "queries and keys are normalised over all heads, so that those of a head that is gone stay"
@@ -74,14 +74,14 @@ class Readings:
         """Look for heads in every module that names their number; the innermost that holds all of their layers."""
         done: set[str] = set()
         for path, module in reversed(list(self.model.named_modules())):
-            if type(module).__module__.startswith("torch.nn") or any(_within(d, path) for d in done):
+            if type(module).__module__.startswith("torch.nn") or any(within(d, path) for d in done):
                 continue
-            count = _count(module, _HEADS)
+            count = number(module, HEADS)
             layers = _linear(module)
             if count is None or not 2 <= len(layers) <= 8:
                 continue
             if all(one.given % count for one in layers):
-                if any(isinstance(getattr(module, name, None), int) for name in _HEADS):
+                if any(isinstance(getattr(module, name, None), int) for name in HEADS):
                     kind = type(module).__name__
                     self.lost[path or kind] = (
                         f"{UNCLEAR}: {kind} is said to have {count}, which does not divide what a layer takes"
@@ -90,22 +90,22 @@ class Readings:
             tried = False
             for parts, home in _head_readings(module, layers, count):
                 tried = True
-                if self._proven(path, module, parts, count, layers[0].given, mixes=True):
-                    self._add("head", path, path, module, count, parts, [home])
+                if self.proven(path, module, parts, count, layers[0].given, mixes=True):
+                    self.add("head", path, path, module, count, parts, [home])
                     done.add(path)
                     break
             for parts, home, turned in () if path in done else _value_readings(module, layers, count):
-                if self._proven(path, module, parts, count, layers[0].given, mixes=True, turned=turned):
-                    self._add("head", path, path, module, count, parts, [home], _NORMALISED)
+                if self.proven(path, module, parts, count, layers[0].given, mixes=True, turned=turned):
+                    self.add("head", path, path, module, count, parts, [home], _NORMALISED)
                     done.add(path)
                     break
-            if path not in done and tried and self._probes[_make(module)].sees() and not any(_within(path, d) for d in done):
+            if path not in done and tried and self._probes[_make(module)].sees() and not any(within(path, d) for d in done):
                 self.lost[path or type(module).__name__] = (
                     f"{UNCLEAR}: {type(module).__name__} is said to have {count}, but no reading of its layers "
                     "could be proven; give them as a mapping"
                 )
         for path in done:
-            for other in [p for p in self.lost if _within(path, p) or _within(p, path)]:
+            for other in [p for p in self.lost if within(path, p) or within(p, path)]:
                 del self.lost[other]
 
     def neurons(self, found: Sequence[Group], none: set[str]) -> None:
@@ -131,12 +131,21 @@ class Readings:
                 parts = [p for a in makers for p in a.makes(width, each=1, times=times)]
                 parts.append(takers[0].takes(width, 1))
                 where = f"{before}{makers[0].path}"
-                if self._proven(path, module, parts, width, makers[0].given):
-                    self._add("neuron", where, path, module, width, parts, [f"{makers[0].path}.weight"])
+                if self.proven(path, module, parts, width, makers[0].given):
+                    self.add("neuron", where, path, module, width, parts, [f"{makers[0].path}.weight"])
                     made |= {f"{before}{p.parameter}" for p in parts if not p.gate}
                     taken.add(f"{before}{takers[0].path}.weight")
 
-    def _proven(
+    def probe(self, path: str, module: nn.Module, *widths: int, sizes: Sequence[int] = ()) -> Probe:
+        """Return what modules of this make are tried on, with an input of the first number of features that they take."""
+        make = _make(module)
+        for width in () if make in self._probes else widths:
+            self._probes[make] = Probe(module, width, self.seen.get(path, ()), sizes)
+            if self._probes[make].runs:
+                break
+        return self._probes[make]
+
+    def proven(
         self,
         path: str,
         module: nn.Module,
@@ -146,6 +155,7 @@ class Readings:
         mixes: bool = False,
         turned: Sequence[Part] = (),
     ) -> bool:
+        """Return whether a reading of a module's weights as units is right."""
         make = _make(module)
         reading = (
             *make,
@@ -154,9 +164,7 @@ class Readings:
         )
         if reading not in self._known:
             each = next((p.owner.numel() // count for p in parts if p.gate), 1)
-            if make not in self._probes:
-                self._probes[make] = Probe(module, width, self.seen.get(path, ()), (each, each // 2, each // 4))
-            probe = self._probes[make]
+            probe = self.probe(path, module, width, sizes=(each, each // 2, each // 4))
             self._known[reading] = (
                 (not mixes or probe.attends(parts, count))
                 and probe.proves(parts, count, every=not mixes)
@@ -164,7 +172,7 @@ class Readings:
             )
         return self._known[reading]
 
-    def _add(
+    def add(
         self,
         kind: str,
         where: str,
@@ -174,7 +182,9 @@ class Readings:
         parts: Sequence[Part],
         home: Sequence[str],
         note: str = "",
+        labels: Sequence[str] = (),
     ) -> None:
+        """Keep units that were proven, unless they own tied weights."""
         before = f"{path}." if path else ""
         own = [attrs.evolve(p, parameter=before + p.parameter) for p in parts]
         for part in own:
@@ -183,7 +193,8 @@ class Readings:
                 self.lost[where] = f"own weights of {part.parameter!r}, which is tied to another"
                 return
         where = where or type(module).__name__
-        self.groups.append(numbered(f"{kind}:{where}", kind, where, count, own, [before + n for n in home], note))
+        group = numbered(f"{kind}:{where}", kind, where, count, own, [before + n for n in home], note)
+        self.groups.append(attrs.evolve(group, labels=tuple(labels) or group.labels))
 
 
 def _make(module: nn.Module) -> tuple[Any, ...]:
@@ -191,7 +202,8 @@ def _make(module: nn.Module) -> tuple[Any, ...]:
     return type(module), repr(module), tuple((n, tuple(p.shape)) for n, p in module.named_parameters())
 
 
-def _within(path: str, outer: str) -> bool:
+def within(path: str, outer: str) -> bool:
+    """Return whether a module is another one, or a part of it."""
     return path == outer or not outer or path.startswith(f"{outer}.")
 
 
@@ -211,7 +223,7 @@ def _widths(layers: Sequence[_Layer]) -> Iterator[tuple[int, int]]:
         yield width, 2
 
 
-def _count(module: nn.Module, names: Sequence[str]) -> int | None:
+def number(module: nn.Module, names: Sequence[str]) -> int | None:
     """Return the number that a module, one within it or its configuration has under one of these names."""
     inner = [m for m in module.modules() if not isinstance(m, nn.MultiheadAttention)]
     for owner in (*inner, getattr(module, "config", None), *(getattr(m, "config", None) for m in inner)):
@@ -224,7 +236,7 @@ def _count(module: nn.Module, names: Sequence[str]) -> int | None:
 
 def _head_readings(module: nn.Module, layers: Sequence[_Layer], count: int) -> Iterator[tuple[list[Part], str]]:
     """Yield what the heads' parts may be, with the weight of the layer that takes what they give."""
-    shared = _count(module, _SHARED)
+    shared = number(module, _SHARED)
     for out in reversed(layers):
         if out.given % count:
             continue
@@ -259,7 +271,7 @@ def _value_readings(
 
     With them the parts of queries: their signs make no difference to a norm, nor to any other head.
     """
-    shared = _count(module, _SHARED)
+    shared = number(module, _SHARED)
     for out in reversed(layers):
         if out.given % count:
             continue

@@ -12,7 +12,7 @@ from torch import nn
 
 from modhook.errors import UserError, listing
 from modhook.network.threads import using
-from modhook.unit import stock
+from modhook.unit import own, stock
 from modhook.unit.attention import UNCLEAR, Readings
 from modhook.unit.flow import ADDED, followed
 from modhook.unit.given import given_units
@@ -77,7 +77,7 @@ def levels_of(model: nn.Module, given: Any) -> Levels:
         raise UserError(f"units must name one kind at least; valid are {', '.join(KINDS)}, or a mapping.")
     found: Units | None = None
     groups: list[Group] = []
-    weights, own = False, 0
+    weights, given_ones = False, 0
     for one in several:
         if isinstance(one, str):
             one_of("units", one, KINDS)
@@ -91,7 +91,7 @@ def levels_of(model: nn.Module, given: Any) -> Levels:
         elif isinstance(one, Units):
             mine = _of_units(model, one)
         else:
-            own += 1
+            given_ones += 1
             if not isinstance(one, Mapping):
                 if not callable(one) or isinstance(one, nn.Module | type):
                     raise UserError(
@@ -103,7 +103,7 @@ def levels_of(model: nn.Module, given: Any) -> Levels:
                     groups += _of_units(model, made)
                     continue
                 one = made
-            mine = [given_units(model, one, "units" if own == 1 else f"units {own}")]
+            mine = [given_units(model, one, "units" if given_ones == 1 else f"units {given_ones}")]
         groups += mine
     names = [g.name for g in groups]
     if twice := [n for n in names if names.count(n) > 1]:
@@ -157,6 +157,8 @@ def _found(model: nn.Module, call: Call | None) -> tuple[list[Group], dict[str, 
         lost |= others
     readings = Readings(model, names, _seen(model, call))
     readings.heads()
+    own.heads(readings)
+    own.neurons(readings)
     readings.neurons(
         [*groups, *readings.groups], {m for m, why in lost.items() if why.startswith((ADDED, "are the network's"))}
     )

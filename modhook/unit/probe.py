@@ -70,7 +70,18 @@ class Probe:
             return True
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            return self._mixes({}, (), torch.empty(0, device="cpu"))
+            return any(self._mixes({}, (), torch.empty(0, device="cpu"), axis) for axis in (1, 0))
+
+    def matters(self, part: Part, count: int) -> bool:
+        """Return whether weights of units make any difference to the first output."""
+        if not self.runs:
+            return False
+        own = dict(self.module.named_parameters())
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            whole = self._output(self.calls[0])
+            gone = self._under(own, [part], torch.zeros(count, dtype=torch.bool, device="cpu"), self.calls[0], False)
+        return whole is not None and gone is not None and not _equal(gone, whole)
 
     def attends(self, parts: Sequence[Part], count: int) -> bool:
         """Return whether places see each other through these units alone: they do not where all of their gates are zero."""
@@ -80,23 +91,24 @@ class Probe:
         own = dict(self.module.named_parameters())
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            seen = self._mixes(own, (), torch.ones(count, dtype=torch.bool, device="cpu"))
-            return seen and not self._mixes(own, gates, torch.zeros(count, dtype=torch.bool, device="cpu"))
+            every, none = (torch.full((count,), kept, device="cpu") for kept in (True, False))
+            return any(self._mixes(own, (), every, axis) and not self._mixes(own, gates, none, axis) for axis in (1, 0))
 
-    def _mixes(self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor) -> bool:
-        """Return whether another first place changes what others give."""
+    def _mixes(self, own: Mapping[str, Tensor], parts: Sequence[Part], kept: Tensor, axis: int) -> bool:
+        """Return whether another first place along an axis, 1 or 0, changes what others give."""
         places = [
             t for t in _tensors(self.calls[0]) if t.is_floating_point() and t.dim() > 2 and t.shape[-1] == self._width
         ]
         before = self._under(own, parts, kept, self.calls[0], False)
         for place in {id(t): t for t in places}.values():  # queries alone do not mix where keys come from elsewhere
             given = place.clone()
-            place[:, 0] += torch.linspace(-1, 2, self._width, dtype=place.dtype, device="cpu")
+            place.select(axis, 0).add_(torch.linspace(-1, 2, self._width, dtype=place.dtype, device="cpu"))
             after = self._under(own, parts, kept, self.calls[0], False)
             place.copy_(given)
             if before is None or after is None or after[0].shape != before[0].shape or before[0].dim() < 3:
                 return False
-            if not _equal([after[0][:, 1:]], [before[0][:, 1:]]):
+            rest = [t[0].narrow(axis, 1, t[0].shape[axis] - 1) for t in (after, before)]
+            if not _equal(rest[:1], rest[1:]):
                 return True
         return False
 

@@ -22,7 +22,9 @@ FOUND = {
     "Llama": ([4, 4], [24, 24]),
     "Qwen 3": ([4, 4], [24, 24]),
     "OLMo 2": ([4, 4], [24, 24]),  # by their values: queries and keys are normalised over all heads
-    "Qwen 2 MoE": ([4, 4], [8, 8]),
+    "Qwen 2 MoE": ([4, 4], [24, 8, 24, 8]),  # those of the three experts, and the shared one's
+    "Mixtral": ([4, 4], [72, 72]),
+    "XLNet": ([2, 2], [24, 24]),
     "T5": ([2, 2, 2], [24, 24]),
     "ViT": ([2, 2], [24, 24]),
 }
@@ -114,3 +116,56 @@ def test_gates_on_activations(name: str) -> None:
     assert fits[0].route["route"] == "activations", fits[0].route["reason"]
     for group, logits in fits[0].logits.items():
         torch.testing.assert_close(logits, fits[1].logits[group], rtol=0, atol=1e-9)
+
+
+def without(tensor: Tensor, axis: int, gone: list[int]) -> nn.Parameter:
+    """The tensor without some places along an axis."""
+    return nn.Parameter(tensor.detach().index_select(axis, torch.tensor([i for i in range(tensor.shape[axis]) if i not in gone])))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_heads_of_a_module_s_own_parameters_are_gone() -> None:
+    """A head of XLNet that a mask leaves out is as if the network had been built without it: every parameter has one head less."""
+    model = built("XLNet")
+    ids = zoo_architectures.tokens()
+    units = modhook.units(model).select("head")
+    group = units["head:layer.1.rel_attn"]
+    masks = modhook.Masks({group.name: torch.tensor([True, False])}, model, units=units)
+    smaller = built("XLNet")
+    attention = smaller.get_submodule("layer.1.rel_attn")
+    for name in ("q", "k", "v", "o", "r", "r_r_bias", "r_s_bias", "r_w_bias", "seg_embed"):
+        setattr(attention, name, without(getattr(attention, name), -2, [1]))
+    attention.n_head = 1
+    with torch.no_grad(), masks.applied_to(model):
+        masked = model(ids, token_type_ids=ids % 2)[0]
+    with torch.no_grad():
+        expected, whole = smaller(ids, token_type_ids=ids % 2)[0], built("XLNet")(ids, token_type_ids=ids % 2)[0]
+    torch.testing.assert_close(masked, expected, rtol=0, atol=1e-9)
+    assert not torch.allclose(masked, whole, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_neurons_of_experts_are_gone() -> None:
+    """Neurons of one of Mixtral's experts that a mask leaves out give nothing: what is left is the others' sum, expert by expert."""
+    model = built("Mixtral")
+    experts = model.get_submodule("layers.0.mlp.experts")
+    units = modhook.units(model).select("neuron")
+    group = units["neuron:layers.0.mlp.experts"]
+    n, gone = len(group) // experts.num_experts, [(0, 3), (1, 0), (2, 5)]
+    assert group.labels[n + 2] == "1.2"
+    mask = torch.ones(len(group), dtype=torch.bool)
+    mask[[e * n + i for e, i in gone]] = False
+    masks = modhook.Masks({group.name: mask}, model, units=units)
+    x, weights = torch.randn(5, experts.gate_up_proj.shape[2]).double(), torch.rand(5, 2).double()
+    chosen = torch.tensor([[0, 1], [1, 2], [2, 0], [0, 2], [1, 0]])
+    expected = torch.zeros_like(x)
+    with torch.no_grad():
+        for item in range(5):
+            for e, share in zip(chosen[item].tolist(), weights[item], strict=True):
+                left = [i for i in range(n) if (e, i) not in gone]
+                rows, columns = experts.gate_up_proj[e], experts.down_proj[e][:, left]
+                act = torch.nn.functional.silu(rows[:n][left] @ x[item]) * (rows[n:][left] @ x[item])
+                expected[item] += share * (columns @ act)
+        with masks.applied_to(model):
+            masked = experts(x, chosen, weights)
+    torch.testing.assert_close(masked, expected, rtol=0, atol=1e-9)
