@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
+
+# Helpers beside the tests are imported by their file's name.
+sys.path.insert(0, str(Path(__file__).parent / "processes"))
+
+from warm import Warm
 
 # The suite tries the same examples everywhere and every time, however slow the machine is.
 settings.register_profile("suite", derandomize=True, deadline=None)
@@ -26,6 +33,14 @@ def _one_thread() -> None:
 def _interruptible() -> None:
     """Ctrl-C reaches the tests and their child processes also where the suite itself runs in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Starts processes of modhook that have imported everything already; begins with the first test that wants one."""
+    started = Warm()
+    yield started
+    started.close()
 
 
 @pytest.fixture

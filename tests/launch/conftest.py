@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from warm import Process, Warm
 
 NETWORK = """
 import os, signal, time
@@ -98,18 +98,13 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(four: Path) -> Callable[..., subprocess.Popen[str]]:
+def start(four: Path, warm: Warm) -> Callable[..., Process]:
     """Start `modhook ARGUMENTS` as a process of its own."""
 
-    def begin(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    def begin(*arguments: str | Path, **environment: str) -> Process:
         paths = [str(four.parent), *(p for p in sys.path if p)]
-        return subprocess.Popen(
-            [sys.executable, "-m", "modhook", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
+        return warm.start("-m", "modhook", *arguments, env=env)
 
     return begin
 
@@ -126,7 +121,7 @@ def contents() -> Callable[[Path], dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def alone(four: Path, start: Callable[..., subprocess.Popen[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(four: Path, start: Callable[..., Process], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cube that one process computes."""
     out = tmp_path_factory.mktemp("alone")
     process = start("run", four, "--out", out)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Process
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Process]
 
 
-def _until(process: subprocess.Popen[str], text: str) -> None:
+def _until(process: Process, text: str) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         if text in line:

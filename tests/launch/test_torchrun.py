@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from warm import Process
 
 from modhook.cube import open_cube
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Process]
 
 
 def ranks(start: Start, *arguments: str | Path, **environment: str) -> list[tuple[int, str, str]]:

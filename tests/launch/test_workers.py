@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from warm import Process, Warm
 
 from modhook.cube import claim, computing
 from modhook.errors import CubeError
 from modhook.launch.local import worker_options
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Process]
 
 
 def test_workers_fill_the_cube_of_one_process_though_one_is_killed(
@@ -66,15 +66,15 @@ def test_a_killed_run_leaves_no_worker_and_no_lock(four: Path, start: Start, tmp
 
 
 HOLD = """
-import sys
+import signal, sys
 from modhook.cube import claim
 with claim(sys.argv[1], sys.argv[2:]):
     print("held", flush=True)
-    sys.stdin.read()
+    signal.pause()
 """
 
 
-def test_a_run_is_claimed_alone(tmp_path: Path, hold: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_run_is_claimed_alone(tmp_path: Path, hold: Callable[..., Process]) -> None:
     """A claimed run is refused to others and named, another one is not; all runs are refused while one is claimed."""
     cube = tmp_path / "a.zarr"
     process = hold(HOLD, cube, "seed=1", "seed=2")
@@ -91,21 +91,13 @@ def test_a_run_is_claimed_alone(tmp_path: Path, hold: Callable[..., subprocess.P
 
 
 @pytest.fixture
-def hold() -> Any:
+def hold(warm: Warm) -> Any:
     """Start a Python that says `held`, and end it."""
-    import sys
-
     started = []
 
-    def begin(code: str, *arguments: Any) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def begin(code: str, *arguments: Any) -> Process:
+        process = warm.start("-c", code, *arguments)
         started.append(process)
-        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         return process
 
