@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from warm import Warm
 
 from modhook.cube import masks_from, open_cube, weights_from
 from modhook.plugin import hookspecs
@@ -60,7 +60,7 @@ def test_index_lists_every_page_and_notebook() -> None:
         assert notebook.name in index
 
 
-def test_the_plugin_on_the_page_works(tmp_path: Path) -> None:
+def test_the_plugin_on_the_page_works(tmp_path: Path, warm: Warm) -> None:
     """The page's file, installed with its entry point, lists, checks, runs and plots, and the numbers are those of its masks."""
     package, (project, study) = tmp_path / "site", re.findall(r"```toml\n(.*?)```", PLUGINS, re.DOTALL)
     about = package / "my_plugin-1.0.dist-info"
@@ -85,10 +85,8 @@ for arguments in {commands!r}:
     except SystemExit as stop:
         assert stop.code == 0, arguments
 """
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *sys.path]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
-    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *sys.path])}
+    done = warm.run("-c", code, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     for kind in KINDS:
         assert re.search(rf"^{kind}:\n(  .*\n)*?  \w+ .*\[my-plugin\]$", done.stdout, re.MULTILINE), kind

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from warm import Warm
 
 import modhook.plugin.manager
 from modhook.cube import open_cube
@@ -215,26 +214,18 @@ def test_a_plugin_of_the_wrong_kind(
     assert "must be a subclass of modhook.Task" in err
 
 
-def test_two_runs_at_once(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+def test_two_runs_at_once(tiny: Path, tmp_path: Path, modhook_run: Run, warm: Warm) -> None:
     """A second run of the same cube refuses clearly while another process writes it."""
     modhook_run("run", tiny, "--out", tmp_path, "--only", "seed=1")
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            (
-                f"from modhook.cube import writer_lock\nwith writer_lock({str(tmp_path / 'tiny.zarr')!r}):\n"
-                " print('held', flush=True)\n input()"
-            ),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    holder = warm.start(
+        "-c",
+        f"import signal\nfrom modhook.cube import writer_lock\nwith writer_lock({str(tmp_path / 'tiny.zarr')!r}):\n"
+        " print('held', flush=True)\n signal.pause()",
     )
-    assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     code, _, err = modhook_run("run", tiny, "--out", tmp_path)
-    holder.communicate("\n")
+    holder.kill()
+    holder.communicate()
     assert code == 2
     assert f"process {holder.pid}" in err
 

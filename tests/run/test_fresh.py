@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Warm
 
 from modhook.cube import Plan, create, removable, remove_leftovers
 from modhook.errors import CubeError
@@ -114,15 +113,13 @@ main(sys.argv[3:])
 
 @pytest.mark.parametrize("n", [0, 40])
 def test_the_same_command_after_a_real_kill(
-    n: int, tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, made: Path
+    n: int, tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, made: Path, warm: Warm
 ) -> None:
     """`run --fresh`, killed by SIGKILL while it deletes, works when it is given again, and leaves the cube of an undisturbed run."""
     out = tmp_path / "out"
     shutil.copytree(made, out)
     command = ["run", str(tiny), "--out", str(out), *FRESH]
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(n), str(out), *command], capture_output=True, text=True, check=False
-    )
+    child = warm.run("-c", CHILD, str(n), str(out), *command)
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert not (out / "tiny.zarr").exists()
     assert modhook_run(*command)[0] == 0

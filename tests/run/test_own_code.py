@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import pickle
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from warm import Warm
 
 from modhook.cube import masks_from, open_cube, weights_from
 from modhook.errors import UserError
@@ -294,7 +294,7 @@ def _job(place: Path) -> Job:
     return Job(resolved(study), file, None, cube, versions(), "cpu", (), 1, False, False, "token" + place.parent.name)
 
 
-def test_a_worker_loads_the_same_files(place: Path) -> None:
+def test_a_worker_loads_the_same_files(place: Path, warm: Warm) -> None:
     """A process that has never seen the files takes the study from what it is sent, and has the same study."""
     (place / "job").write_bytes(pickle.dumps(_job(place)))
     code = (
@@ -302,7 +302,7 @@ def test_a_worker_loads_the_same_files(place: Path) -> None:
         f"job = pickle.loads(pathlib.Path({str(place / 'job')!r}).read_bytes())\n"
         "study = _study(job, _installed(job)); assert resolved(study) == job.table; print(study.path, type(study.task.options))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd="/", capture_output=True, text=True, check=False)
+    done = warm.run("-c", code, cwd="/")
     assert (done.returncode, done.stdout) == (0, f"{place / 'own.toml'} <class 'own_task.Options'>\n"), done.stderr
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from warm import Warm
 
 from modhook.cli import main
 from modhook.cube import open_cube
@@ -51,7 +52,7 @@ class Mine(AddMul):
 
 
 @pytest.fixture
-def mine(tiny: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def mine(tiny: Path, tmp_path: Path, warm: Warm) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the study with a task of an installed plugin whose code is wrong at one place, in a process of its own."""
     import os
 
@@ -65,13 +66,8 @@ def mine(tiny: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProces
 
     def run(wrong: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         paths = os.pathsep.join([str(site), *(p for p in sys.path if p)])
-        return subprocess.run(
-            [sys.executable, "-m", "modhook", "run", str(tiny), "--out", str(tmp_path / "out"), *arguments],
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "WRONG": wrong},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        env = {**os.environ, "PYTHONPATH": paths, "WRONG": wrong}
+        return warm.run("-m", "modhook", "run", tiny, "--out", tmp_path / "out", *arguments, env=env)
 
     return run
 

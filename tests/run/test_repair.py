@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Warm
 
 from modhook.cube import masks_from
 from modhook.errors import DamageError
@@ -225,11 +224,11 @@ def test_an_older_cube_opens_with_a_note(
     assert (code, "it cannot be verified" in err) == (2, True)
 
 
-def test_repair_on_workers(place: Path, made: Path, contents: Any) -> None:
+def test_repair_on_workers(place: Path, made: Path, contents: Any, warm: Warm) -> None:
     """What --repair makes pending is computed by workers just as well."""
     _swapped_weights(place / "tiny.zarr")
     command = ["run", str(place / "tiny.toml"), "--out", str(place), "--repair", "--workers", "2"]
-    done = subprocess.run([sys.executable, "-m", "modhook", *command], capture_output=True, text=True, check=False)
+    done = warm.run("-m", "modhook", *command)
     assert done.returncode == 0, done.stderr
     assert contents(place / "tiny.zarr") == contents(made / "tiny.zarr")
 
