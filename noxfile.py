@@ -218,6 +218,14 @@ def studies(session: nox.Session) -> None:
 
 
 @nox.session
+def properties(session: nox.Session) -> None:
+    """The properties of cubes, masks, parts and study files with other examples every time, and of cubes with twenty times as many."""
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    env = {"OMP_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "many"}
+    session.run("pytest", "tests/properties", *session.posargs, env=env)
+
+
+@nox.session
 def kills(session: nox.Session) -> None:
     """Kill real runs with SIGKILL at more than fifty random moments, and compare every byte of their cubes; half an hour."""
     session.install("-e", ".[test]", *CONSTRAINTS)

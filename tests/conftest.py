@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -18,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent / "processes"))
 
 from warm import Warm
 
-# The suite tries the same examples everywhere and every time, however slow the machine is.
+# The suite tries the same examples everywhere and every time, however slow the machine is; `nox -s properties` tries many others.
 settings.register_profile("suite", derandomize=True, deadline=None)
-settings.load_profile("suite")
+settings.register_profile("many", derandomize=False, deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -60,7 +60,8 @@ def tensor(shape: tuple[int, ...], kind: str, salt: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values)).to(getattr(torch, kind))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# An example writes, packs and reads a whole cube.
+@settings(max_examples=settings().max_examples // 12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(network=networks, steps=steps, half=st.booleans())
 def test_a_cube_is_a_dictionary(network: dict[str, Any], steps: list[tuple[int, str, str, int]], half: bool) -> None:
     """Random networks, runs, rewrites and growth: masks, logits, weights and scores equal the model, also
