@@ -6,8 +6,6 @@ import copy
 import gc
 import hashlib
 import os
-import subprocess
-import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 import torch
 from ask_setting import Setting, batches, items, loss, score
 from torch import Tensor, nn
+from warm import Warm
 
 import modhook
 from modhook import Stage, Task
@@ -295,7 +294,7 @@ def test_loss_score_and_structure_of_each_function(setting: Setting) -> None:
     )
 
 
-def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path) -> None:
+def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path, warm: Warm) -> None:
     """A script without `if __name__ == "__main__"`, its loss a lambda: two processes compute the masks that one would.
 
     dask, told that two kilobytes are much, says nothing of how much is sent.
@@ -321,8 +320,7 @@ def test_a_script_asks_workers(setting: Setting, answer: Answer, tmp_path: Path)
         )
     )
     told = os.environ | {"DASK_DISTRIBUTED__ADMIN__LARGE_GRAPH_WARNING_THRESHOLD": "2kB"}
-    command = [sys.executable, "script.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True, check=False)
+    done = warm.run("script.py", cwd=tmp_path, env=told)
     assert (done.returncode, done.stdout.split()) == (0, ["once", "4"]), done.stderr
     assert "large graph" not in done.stderr
     theirs = modhook.open_cube(tmp_path / "workers.zarr")["masks/layout0/bits"]

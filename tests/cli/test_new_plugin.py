@@ -6,28 +6,33 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import xarray as xr
 import yaml
+from warm import Warm
 
 from modhook.cube import masks_from
 from modhook.errors import UserError
 from modhook.plugin.scaffold import new_plugin
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in the project, with the package found through the path as if it were installed."""
+def found_in(folder: Path) -> dict[str, str]:
+    """The environment in which the project's package is found."""
     path = os.pathsep.join([str(folder / "src"), *(p for p in sys.path if p)])
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def run(warm: Warm) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python in the project, with the package found through the path as if it were installed."""
+
+    def begin(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return warm.run(*arguments, cwd=folder, env=found_in(folder))
+
+    return begin
 
 
 def seem_installed(folder: Path) -> None:
@@ -43,7 +48,7 @@ def seem_installed(folder: Path) -> None:
     (info / "entry_points.txt").write_text(points)
 
 
-def test_the_project_works_as_it_is(tmp_path: Path) -> None:
+def test_the_project_works_as_it_is(tmp_path: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """Its plugin is found, its study runs, its tests pass."""
     written = new_plugin("my-task", tmp_path)
     folder = tmp_path / "my-task"
@@ -86,7 +91,8 @@ def test_the_project_works_as_it_is(tmp_path: Path) -> None:
     page = (folder / "results/my_task-smoke-report.html").read_text()
     assert "Hidden units that each mask uses" in page
     assert "figures that could not be drawn" not in page.lower()
-    tested = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
+    tested = subprocess.run(command, cwd=folder, env=found_in(folder), capture_output=True, text=True, check=False)
     assert (tested.returncode, "5 passed" in tested.stdout) == (0, True), tested.stdout
 
 
