@@ -10,9 +10,14 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+clock: Callable[[], float] = time.perf_counter
+"""What steps are timed with: wall time, or `time.process_time` where other work runs beside."""
+typical: Callable[[list[float]], float] = statistics.median
+"""What counts of many times: their median, or `min` where other work also takes caches and memory away."""
+
 
 def interleaved(steps: Mapping[str, Callable[[], Any]], seconds: float, least: int = 5) -> dict[str, float]:
-    """Return the median milliseconds of each step: all take turns, for about `seconds` in all, at least `least` rounds.
+    """Return the typical milliseconds of each step: all take turns, for about `seconds` in all, at least `least` rounds.
 
     A turn is one step that is not counted and then three that are: training repeats the same step, and does not find the
     caches and the allocator as another kind of step left them.
@@ -27,11 +32,29 @@ def interleaved(steps: Mapping[str, Callable[[], Any]], seconds: float, least: i
             step()
             for _ in range(3):
                 _wait()
-                start = time.perf_counter()
+                start = clock()
                 step()
                 _wait()
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(found) for name, found in times.items()}
+                times[name].append(1e3 * (clock() - start))
+    return {name: typical(found) for name, found in times.items()}
+
+
+def best(function: Callable[[], Any], tries: int) -> float:
+    """Return the seconds of the fastest of many calls: what the machine can do, whatever runs beside it."""
+    function()
+    found = []
+    for _ in range(tries):
+        start = clock()
+        function()
+        found.append(clock() - start)
+    return min(found)
+
+
+def busy() -> None:
+    """Count CPU time of one thread, of the fastest step, from here on: what other work takes away is hardly counted."""
+    global clock, typical
+    clock, typical = time.process_time, min
+    torch.set_num_threads(1)
 
 
 def peak(step: Callable[[], Any]) -> int:

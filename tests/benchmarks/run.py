@@ -13,10 +13,12 @@ from typing import Any
 
 import curves
 import end_to_end
+import floor
 import samplers
 import table
 import torch
 import units
+from measure import busy
 from networks import CASES
 
 ROOT = Path(__file__).parents[2]
@@ -34,16 +36,20 @@ def main() -> None:
     )
     parser.add_argument("--row", choices=list(CASES), help=argparse.SUPPRESS)  # what each of them does
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--busy", action="store_true", help="CPU time of one thread: for a machine with other work")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.busy:
+        busy()
     only = options.samplers or options.units
     seconds = 3.0 if options.quick else 15.0
     if options.row:
         kind = samplers if options.samplers else units if options.units else table
         print(json.dumps(kind.measure(CASES[options.row], options.device, seconds / 5, least=2)))
         return
-    results: dict[str, Any] = {"table": {}, "samplers": {}, "units": {}, "machine": _machine(options.device)}
+    timed = "; CPU time of one thread and of the fastest steps, as other work ran beside" if options.busy else ""
+    results: dict[str, Any] = {"table": {}, "samplers": {}, "units": {}, "machine": _machine(options.device) + timed}
     for name in () if only else options.only or CASES:
         # A plain step's speed differs by a third between processes: in some the allocator gives memory back every step.
         found = [_row(name, options) for _ in range(options.processes or (1 if options.quick else 5))]
@@ -60,6 +66,9 @@ def main() -> None:
             print("  ".join(f"{key} {cell}" for key, cell in results[title][name].items()), flush=True)
     if options.quick or options.only or only:
         return
+    speed = floor.speeds()
+    results["speeds"] = floor.said(speed)
+    results["floor"] = {name: floor.row(name, floor.measure(CASES[name], speed, seconds / 5)) for name in CASES}
     results["curves"] = curves.measure(options.device, seconds / 6)
     results["end_to_end"] = end_to_end.measure()
     print(json.dumps(results["end_to_end"], indent=1))
@@ -72,7 +81,8 @@ def main() -> None:
 def _row(name: str, options: argparse.Namespace) -> Any:
     """Return what a process of its own measures for one row."""
     command = [sys.executable, __file__, "--row", name, "--threads", str(options.threads), "--device", options.device]
-    command += ["--quick"] * options.quick + ["--samplers"] * options.samplers + ["--units"] * options.units
+    command += ["--quick"] * options.quick + ["--busy"] * options.busy
+    command += ["--samplers"] * options.samplers + ["--units"] * options.units
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -87,7 +97,8 @@ def _page(results: dict[str, Any], suffix: str) -> str:
     ends = results["end_to_end"]
     return text.format(
         machine=results["machine"], table=_lines(results["table"]), samplers=_lines(results["samplers"]),
-        target=samplers.TARGET, units=_lines(results["units"]), units_target=units.TARGET, slopes=steep, figure=f"benchmarks{suffix}.png",
+        speeds=results["speeds"], floor=_lines(results["floor"]), target=samplers.TARGET,
+        units=_lines(results["units"]), units_target=units.TARGET, slopes=steep, figure=f"benchmarks{suffix}.png",
         overhead=100 * (ends["runner_step_ms"] / ends["bare_step_ms"] - 1), **ends,
     )  # fmt: skip
 
@@ -107,7 +118,12 @@ def _list(points: list[curves.Point]) -> str:
 def _machine(device: str) -> str:
     """Return what it was measured on: the processor with its family, model and cores, and versions."""
     name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{name}, {_threads()}, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count != 1 else ''}"
 
 
 def _processor() -> str:
