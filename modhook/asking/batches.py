@@ -28,6 +28,7 @@ from modhook.plugin.culprit import told
 from modhook.stacked import Shared
 from modhook.stacked.containers import ATOMS, Parts, fields_of, items_of
 from modhook.values.arguments import batches_of, single_items
+from modhook.values.moving import moved
 
 
 class Store(Protocol):
@@ -89,7 +90,7 @@ class Whole:
     def take(self, index: Tensor) -> Any:
         """Return one batch."""
         batch = self.batches[int(index[0])]
-        return _mapped(batch, lambda tensor: tensor.to(index.device), index.device, batch_size(batch))
+        return _mapped(batch, lambda tensor: moved(tensor, index.device), index.device, batch_size(batch))
 
     def cut(self, what: str, samples: int) -> Whole:
         """Return the batches cut to a multiple of `samples`, without smaller ones. Raises `UserError` if none is left."""

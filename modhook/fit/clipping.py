@@ -25,6 +25,7 @@ from modhook.errors import UserError, listing, near_miss
 from modhook.plugin.contract import CarriedGradients
 from modhook.steps.optim import clip_gradients
 from modhook.steps.ranks import rank
+from modhook.values.moving import floats
 
 CLIP_OVER = ("logits", "all")
 _EPSILON = 1e-6  # as in torch.nn.utils.clip_grad_norm_
@@ -76,12 +77,12 @@ class Clipping:
             for leaf in self.leaves.values():
                 leaf.grad.zero_()  # type: ignore[union-attr]
 
-    def clip(self, logits: Sequence[Tensor], weights: Sequence[Tensor]) -> dict[str, float]:
+    def clip(self, logits: Sequence[Tensor], weights: Sequence[Tensor]) -> dict[str, float | Tensor]:
         """Scale all gradients; return the norm of the learned ones before, and with "all" the factor."""
         if not self.all:
             return {"gradient_norm": clip_gradients([*logits, *weights], self.limit)}
         assert self.limit
-        own, trained, frozen = _norm(logits), _norm(weights), _norm(self.leaves.values())
+        own, trained, frozen = floats({str(i): _norm(t) for i, t in enumerate((logits, weights, self.leaves.values()))}).values()
         norm = math.hypot(own, trained, frozen, self.earlier)
         factor = min(1.0, self.limit / (norm + _EPSILON)) if math.isfinite(norm) else math.nan
         gradients = [t.grad for t in (*logits, *weights, *self.leaves.values()) if t.grad is not None]
@@ -110,6 +111,6 @@ class Clipping:
         self.earlier, self.last = state["earlier"], state["last"]
 
 
-def _norm(tensors: Iterable[Tensor]) -> float:
+def _norm(tensors: Iterable[Tensor]) -> float | Tensor:
     gradients = [t.grad for t in tensors if t.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    return torch.nn.utils.get_total_norm(gradients) if gradients else 0.0

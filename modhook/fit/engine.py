@@ -33,7 +33,7 @@ from modhook.network.remade import Recipe, Recipes
 from modhook.network.threads import using
 from modhook.network.unmasked import masking
 from modhook.noise.noise import generators
-from modhook.noise.randomness import undisturbed
+from modhook.noise.randomness import cuda_states, set_cuda_states, undisturbed
 from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
@@ -41,8 +41,9 @@ from modhook.stacked import Stacked, prepare
 from modhook.stacked.closures import reaches
 from modhook.steps.loop import History
 from modhook.steps.optim import LearningRates, MakeOptimizer, learning_rate, make_optimizer
-from modhook.steps.ranks import add_up, agree, same, share
+from modhook.steps.ranks import add_up, agree, same, share, spread
 from modhook.unit.group import Group
+from modhook.values.moving import floats
 
 Loss = Callable[[Callable[..., Any], Any], Tensor]
 
@@ -228,7 +229,8 @@ class MaskTrainer:
         self.watch.begin(self.logits, self.samplers)
         self.optimizer.zero_grad()
         self.clipping.begin()
-        loss, error = 0.0, None
+        loss: float | Tensor = 0.0
+        error = None
         try:
             with torch.enable_grad():  # also within the user's no_grad
                 loss = self._backward(groups)
@@ -238,7 +240,8 @@ class MaskTrainer:
         if not self._started:
             route = self.route()
             same(f"{route['route']} {route['islands']}" if route else None, "how they run the mask samples")
-        loss = add_up([*self.learned, *self.clipping.leaves.values()], loss)
+        if spread():
+            loss = add_up([*self.learned, *self.clipping.leaves.values()], float(loss))
         if not self._started:
             self.workspace = Workspace()  # what the check of the route took, two samples of every weight, goes back to the system
         self._started = True
@@ -254,7 +257,7 @@ class MaskTrainer:
             self.target.hold(self.logits, self.sampler, number, self.steps)
         if self.beta_start is not None and number + 1 == math.ceil((1 - LATE) * self.steps) < self.steps:
             self.earlier = {n: logit.detach().cpu().clone() for n, logit in self.logits.items()}
-        return {"loss": loss, **norms}
+        return floats({"loss": loss, **norms})  # a GPU is waited for here, when it has all of the step's work
 
     def measure(self) -> Measured:
         """Return the density of the deterministic mask, and what is measured per parameter."""
@@ -301,6 +304,7 @@ class MaskTrainer:
             "units": {"activations": self.activations is not None, "refused": self._refused},
             "layers": self.layers is not None,
             "torch": torch.get_rng_state(),
+            "cuda": cuda_states(),
             "sides": self.watch.state_dict(),
             "travelled": self.travelled,
             "earlier": self.earlier,
@@ -338,6 +342,7 @@ class MaskTrainer:
             self.stacked = prepare(self.model, self.function, None, names, self.samples, self.executor, self._guard, layers)
             self.stacked.load_state_dict(state["routes"])
         torch.set_rng_state(state["torch"])
+        set_cuda_states(state.get("cuda", ()))
 
     # -- inside
 
@@ -355,15 +360,16 @@ class MaskTrainer:
         """Return the batch with what a loss wants each group to know of the whole: `loss.whole(net, batch, samples)`, if it has it."""
         return batch if self._whole_batch is None else self._whole_batch(self.model, batch, self.samples)
 
-    def _backward(self, groups: Any) -> float:
+    def _backward(self, groups: Any) -> float | Tensor:
         """Add the gradients of this rank's samples, and return their part of the mean loss."""
-        loss, mine = 0.0, share(self.samples)
+        loss: float | Tensor = 0.0
+        mine = share(self.samples)
         for start in range(mine.start, mine.stop, self.chunk):
             stop = min(start + self.chunk, mine.stop)
             with self.workspace.active():
                 losses = self._losses(groups, start, stop)  # (k,)
                 (losses.sum() / (self.samples * self.divisor)).backward()  # type: ignore[no-untyped-call]
-            loss += float(losses.detach().sum()) / self.samples
+            loss = loss + losses.detach().sum().double() / self.samples
         if mine and not self._started and all(t.grad is None for t in self.learned):
             raise UserError(without_gradient(self.model, self.loss, one_group(groups)))
         return loss

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from modhook.values.moving import read
+
 WINDOW = 11
 """Steps in the running mean of a tensor's gradient norm."""
 FLOOR = 1e-4
@@ -25,7 +27,7 @@ class GradientScale:
 
     def factors(self, gradients: Mapping[str, Tensor]) -> dict[str, float]:
         """Take in one step's gradients, regulariser not included, and return the factors by name."""
-        norms = torch.stack([g.norm().double().cpu() for g in gradients.values()])  # (T,)
+        norms = torch.tensor(read([g.norm() for g in gradients.values()]), dtype=torch.float64, device="cpu")  # (T,)
         self.norms = torch.cat([self.norms.view(-1, len(norms)), norms[None]])[-WINDOW:]
         means = self.norms.mean(0)  # (T,)
         smallest = torch.finfo(means.dtype).tiny

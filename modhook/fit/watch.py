@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from modhook.plugin.interfaces import Sampler
+from modhook.values.moving import floats
 
 Measured = dict[str, float | dict[str, float]]
 
@@ -35,28 +36,26 @@ class Watch:
 
     def gradients(self, logits: Mapping[str, Tensor]) -> None:
         """Take in the gradients of the loss alone, before the regulariser and clipping."""
-        norms = [
-            torch.zeros((), device="cpu") if logit.grad is None else logit.grad.norm().double().cpu()
-            for logit in logits.values()
-        ]
-        self._norms = dict(zip(logits, [float(n) for n in norms], strict=True))
+        self._norms = floats({n: 0.0 if logit.grad is None else logit.grad.norm() for n, logit in logits.items()})
 
     def measure(self, logits: Mapping[str, Tensor], samplers: Mapping[str, Sampler]) -> Measured:
         """Return the density of the deterministic mask, and all that is measured per parameter."""
-        kept, changed, density, remaining = 0, 0, {}, {}
+        counts: dict[str, dict[str, float | Tensor]] = {"kept": {}, "changed": {}, "shared": {}}
         for name, logit in logits.items():
             mask = samplers[name].deterministic(logit.detach())
-            own = int(mask.count_nonzero())
+            counts["kept"][name] = mask.count_nonzero()
             if name in self._sides:
-                changed += int((mask ^ self._sides[name]).count_nonzero())
-            self._sides[name] = mask
-            kept += own
-            density[name] = remaining[name] = own / max(1, logit.numel())
+                counts["changed"][name] = (mask ^ self._sides[name]).count_nonzero()
             if name in self._reference:
-                remaining[name] = int((mask & self._reference[name]).count_nonzero()) / max(1, self._sizes[name])
+                counts["shared"][name] = (mask & self._reference[name]).count_nonzero()
+            self._sides[name] = mask
+        told = floats({f"{kind} {n}": count for kind, own in counts.items() for n, count in own.items()})  # read together
+        kept, changed, shared = ({n: told[f"{kind} {n}"] for n in own} for kind, own in counts.items())
+        density = {n: kept[n] / max(1, logit.numel()) for n, logit in logits.items()}
+        remaining = {n: shared[n] / max(1, self._sizes[n]) if n in shared else density[n] for n in logits}
         return {
-            "density": kept / max(1, sum(logit.numel() for logit in logits.values())),
-            "changed": float(changed),
+            "density": sum(kept.values()) / max(1, sum(logit.numel() for logit in logits.values())),
+            "changed": sum(changed.values(), 0.0),
             "parameter_gradient_norm": dict(self._norms),
             "parameter_density": density,
             "remaining": remaining,

@@ -15,6 +15,7 @@ from modhook.masks.off import Off
 from modhook.network.guard import lent
 from modhook.network.threads import using
 from modhook.values.arguments import batches_of, function, instance, shown
+from modhook.values.moving import floats
 
 
 def evaluate(
@@ -48,7 +49,7 @@ def evaluate(
         instance("masks", masks, Masks, "a modhook.Masks or None")
     batches_of("batches", batches)
     function("score", score, "score(model, batch)")
-    sums: dict[str, float] = {}
+    sums: dict[str, float | Tensor] = {}
     counts: dict[str, int] = {}
     single = False
     applied = masks._applied(model, off, seed) if masks is not None else contextlib.nullcontext()
@@ -67,9 +68,9 @@ def evaluate(
                     raise UserError(
                         f"score must return one number per item, shape (B,), but {name!r} has shape {tuple(values.shape)}."
                     )
-                sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+                sums[name] = sums.get(name, 0.0) + values.double().sum()
                 counts[name] = counts.get(name, 0) + len(values)
     if not any(counts.values()):
         raise UserError("there is nothing to evaluate: no batch with at least one item.")
-    means = {name: total / counts[name] for name, total in sums.items()}
+    means = {name: total / counts[name] for name, total in floats(sums).items()}  # all batches are waited for once
     return means["score"] if single else means

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,12 +72,14 @@ class Guard:
         }
         if thorough:
             return frozenset(found | self.differing(self._values))
-        for group in self._together:
-            if not group.same():
+        pieces = list(itertools.islice(self._pieces, 1))
+        # On a GPU they are asked first and answered together: each answer would wait for all that it has to do.
+        asked = [group.same() for group in self._together] + [_same(now, before) for _, now, before in pieces]
+        answers = [bool(answer) for answer in _told(asked)]
+        for group, same in zip(self._together, answers, strict=False):
+            if not same:
                 found |= self.differing(group.names)
-        for name, now, before in itertools.islice(self._pieces, 1):
-            if not torch.equal(now, before):
-                found.add(name)
+        found |= {name for (name, _, _), same in zip(pieces, answers[len(self._together) :], strict=True) if not same}
         return frozenset(found | self.differing(self._alone))
 
     def differing(self, names: Collection[str]) -> set[str]:
@@ -176,8 +178,21 @@ class _Together:
         self._parts = [_bits(guard._aliases[name]).view(-1) for name in names]
         self._whole = torch.cat([_bits(guard._values[name]).view(-1) for name in names])
 
-    def same(self) -> bool:
-        return torch.equal(torch.cat(self._parts), self._whole)
+    def same(self) -> bool | Tensor:
+        return _same(torch.cat(self._parts), self._whole)
+
+
+def _same(now: Tensor, before: Tensor) -> bool | Tensor:
+    """Return whether two tensors of one shape are equal; on a GPU as a tensor (), for which nobody has waited."""
+    return torch.equal(now, before) if now.device.type == "cpu" else (now == before).all()
+
+
+def _told(answers: Sequence[bool | Tensor]) -> Sequence[Any]:
+    """Return answers as Python's, after one wait for those of one device."""
+    there = [answer for answer in answers if isinstance(answer, Tensor)]
+    if len(there) < len(answers) or len({answer.device for answer in there}) > 1:
+        return answers
+    return torch.stack(there).tolist() if there else ()
 
 
 def _alike(guard: Guard, names: list[str]) -> Iterator[list[str]]:

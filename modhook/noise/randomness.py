@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def random_state() -> dict[str, Any]:
     """Return every global random state: torch's (with those of CUDA devices in use), numpy's, Python's."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     return {
         "torch": torch.get_rng_state(),
-        "cuda": cuda,
+        "cuda": cuda_states(),
         "numpy": np.random.get_state(legacy=False),
         "python": random.getstate(),
     }
@@ -25,10 +25,20 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Set every global random state to `random_state()`'s result."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    set_cuda_states(state["cuda"])
     np.random.set_state(state["numpy"])
     random.setstate(state["python"])
+
+
+def cuda_states() -> list[Tensor]:
+    """Return the random state of every CUDA device, as long as CUDA is in use: what dropout on a GPU draws from."""
+    return list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+
+
+def set_cuda_states(states: Sequence[Tensor]) -> None:
+    """Set them to `cuda_states()`'s result; those of devices that are not here have no place."""
+    for device, state in zip(range(torch.cuda.device_count()), states, strict=False):
+        torch.cuda.set_rng_state(state, device)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 from modhook.errors import DataError, listing
 from modhook.noise.seeding import derive
 from modhook.plugin.interfaces import Batch, Task
+from modhook.values.moving import moved
 
 SUBSET_SEED = 0xB0C1FA53
 SUBSET_SIZE = 1_000
@@ -51,7 +52,7 @@ class Draw:
         return self
 
     def __next__(self) -> Batch:
-        chosen = torch.from_numpy(self.order.integers(self.count, size=self.size)).to(self.device)  # (B,)
+        chosen = moved(torch.from_numpy(self.order.integers(self.count, size=self.size)), self.device)  # (B,)
         return self.task.prepare({n: t[chosen] for n, t in self.data.items()}, self.rng, True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def in_order(task: Task, data: Mapping[str, Tensor], size: int, device: torch.de
     rng = np.random.default_rng(derive("measure"))
     count = items(data, "the data of a split")
     for start in range(0, count, size):
-        part = to_device({n: t[start : start + size] for n, t in data.items()}, device)
+        part = {n: moved(t[start : start + size], device) for n, t in data.items()}
         yield task.prepare(part, rng, False)
 
 

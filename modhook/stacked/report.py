@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import ModhookError, StackError, UserError, listing
-from modhook.network.guard import lent
+from modhook.network.guard import lent, memory_of
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
@@ -215,13 +215,12 @@ def _timed(route: Callable[[], Any]) -> float:
 
 def _saved(route: Callable[[], Any], model: nn.Module) -> int:
     """Return the bytes that a forward pass keeps for the backward pass, each storage once, the model's own aside."""
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    own = {-1, *(memory_of(t) for t in (*model.parameters(), *model.buffers()))}
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
+        if (place := memory_of(tensor)) not in own:
+            storages[place] = tensor.untyped_storage().nbytes()
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

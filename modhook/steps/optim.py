@@ -96,10 +96,10 @@ class LearningRates:
             group["lr"] = schedule(first)
 
 
-def clip_gradients(parameters: Sequence[Tensor], limit: float | None) -> float:
+def clip_gradients(parameters: Sequence[Tensor], limit: float | None) -> Tensor:
     """Scale gradients to a global norm of at most `limit` (None or 0: leave them) and return the norm before."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if limit:
         torch.nn.utils.clip_grads_with_norm_(list(parameters), limit, norm)
-    return float(norm)
+    return norm

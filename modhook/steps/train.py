@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from modhook.noise.randomness import cuda_states, set_cuda_states
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import LearningRates, MakeOptimizer, clip_gradients, learning_rate, make_optimizer
@@ -17,6 +18,7 @@ from modhook.steps.parallel import Spread
 from modhook.steps.ranks import agree, average, spread
 from modhook.values.arguments import batches_of, checked, function, instance, optional
 from modhook.values.bounds import CountOrZero, NotNegative, Positive
+from modhook.values.moving import floats
 
 
 class Trainer:
@@ -68,7 +70,7 @@ class Trainer:
         average(self.parameters)
         norm = clip_gradients(self.parameters, self.clip)
         self.optimizer.step()
-        return {"loss": float(loss.detach()), "gradient_norm": norm}
+        return floats({"loss": loss.detach(), "gradient_norm": norm})
 
     def measure(self) -> dict[str, float]:
         """Nothing beyond what each step measures."""
@@ -80,6 +82,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "torch": torch.get_rng_state(),
+            "cuda": cuda_states(),
             "gradients": [p.grad for p in self.parameters],
         }
 
@@ -88,6 +91,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["torch"])
+        set_cuda_states(state.get("cuda", ()))
         for parameter, gradient in zip(self.parameters, state["gradients"], strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
 

@@ -7,6 +7,7 @@ broadcasting; no array is as large as a weight unless units were given weight by
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,9 +51,9 @@ class Part:
         one = torch.ones((*lead, 1), dtype=values.dtype, device=values.device)
         return torch.cat([values, one], -1)[..., place]  # -1 is the last
 
-    @property
+    @functools.cached_property
     def _plain(self) -> bool:
-        """Whether the units come in their order, once each."""
+        """Whether the units come in their order, once each; asked in every step, answered once."""
         flat = self.owner.reshape(-1)
         return bool(torch.equal(flat, torch.arange(len(flat), device=flat.device)))
 

@@ -134,3 +134,65 @@ def test_large_noise_under_another_default_device() -> None:
         torch.set_default_device(None)
     assert buffer.device.type == "cpu"
     assert torch.equal(found, expected)
+
+
+def _right(net: object, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return (net(batch[0]).argmax(-1) == batch[1]).double()  # type: ignore[operator]
+
+
+WAYS: dict[str, dict[str, object]] = {
+    **{name: {"sampler": name} for name in ("hard_concrete", "continuous_sparsification", "top_k")},
+    **{name: {"sampler": name, "density": 0.5} for name in ("magnitude", "snip", "gradient_weight", "integrated_gradients")},
+    "loop": {"executor": "loop", "density": 0.5},
+    "units": {"units": "neuron"},
+    "off": {"off": "redrawn", "clip_over": "all"},
+    "among": {"among": modhook.Masks({"first.weight": torch.arange(24).view(6, 4) % 2 == 0})},
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::modhook.errors.ModhookWarning")
+@pytest.mark.parametrize("way", WAYS)
+def test_another_default_device_changes_no_way_of_fitting(way: str) -> None:
+    """Nor does it change samplers, rankings, routes, units, cuts and curves: each logit is the same number."""
+    torch.manual_seed(0)
+    net = nn.Sequential()
+    for name, layer in (("first", nn.Linear(4, 6)), ("mid", nn.ReLU()), ("last", nn.Linear(6, 3))):
+        net.add_module(name, layer)
+    batch = torch.randn(16, 4), torch.arange(16) % 3
+
+    def everything() -> list[object]:
+        fit = modhook.fit_masks(net, [batch], _loss, steps=3, lr=0.1, samples=4, progress=False, **WAYS[way])  # type: ignore[arg-type]
+        cut, smallest = fit.cut(density=0.5), fit.smallest([batch], _right, within=0.9)
+        curve = fit.curve([batch], _right, points=2)["score"].values.tolist()
+        shared = modhook.iou(cut, cut | smallest)
+        return [{n: v.tolist() for n, v in fit.logits.items()}, cut.density, smallest.density, curve, shared]
+
+    expected = everything()
+    torch.set_default_device("meta")
+    try:
+        found = everything()
+    finally:
+        torch.set_default_device(None)
+    assert found == expected
+
+
+@pytest.mark.filterwarnings("ignore::modhook.errors.ModhookWarning")
+def test_another_default_device_changes_no_answer(tmp_path: Path) -> None:
+    """`ask` gives the same masks under any default device."""
+    torch.manual_seed(0)
+    net, batch = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), (torch.randn(16, 4), torch.arange(16) % 3)
+
+    def everything(out: str) -> list[object]:
+        answer = modhook.ask(
+            net, {"a": [batch]}, loss=_loss, score=_right, tests={"a": [batch]}, seeds=1, steps=3, controls=False,
+            out=str(tmp_path / out), progress=False,
+        )  # fmt: skip
+        return [{n: v.tolist() for n, v in masks.items()} for masks in answer.masks.values()]
+
+    expected = everything("one.zarr")
+    torch.set_default_device("meta")
+    try:
+        found = everything("two.zarr")
+    finally:
+        torch.set_default_device(None)
+    assert found == expected

@@ -306,7 +306,7 @@ class Behaviours(Task):
             floor = self._floor(net, batch)
             divergences = divergence(whole[0], both[0], target[:, 0])
             means = self._means(net, batch)
-        scale = torch.tensor([means[int(f)] for f in batch["function"]], dtype=torch.float64, device=difference.device)
+        scale = torch.tensor([means[f] for f in batch["function"].tolist()], dtype=torch.float64, device=difference.device)
         share = (difference.double() - floor.double()) / scale
         return {
             "accuracy": (difference > 0).double(),
@@ -320,7 +320,7 @@ class Behaviours(Task):
         if "corrupted_ids" not in batch:
             return torch.zeros(len(batch["function"]), device=batch["function"].device)
         found = self._difference(self._both(net, batch, "corrupted_"), batch["target"])
-        has = torch.tensor([self._has_corrupted(int(f)) for f in batch["function"]], device=found.device)
+        has = torch.tensor([self._has_corrupted(f) for f in batch["function"].tolist()], device=found.device)
         return torch.where(has, found, 0)
 
     def _has_corrupted(self, function: int) -> bool:
@@ -332,7 +332,7 @@ class Behaviours(Task):
         known = self._reference
         means = known[2] if known is not None and known[0] is type(self) and torch.equal(known[1], now) else {}
         size, device = max(len(batch["function"]), 1), batch["function"].device
-        for number in sorted({int(f) for f in batch["function"]} - set(means)):
+        for number in sorted(set(batch["function"].tolist()) - set(means)):
             data = self.test_set(list(self._rows)[number])
             total, count = 0.0, len(data["function"])
             for start in range(0, count, size):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from modhook import UserError
 from modhook.errors import near_miss
+from modhook.values.moving import moved
 from modhook_tasks.data import cifar
 from modhook_tasks.images import Images, ImageTask, generated, split
 from modhook_tasks.permuted_mnist import check_folder
@@ -133,5 +134,5 @@ def augmented(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     columns = right + torch.where(mirrored, across.flip(0), across)  # (B, W)
     padded = F.pad(pixels, (_PADDING,) * 4)
     items = torch.arange(count, device=pixels.device).view(-1, 1, 1)
-    rows, columns = rows.unsqueeze(2).to(pixels.device), columns.unsqueeze(1).to(pixels.device)
+    rows, columns = moved(rows.unsqueeze(2), pixels.device), moved(columns.unsqueeze(1), pixels.device)
     return padded[items, :, rows, columns].permute(0, 3, 1, 2)  # (B, H, W, C) -> (B, C, H, W)
