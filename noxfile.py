@@ -18,6 +18,8 @@ TORCH = ("2.6.0", "2.14.1")
 """Oldest and newest; docs/executor.md says what was tried."""
 PYTHON = ("3.11", "3.12", "3.13", "3.14")
 """Those that modhook is for; docs/install.md says what was tried. An interpreter that is not there is skipped."""
+TRITON = "triton==3.7.0"
+"""The version that was tried; torch for GPUs brings the one it wants, so that constraints.txt says none."""
 OTHERS = {
     "minmax": Path("tests/third_party/modhook-task-demo"),
     "reversible": Path("tests/third_party/modhook-reversible"),
@@ -197,6 +199,31 @@ def bench(session: nox.Session) -> None:
     """
     session.install("-e", ".", *CONSTRAINTS)
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def cuda(session: nox.Session) -> None:
+    """On a machine with GPUs: correctness there, the fused kernels too, and docs/benchmarks-cuda.md; `-- --no-bench` leaves that away.
+
+    Without one the tests say why they are skipped. MODHOOK_CUDA_TESTS_ON=pretend tries them on a device that is made of the CPU.
+    """
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    arguments = [one for one in session.posargs if one != "--no-bench"]
+    session.run("pytest", "tests/cuda", *arguments)
+    found = session.run("python", "-c", "import torch; print(torch.cuda.is_available())", silent=True)
+    if "--no-bench" in session.posargs or not found or "True" not in str(found):
+        session.warn("docs/benchmarks-cuda.md is left as it is: it was asked for, or torch finds no GPU here.")
+        return
+    session.run("python", "tests/benchmarks/run.py", "--device", "cuda")
+
+
+@nox.session
+def triton(session: nox.Session) -> None:
+    """Run the fused kernels for GPUs in Triton's interpreter on the CPU, and compile them for GPUs, which needs none."""
+    session.install("-e", ".[test]", *CONSTRAINTS)
+    session.install(TRITON, *CONSTRAINTS)
+    interpreted = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "MODHOOK_CUDA_TESTS_ON": "cpu"}
+    session.run("pytest", "tests/samplers/test_fused.py", "tests/cuda/test_cuda_samplers.py", *session.posargs, env=interpreted)
 
 
 @nox.session

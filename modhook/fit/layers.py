@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from modhook.network.guard import memory_of
 from modhook.network.remade import Recipe
 from modhook.plugin.interfaces import Sampler
 
@@ -45,7 +46,7 @@ class Layers:
         for kind, name in self._least.items():
             state, sampler = torch.Generator(logits[name].device).get_state(), self._samplers[name]
             weight, logit = weights[name].detach(), logits[name].detach()
-            given = {t.untyped_storage().data_ptr() for t in (weight, logit)}
+            given = {memory_of(t) for t in (weight, logit)} - {-1}
             kept: set[int] = set()
             with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(partial(_seen, kept), lambda t: t):
                 one = sampler.apply(weight, logit.requires_grad_(), [_generator(state, logit)])
@@ -76,7 +77,7 @@ def recipe(make: Callable[[Callable[[Recipe], Tensor]], Tensor], like: Tensor) -
 
 
 def _seen(kept: set[int], tensor: Tensor) -> Tensor:
-    kept.add(tensor.untyped_storage().data_ptr())
+    kept.add(memory_of(tensor))
     return tensor
 
 

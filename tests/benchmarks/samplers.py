@@ -10,8 +10,11 @@ from networks import Case
 from steps import masked
 
 from modhook.plugin.manager import plugins
+from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 
 SAMPLES = 4
+FUSED = "gumbel, fused"
+"""On a GPU, `gumbel` with its kernels in Triton."""
 SAMPLERS = ("gumbel", "hard_concrete", "continuous_sparsification", "top_k")
 TARGET = 1.3
 """The ratio to gumbel's step that every sampler's must stay under."""
@@ -22,14 +25,17 @@ def measure(case: Case, device: str, seconds: float, least: int) -> dict[str, fl
     torch.manual_seed(0)
     model = case.make().to(device).eval()
     batch = tuple(t.to(device) for t in case.batch(case.size))
-    steps = {name: masked(case, model, batch, SAMPLES, sampler=plugins().load("samplers", name)()) for name in SAMPLERS}
+    made = {name: plugins().load("samplers", name)() for name in SAMPLERS}
+    if device.startswith("cuda"):
+        made[FUSED] = Gumbel(GumbelOptions(kernel="triton"))
+    steps = {name: masked(case, model, batch, SAMPLES, sampler=sampler) for name, sampler in made.items()}
     return interleaved(steps, seconds, least)
 
 
 def row(name: str, found: list[dict[str, float]]) -> dict[str, str]:
     """Return a line of the table: gumbel's milliseconds, and medians over processes of ratios within one."""
     line = {"network": name, "gumbel ms": f"{statistics.median(each['gumbel'] for each in found):.1f}"}
-    for sampler in SAMPLERS[1:]:
+    for sampler in (*SAMPLERS[1:], *((FUSED,) if FUSED in found[0] else ())):
         ratio = statistics.median(each[sampler] / each["gumbel"] for each in found)
         line[sampler] = f"{ratio:.2f}" + ("" if ratio <= TARGET else " (!)")
     return line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import modhook
 from modhook.cli import main
 from modhook.cube import logits_from, open_cube, weights_from
+from modhook.errors import UserError
 from modhook.noise.noise import generators, uniform
 from modhook.plugin.manager import plugins
 from modhook.run.build import build_model, build_task
@@ -163,3 +165,14 @@ def test_a_study_gives_the_temperature(tmp_path: Path) -> None:
         )
         stored = logits_from(cube, stage="control", **at)
         assert all(torch.equal(stored[n], logit) for n, logit in fit.logits.items())
+
+
+def test_fused_kernels_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the package triton, or without a GPU, the option says in one sentence what is missing."""
+    sampler, ones = Gumbel(GumbelOptions(kernel="triton")), torch.ones(3)
+    with pytest.raises(UserError, match=r'needs the package triton: pip install "modhook|is for GPUs') as said:
+        sampler.apply(ones, ones, generators(0, "s", 1))
+    assert "leave kernel away" in str(said.value)
+    monkeypatch.setitem(sys.modules, "modhook.noise.fused", None)
+    with pytest.raises(UserError, match='needs the package triton: pip install "modhook'):
+        sampler.apply(ones, ones, generators(0, "s", 1))

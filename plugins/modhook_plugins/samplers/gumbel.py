@@ -19,7 +19,7 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from modhook import Sampler
+from modhook import Sampler, UserError
 from modhook.noise.noise import counted, flat, keys, skipped, uniform
 from modhook.noise.workspace import take
 
@@ -31,6 +31,9 @@ class GumbelOptions:
     temperature: Annotated[float, Gt(0)] = 1.0
     penalty: Literal["logits", "l0"] = "logits"
     """What a weight costs: its logit (the paper's), or the probability that it is kept (the expected number of kept weights)."""
+    kernel: Literal["usual", "triton"] = "usual"
+    """What draws masks. "triton": on a GPU, one fused kernel per pass, without stored noise, float32 logits; the same law. It was
+    tried in Triton's interpreter and compiled, but never measured on a GPU, and so is not the usual one (docs/cuda.md)."""
 
 
 class Gumbel(Sampler):
@@ -41,6 +44,10 @@ class Gumbel(Sampler):
     def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return `weight` under one sampled mask per generator: (K, *weight.shape), in `weight`'s dtype."""
         result: Tensor
+        if self.options.kernel == "triton":
+            kernels = _fused(weight, logits)
+            result = _Fused.apply(weight, logits, kernels, kernels.streams(generators, weight.device), self.options.temperature)
+            return result
         if counted(logits) and counted(weight) and self.options.temperature == 1:
             result = _Counted.apply(weight, logits, generators)
             return result
@@ -50,7 +57,10 @@ class Gumbel(Sampler):
 
     def skip(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> None:
         """Draw the noise of one `apply`."""
-        skipped(logits, generators)
+        if self.options.kernel == "triton":
+            _fused(weight, logits).streams(generators, weight.device)
+        else:
+            skipped(logits, generators)
 
     def penalty(self, logits: Tensor) -> Tensor:
         """Return the logits, or the probabilities that weights are kept: P(s > 1/2) = sigmoid(l) at every temperature."""
@@ -62,6 +72,46 @@ class Gumbel(Sampler):
             return 1.0
         p = logits.sigmoid()
         return p.sub_(p * p)
+
+
+def _fused(weight: Tensor, logits: Tensor) -> Any:
+    """Return the kernels for a GPU. Raises `UserError` where they cannot be used."""
+    try:
+        from modhook.noise import fused
+    except ImportError:
+        raise UserError(
+            'the gumbel option kernel = "triton" needs the package triton: pip install "modhook[triton]"; or leave kernel away.'
+        ) from None
+    if weight.device.type != "cuda" and not (fused.INTERPRETED and weight.device.type == "cpu"):
+        raise UserError(
+            f'the gumbel option kernel = "triton" is for GPUs, and these weights are on {weight.device.type}; give the device "cuda", '
+            "or leave kernel away."
+        )
+    if logits.dtype != torch.float32 or weight.dtype == torch.float64:
+        raise UserError(
+            'the gumbel option kernel = "triton" draws for float32 logits, which weights of float64 do not have; make the network '
+            "float32, or leave kernel away."
+        )
+    return fused
+
+
+class _Fused(torch.autograd.Function):
+    """The same in two kernels on a GPU (`modhook.noise.fused`): noise is drawn again, nothing of size K is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, kernels: Any, streams: Tensor, temperature: float) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(weight, logits)
+        ctx.kernels, ctx.streams, ctx.temperature = kernels, streams, temperature
+        found: Tensor = kernels.masked(streams, weight, logits)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
+        weight, logits = ctx.saved_tensors
+        wanted = {"of_weight": ctx.needs_input_grad[0], "of_logits": ctx.needs_input_grad[1]}
+        to_weight, to_logits = ctx.kernels.gradients(ctx.streams, weight, logits, grad, ctx.temperature, **wanted)
+        return to_weight, to_logits, None, None, None
 
 
 class _StraightThrough(torch.autograd.Function):
