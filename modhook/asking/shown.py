@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modhook.errors import listing, printable
-from modhook.findings import VERDICTS, Finding, nothing, verdict
+from modhook.findings import VERDICTS, Finding, verdict
+from modhook.findings.nothing import nothing
 from modhook.plugin.manager import Plugins
 from modhook.values import markup
 

@@ -2,7 +2,6 @@
 
 from modhook.findings.beside import compared, has_controls
 from modhook.findings.judge import judge, verdict
-from modhook.findings.nothing import nothing
 from modhook.findings.reading import measured, points
 from modhook.findings.records import THRESHOLDS, VERDICTS, Compared, Finding, Measured, thresholds_of
 
@@ -16,7 +15,6 @@ __all__ = [
     "has_controls",
     "judge",
     "measured",
-    "nothing",
     "points",
     "thresholds_of",
     "verdict",

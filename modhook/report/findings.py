@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import xarray as xr
 
-from modhook.findings import nothing
+from modhook.findings.nothing import nothing
 from modhook.report.facts import Facts, known, listed, mean
 
 MOST = 4

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import modhook
-from modhook.findings import Finding, nothing
+from modhook.findings import Finding
+from modhook.findings.nothing import nothing
 from modhook.report.facts import Facts
 from modhook.report.findings import findings
 
