@@ -38,11 +38,12 @@ def heads(readings: Readings) -> None:
                     del readings.lost[other]
                 break
         else:
+            kind = type(module).__name__
+            said = f"{UNCLEAR}: {kind} is said to have {count}"
             if tried and probe.sees():
-                kind = type(module).__name__
-                readings.lost[path or kind] = (
-                    f"{UNCLEAR}: {kind} is said to have {count}, but no reading of its parameters could be proven; give them as a mapping"
-                )
+                readings.lost[path or kind] = f"{said}, but no reading of its parameters could be proven; give them as a mapping"
+            elif not tried and any(isinstance(getattr(module, name, None), int) for name in HEADS):
+                readings.lost[path or kind] = f"{said}, but no three of its parameters have that size; give them as a mapping"
 
 
 def neurons(readings: Readings) -> None:

@@ -105,8 +105,14 @@ def test_neurons_of_stacked_experts(between: bool) -> None:
 
 
 def test_what_cannot_be_proven_is_no_head() -> None:
-    """Heads that give to each other's columns are none, and the table says why."""
+    """Heads that give to each other's columns are none, nor are those of a number that fits nothing; the reason is told."""
     torch.manual_seed(3)
     units = modhook.units(drawn(Attention(turned=True))[0])
     assert not [g for g in units.values() if g.kind == "head"]
     assert "Attention is said to have 3, but no reading of its parameters could be proven" in units.left_out["inner"]
+    wrong = Attention()
+    wrong.num_heads = 5
+    said = "inner' may be heads: Attention is said to have 5, but no three of its parameters have that size"
+    with pytest.raises(modhook.UserError, match=said):
+        model, x = drawn(wrong)
+        modhook.fit_masks(model, [x], lambda net, b: net(b).square().mean(), units="head", progress=False)
