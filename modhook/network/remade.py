@@ -109,7 +109,7 @@ class Remaker:
         return tensor
 
     def _pack(self, saved: Tensor) -> Any:
-        known = self._sources.get(saved.untyped_storage()._cdata) if saved.layout is torch.strided else None
+        known = self._sources.get(_storage(saved))
         if known is None or saved.dtype != known[1].like.dtype or saved.is_conj() or saved.is_neg():
             return saved
         return known[1], known[2], _geometry(saved)
@@ -175,6 +175,14 @@ class Shelf(dict[str, Any]):
 
 
 _Geometry = tuple[torch.Size, tuple[int, ...], int]
+
+
+def _storage(tensor: Tensor) -> int:
+    """Return the place of a tensor's storage; 0 for one that has none: sparse, or a subclass that wraps others."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError):
+        return 0
 
 
 def _geometry(tensor: Tensor) -> _Geometry:

@@ -113,6 +113,6 @@ def test_what_cannot_be_proven_is_no_head() -> None:
     wrong = Attention()
     wrong.num_heads = 5
     said = "inner' may be heads: Attention is said to have 5, but no three of its parameters have that size"
+    model, x = drawn(wrong)
     with pytest.raises(modhook.UserError, match=said):
-        model, x = drawn(wrong)
         modhook.fit_masks(model, [x], lambda net, b: net(b).square().mean(), units="head", progress=False)
