@@ -28,26 +28,45 @@ def parameter_names(model: nn.Module) -> dict[str, str]:
     return names
 
 
+class Kept:
+    """A model as it is: its modules' attributes, what is in objects that modules keep and in their containers, and what was drawn.
+
+    Attributes:
+        modules: all of them, each once.
+        parameters: (first name, parameter), each once.
+        places: the dicts, lists and the like, of modules and of what they keep.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(model.modules())
+        self.parameters = list(model.named_parameters())
+        self._attributes = [dict(module.__dict__) for module in self.modules]
+        seen = {id(module) for module in self.modules}
+        self._found = [copied for kept in self._attributes for copied in containers(kept.values(), seen)]
+        self.places = [*(module.__dict__ for module in self.modules), *(container for container, _ in self._found)]
+
+    def put_back(self) -> None:
+        """Undo what was set or drawn since; this may be done again and again."""
+        for module, kept in zip(self.modules, self._attributes, strict=True):
+            if not same_items(module.__dict__, kept):
+                module.__dict__.clear()
+                module.__dict__.update(kept)
+        for container, content in self._found:
+            if container or content:
+                _refill(container, content)
+
+
 @contextmanager
 def restored(model: nn.Module) -> Iterator[list[Any]]:
     """Undo, on leaving, what was set in any module, in objects that modules keep, in their containers, and what was drawn.
 
     Yields the dicts, lists and the like, of modules and of what they keep.
     """
-    modules = list(model.modules())
-    attributes = [dict(module.__dict__) for module in modules]
-    seen = {id(module) for module in modules}
-    found = [copied for kept in attributes for copied in containers(kept.values(), seen)]
+    kept = Kept(model)
     try:
-        yield [*(module.__dict__ for module in modules), *(container for container, _ in found)]
+        yield kept.places
     finally:
-        for module, kept in zip(modules, attributes, strict=True):
-            if not same_items(module.__dict__, kept):
-                module.__dict__.clear()
-                module.__dict__.update(kept)
-        for container, content in found:
-            if container or content:
-                _refill(container, content)
+        kept.put_back()
 
 
 @contextmanager
@@ -56,21 +75,23 @@ def substituted(
     parameters: Mapping[str, Tensor | Recipe],
     others: Sequence[tuple[Any, Any]] = (),
     remaker: Remaker | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[None]:
     """Run the model with these tensors: `parameters` by first name, at every place where that parameter stands.
 
     Parameters that are not named are replaced by themselves, detached, so that no gradient is computed for them.
     `others` are pairs of a tensor or numpy array that the model holds, wherever it holds it, and the one to put there.
-    Where there are recipes, `remaker` makes their tensors.
+    Where there are recipes, `remaker` makes their tensors. `kept`: the model as it is now, for who does this several times.
     """
-    with restored(model) as places:
+    kept = Kept(model) if kept is None else kept
+    try:
         stand_ins: dict[int, Tensor | Recipe] = {}
-        for name, parameter in model.named_parameters():
+        for name, parameter in kept.parameters:
             new = parameters.get(name)
             stand_ins[id(parameter)] = parameter.detach() if new is None else new
         replaced = {id(own): new for own, new in others}
         stand_ins |= replaced
-        for module in model.modules():
+        for module in kept.modules:
             slots: dict[str, Any] = module._parameters
             for key, parameter in slots.items():
                 if parameter is not None:
@@ -78,9 +99,11 @@ def substituted(
             if remaker is not None and any(isinstance(new, Recipe) for new in slots.values()):
                 module.__dict__["_parameters"] = Shelf(slots, remaker.get)
         if others:
-            _replace(places, replaced)
+            _replace(kept.places, replaced)
         refresh(model)
         yield
+    finally:
+        kept.put_back()
 
 
 def refresh(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from modhook.network.guard import copies
 from modhook.network.held import held
 from modhook.network.remade import Recipe, Remaker
-from modhook.network.scope import substituted
+from modhook.network.scope import Kept, substituted
 from modhook.stacked.blame import blamed
 from modhook.stacked.gather import stacked_outputs
 from modhook.stacked.islands import install
@@ -73,13 +73,14 @@ class Job:
         own: Sequence[Any],
         tensors: list[Tensor],
         around: Around = nullcontext,
+        kept: Kept | None = None,
     ) -> Any:
-        """Call the function with one sample's tensors in place."""
+        """Call the function with one sample's tensors in place; `kept`: the model as it is, for calls that follow each other."""
         args, kwargs = self.arguments.rebuild(tensors)
         others = list(zip(self.own.values(), own, strict=True))
         names = {parameter: n for n, parameter in parameters.items() if isinstance(parameter, Recipe)}
         remaker = Remaker(list(names)) if names else None
-        with substituted(self.model, parameters, others, remaker):
+        with substituted(self.model, parameters, others, remaker, kept):
             install(self.model, self.islands, around)
             if remaker is None:
                 return self.function(self.model, *args, **kwargs)
@@ -107,13 +108,14 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
     # Cut once: the gradients of K slices would each fill a whole (K, ...) with zeros.
     weights = {n: w.unbind() if isinstance(w, Tensor) else w.each for n, w in job.parameters.items()}
     columns = [[leaf.tensor] * job.samples if leaf.shared else leaf.tensor.unbind() for leaf in leaves]
+    kept = Kept(job.model)
     for k in range(job.samples):
         tensors = [column[k] for column in columns]
         # Tensors that were cut together may not be written.
         parameters = {n: _copied(w[k]) if n in job.written else w[k] for n, w in weights.items()}
         try:
             with stock_switches(), around(), job.watch if job.watching else nullcontext():
-                outputs.append(flatten(job.call(parameters, job.copies(), tensors)))
+                outputs.append(flatten(job.call(parameters, job.copies(), tensors, kept=kept)))
         except Exception as error:
             error.add_note(blamed(job.model, error, f"while running mask sample {k + 1} of {job.samples}"))
             raise
