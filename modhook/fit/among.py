@@ -69,5 +69,6 @@ def refuse_among(
 
 def movable(logits: Mapping[str, Tensor]) -> list[Tensor]:
     """Return the logits of weights that are not gone, parameter by parameter; all of them where every one is."""
-    found = [v[v > GONE] for v in (logit.detach() for logit in logits.values())]
-    return found if any(f.numel() for f in found) else [logit.detach() for logit in logits.values()]
+    values = [logit.detach() for logit in logits.values()]
+    found = [v if v.numel() and float(v.min()) > GONE else v[v > GONE] for v in values]
+    return found if any(f.numel() for f in found) else values

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from modhook.errors import ModhookWarning, TrustWarning, UserError
 from modhook.fit.among import among_only, outside, per_entry, refuse_among
-from modhook.fit.arguments import bytes_of, initial, sampler_of, tracker_of, trained
+from modhook.fit.arguments import bytes_of, initial, sampler_of, trained
 from modhook.fit.engine import Loss, MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
 from modhook.fit.first import First, ranking_of, relative
@@ -39,6 +39,7 @@ from modhook.network.threads import using
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Ranking, Sampler, Tracker
+from modhook.plugin.trackers import tracker_of
 from modhook.stacked import EXECUTORS
 from modhook.stacked.checks import refuse
 from modhook.steps.loop import run_steps, warned
@@ -371,7 +372,7 @@ def fit_masks(
             history.done,
             learned=bool(learning),
             weights=sum(logit.numel() for logit in logits.values()),
-            kept=sum(int(masks[n].sum()) for n in logits),
+            kept=sum(int(masks[n].count_nonzero()) for n in logits),
             own=size.own or drawn.holds_density or unsized,
             turnover=turned,
             within=math.nan if size.within is None or unsized or masks is own else size.within,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modhook.errors import MaskError, UserError, listing
 from modhook.masks.names import one_per_parameter
-from modhook.plugin.interfaces import Sampler, Tracker
+from modhook.plugin.interfaces import Sampler
 from modhook.plugin.manager import plugins
 from modhook.values.arguments import checked, instance, shown
 from modhook.values.bounds import Count
@@ -89,15 +89,6 @@ def sampler_of(sampler: Any) -> Sampler:
     instance("sampler", sampler, str, "a sampler's name or a modhook.Sampler")
     found: Sampler = plugins().load("samplers", sampler)()
     return found
-
-
-def tracker_of(progress: Any) -> Tracker:
-    """Return the tracker that `progress` asks for. Raises `UserError`."""
-    if isinstance(progress, Tracker):
-        return progress
-    shows = checked("progress", progress, bool)
-    tracker: Tracker = plugins().load("trackers", "progress")() if shows else Tracker()
-    return tracker
 
 
 def bytes_of(memory: Any) -> int | None:

@@ -242,8 +242,6 @@ class MaskTrainer:
             same(f"{route['route']} {route['islands']}" if route else None, "how they run the mask samples")
         if spread():
             loss = add_up([*self.learned, *self.clipping.leaves.values()], float(loss))
-        if not self._started:
-            self.workspace = Workspace()  # what the check of the route took, two samples of every weight, goes back to the system
         self._started = True
         if self.recording:
             self.watch.gradients(self.logits)
@@ -383,27 +381,39 @@ class MaskTrainer:
         if (found := self._layered(groups, chosen, gates, drawn)) is not None:
             return scalars(self.model, self.loss, found, groups)
         if self.gates is None or gates is None:
+            if self.stacked is None:  # before anything is sampled: the check and the samples take turns in memory
+                self._settle(groups, groups)
             params = {n: self._sample(n, drawn) for n in self.logits}
         else:
             own = {n: self._sample(n, drawn) for n in self.logits if n not in self.gates.groups}
             params = {n: self._gated(n, gates, own.get(n), stop - start) for n in self.masked}
             chosen = (chosen, gates, own) if self.function is not self.loss else chosen
         params |= {n: c.expand(stop - start, *c.shape) for n, c in self._constants().items()}  # (k, ...)
+        if self.stacked is None:
+            whole = self.function is not self.loss
+            self._settle(groups, chosen if whole and stop - start == self.samples else None if whole else groups)
+        with self._told_why(groups):
+            losses = self.stacked(params, chosen)  # type: ignore[misc]
+        return scalars(self.model, self.loss, losses, groups)
+
+    def _settle(self, groups: Any, example: Any) -> None:
+        """Settle the route on the first batch, before a second one is asked for; without an example, at the first call."""
+        names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
+        trees = None if example is None else (example,)
+        with self._told_why(groups), Workspace().active():  # of its own: what the check takes goes back to the system
+            self.stacked = prepare(self.model, self.function, trees, names, self.samples, self.executor, self._guard)
+
+    @contextmanager
+    def _told_why(self, groups: Any) -> Iterator[None]:
+        """Tell of a loss that calls the network itself what it should do instead."""
         try:
-            if self.stacked is None:
-                # The first batch settles the route, before a second one is asked for.
-                trees = (groups,) if self.function is self.loss else (chosen,) if stop - start == self.samples else None
-                self.stacked = prepare(
-                    self.model, self.function, trees, tuple(params), self.samples, self.executor, self._guard
-                )
-            losses = self.stacked(params, chosen)
+            yield
         except StackError as error:
             calls = listened(self.model, self.loss, one_group(groups))
             reached = any(True for _ in reaches(self.model))  # then it may be a hook that called it, and the error says so
             if calls is not None and calls.own is not None and not reached:
                 raise UserError(calls_the_model(calls.own)) from error
             raise
-        return scalars(self.model, self.loss, losses, groups)
 
     def _activated(self, groups: Any, gates: Mapping[str, Tensor]) -> Any:
         """Return the losses of groups, units as gates on activations; None where weights are multiplied, as the first batch decides."""

@@ -70,7 +70,7 @@ class First:
         if self.relative is not False:
             found = 1.0 if known is None or self.relative is not True else known.unit_of_groups(batches[0], trainer.samples)
             unit = found if self.relative is True else self.relative
-            learned = sum(int(allowed[n].sum()) if allowed and n in allowed else v.numel() for n, v in trainer.logits.items())
+            learned = sum(int(allowed[n].count_nonzero()) if allowed and n in allowed else v.numel() for n, v in trainer.logits.items())
             trainer.relate(unit, learned, measured=self.relative is True)
         return size, among, allowed
 

@@ -208,4 +208,4 @@ class Fit:
     @property
     def _own(self) -> int | None:
         """Return how many learned weights the sampler's own mask keeps."""
-        return None if self.threshold is None else sum(int(self.threshold[n].sum()) for n in self.logits)
+        return None if self.threshold is None else sum(int(self.threshold[n].count_nonzero()) for n in self.logits)

@@ -46,17 +46,18 @@ def turnover(earlier: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> floa
 
     NaN where it is not known, or nothing is kept.
     """
-    kept = sum(int(masks[n].sum()) for n in earlier)
+    kept = sum(int(masks[n].count_nonzero()) for n in earlier)
     if not kept:
         return math.nan
     before = Order(earlier).cut(kept)
-    return 1 - sum(int((before[n] & masks[n].cpu()).sum()) for n in earlier) / kept
+    return 1 - sum(int((before[n] & masks[n].cpu()).count_nonzero()) for n in earlier) / kept
 
 
 def distances(logits: Iterable[Tensor]) -> tuple[float, float]:
     """Return the median and the smallest distance of logits from 0; of very many every n-th counts for the median."""
-    flat = [logit.detach().reshape(-1).abs() for logit in logits if logit.numel()]
+    flat = [logit.detach().reshape(-1) for logit in logits if logit.numel()]
     if not flat:
         return 0.0, 0.0
     every = -(-sum(f.numel() for f in flat) // _MOST)
-    return float(torch.cat([f[::every] for f in flat]).median()), min(float(f.min()) for f in flat)
+    nearest = min(float(piece.abs().min()) for f in flat for piece in f.split(_MOST))  # type: ignore[no-untyped-call]
+    return float(torch.cat([f[::every] for f in flat]).abs().median()), nearest

@@ -118,7 +118,7 @@ class Size:
                 asked = measured if pressed is None else _until(measured, pressed)
                 try:
                     all_of = None if among is None else sum(int(among[n].sum()) if n in among else v.numel() for n, v in logits.items())
-                    return cuts.smallest(asked, self.within, None, sum(int(own[n].sum()) for n in logits), all_of)
+                    return cuts.smallest(asked, self.within, None, sum(int(own[n].count_nonzero()) for n in logits), all_of)
                 except _Interrupted:
                     return None
         assert own is not None

@@ -125,7 +125,7 @@ class Masks(Mapping[str, Tensor]):
 
     def __hash__(self) -> int:
         # Without names: equal masks may know a tied parameter by different ones.
-        return hash(frozenset((m.shape, int(m.sum())) for m in self._masks.values()))
+        return hash(frozenset((m.shape, int(m.count_nonzero())) for m in self._masks.values()))
 
     # -- algebra
 
@@ -189,7 +189,7 @@ class Masks(Mapping[str, Tensor]):
     def kept(self, per_tensor: Literal[True]) -> dict[str, int]: ...
     def kept(self, per_tensor: bool = False) -> int | dict[str, int]:
         """Return the number of kept weights, in total or per tensor."""
-        counts = {n: int(m.sum()) for n, m in self._masks.items()}
+        counts = {n: int(m.count_nonzero()) for n, m in self._masks.items()}
         return counts if per_tensor else sum(counts.values())
 
     @property

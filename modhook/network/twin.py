@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import types
 import weakref
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -19,8 +20,11 @@ _CONTAINERS = (dict, list, tuple, set)
 _AS_THEY_ARE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, weakref.ref)
 
 
-def twin(model: _M) -> _M:
+def twin(model: _M, weights: Mapping[str, Tensor] | None = None, *, share: bool = False) -> _M:
     """Return a deep copy of a network: same names, ties, modes and attributes, and no parameter or buffer in common.
+
+    `weights` are values of parameters, by first name, that the copy holds instead of the network's own; where they may `share`, the
+    copy may stand on their memory.
 
     Tensors that belong to an autograd graph (kept activations, the `weight` of torch.nn.utils.weight_norm, pruned weights)
     are copied without it. What Python cannot copy, such as a lock, an open file or a generator, is shared with the original.
@@ -28,14 +32,16 @@ def twin(model: _M) -> _M:
     Raises:
         StackError: no such copy can be made; the message says which part is in the way.
     """
+    weights = {} if weights is None else weights
+    new = _parameters(model, weights, share)
     try:
         with _Detached():
-            copied = copy.deepcopy(model)
+            copied = copy.deepcopy(model, dict(new))
         wrong = _difference(model, copied)
     except Exception as error:
         wrong = f"{type(error).__name__}: {error}"
     if not wrong:
-        return copied
+        return _filled(copied, weights, new)
     try:
         with _Detached():
             copied = _ByHand().copy(model)
@@ -47,7 +53,29 @@ def twin(model: _M) -> _M:
             f"{type(model).__name__} cannot be copied, and masks are checked on copies ({wrong}): give the module that says "
             "so a `__deepcopy__` that returns a copy with parameters of its own"
         )
-    return copied
+    return _filled(copied, weights, {})
+
+
+def _parameters(model: nn.Module, weights: Mapping[str, Tensor], share: bool) -> dict[int, nn.Parameter]:
+    """Return {id of a parameter: a copy of it with another value}, made at once and not copied first; plain parameters only."""
+    found = {}
+    for name, own in model.named_parameters():
+        if name in weights and type(own) is nn.Parameter and own.layout is torch.strided:
+            value, alike = weights[name], own.is_contiguous() and weights[name].is_contiguous()
+            found[id(own)] = nn.Parameter(
+                value if share and alike else torch.empty_like(own.detach()).copy_(value), own.requires_grad
+            )
+    return found
+
+
+def _filled(model: _M, weights: Mapping[str, Tensor], known: Mapping[int, nn.Parameter]) -> _M:
+    """Write these values into all parameters of a copy but those that have them."""
+    filled = {id(parameter) for parameter in known.values()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in weights and id(parameter) not in filled:
+                parameter.copy_(weights[name])
+    return model
 
 
 class _Detached(TorchFunctionMode):

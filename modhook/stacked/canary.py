@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import attrs
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from modhook.network.guard import Guard, same_bits
 from modhook.network.twin import twin as copied
 from modhook.stacked.blame import blamed, own_line
+from modhook.stacked.near import PIECE, Near
 from modhook.stacked.outside import refuse_if_used, unregistered
 from modhook.stacked.quiet import NoDropout as NoDropout
 from modhook.stacked.routes import Function, Job, forward
@@ -38,16 +40,9 @@ class Reference:
     sparse: bool = False
 
 
-def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> dict[str, Tensor]:
+def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> Near:
     """Return K slightly different parameter sets near the model's own, the same in every process."""
-    own = dict(model.named_parameters())
-    generator = torch.Generator().manual_seed(0)
-    sets = {}
-    for name in names:
-        value = own[name].detach()
-        noise = torch.rand(samples, *value.shape, generator=generator, device="cpu").to(value.device, value.dtype) - 0.5
-        sets[name] = value * (1 + 0.1 * noise) + 0.02 * noise  # (K, ...)
-    return sets
+    return Near(model, names, samples)
 
 
 def reference(
@@ -56,16 +51,15 @@ def reference(
     """Run a deep copy of the model plainly, once per sample. Raises the user's own error where it fails."""
     outputs, gradients = [], []
     written: set[str] = set()
+    near = parameters if isinstance(parameters, Near) else None
     for k in range(samples):
-        twin = copied(model)
+        # What is made when it is asked for can be the copy's own.
+        twin = copied(model, {name: parameters[name][k] for name in parameters}, share=not isinstance(parameters, dict))
         own = dict(twin.named_parameters())
         kept = [(place, tensor.requires_grad_()) for place, tensor in unregistered(twin) if tensor.is_floating_point()]
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.requires_grad_(name in parameters and parameter.is_floating_point())
-                if name in parameters:
-                    parameter.copy_(parameters[name][k])
-        # The values of the parameters that are given need not be kept once more.
+        for name, parameter in own.items():
+            parameter.requires_grad_(name in parameters and parameter.is_floating_point())
+        # The values of the parameters that are given need not be kept once more: they can be made again.
         before, buffers = Guard(twin, [name for name in own if name in parameters]), dict(twin.named_buffers())
         # Copies, as a model may write into its input too.
         tensors = [(leaf.tensor if leaf.shared else leaf.tensor[k]).detach().clone() for leaf in arguments.leaves]
@@ -84,7 +78,10 @@ def reference(
         outputs.append([leaf.detach() for leaf in leaves])
         after = dict(twin.named_buffers())
         written |= before.written(thorough=True)
-        written |= {name for name in parameters if not same_bits(own[name], parameters[name][k])}
+        wrote = {n for n in parameters if not (near.same(n, k, own[n]) if near else same_bits(own[n], parameters[n][k]))}
+        if near is not None and wrote:
+            near.restore()
+        written |= wrote
         written |= {name for name, buffer in buffers.items() if after.get(name) is not buffer}  # set anew
     sparse = any(g.layout is not torch.strided for sample in gradients for g in sample.values())
     gradients = [{n: g.to_dense() for n, g in sample.items()} for sample in gradients]
@@ -106,7 +103,18 @@ class Finding:
 
 def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding:
     """Run `route` on this job and compare outputs and gradients with the reference."""
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in expected.parameters.items()}
+    near = expected.parameters
+    if not isinstance(near, Near):
+        return _compared(route, job, expected, {name: value.detach().clone() for name, value in near.items()})
+    versions = [value._version for value in near.values()]
+    found = _compared(route, job, expected, {name: value.detach() for name, value in near.items()})
+    if found.text or versions != [value._version for value in near.values()]:
+        near.restore()  # what it wrote, if it did, is none of the next route's business
+    return found
+
+
+def _compared(route: Callable[..., Any], job: Job, expected: Reference, weights: dict[str, Tensor]) -> Finding:
+    leaves = {name: weight.requires_grad_() for name, weight in weights.items()}
     tensors = [leaf.tensor.detach().clone() for leaf in job.arguments.leaves]
     arguments = job.arguments.with_tensors(tensors)
     job = attrs.evolve(job, parameters=leaves, written=expected.written, arguments=arguments)
@@ -122,11 +130,12 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
     worst = same.worst
     # Some gradients are exactly zero in theory and noise in practice, such as a bias before batch norm: a difference far
     # below the model's largest gradient is none.
-    largest = max((g.abs().max().item() for s in expected.gradients for g in s.values() if g.numel()), default=0.0)
+    sizes = [float(_largest(g)) for s in expected.gradients for g in s.values() if g.numel()]
+    largest = max(filter(isfinite, sizes), default=0.0)
     for name, gradient in gradients.items():
-        wanted = torch.stack([sample[name] for sample in expected.gradients])
+        wanted = [sample[name] for sample in expected.gradients]
         worst = max(worst, found := difference(gradient, wanted, floor=1e-3 * largest))
-        if found > tolerance(wanted.dtype):
+        if found > tolerance(gradient.dtype):
             return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}", worst=found)
     return Finding(worst=worst)
 
@@ -140,7 +149,7 @@ def compare_outputs(outputs: Sequence[Tensor], expected: Reference) -> Finding:
         plain = [sample[i] for sample in expected.outputs]
         if len({p.shape for p in plain}) != 1 or output.shape[1:] != plain[0].shape:
             return Finding(f"output {i} has another shape than without stacking")
-        worst = max(worst, found := difference(output.detach(), torch.stack(plain)))
+        worst = max(worst, found := difference(output.detach(), plain))
         if found > tolerance(output.dtype):
             return Finding(f"output {i} differs from a plain run by {found:.1e}", worst=found)
     return Finding(worst=worst)
@@ -173,22 +182,49 @@ def gradients_of(outputs: Sequence[Tensor], of: dict[str, Tensor], *, stacked: b
     return {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(inputs.items(), found, strict=True)}
 
 
-def difference(found: Tensor, expected: Tensor, floor: float = 0.0) -> float:
-    """Return the largest difference relative to the largest expected number; NaN in the same places agree."""
-    if expected.numel() == 0:
-        return 0.0
-    if not (expected.is_floating_point() or expected.is_complex()):
-        return 0.0 if torch.equal(found, expected) else float("inf")
+def difference(found: Tensor, expected: Tensor | Sequence[Tensor], floor: float = 0.0) -> float:
+    """Return the largest difference relative to the largest expected number; NaN in the same places agree.
+
+    `expected` is a tensor, or one per sample of `found` (K, ...).
+    """
+    pairs = [(found, expected)] if isinstance(expected, Tensor) else list(zip(found, expected, strict=True))
+    gap = scale = 0.0
+    for one, other in pairs:
+        if not (other.is_floating_point() or other.is_complex()):
+            if not torch.equal(one, other):
+                return float("inf")
+        elif other.numel():
+            apart, most = _apart(one, other)
+            gap, scale = max(gap, apart), max(scale, most)
+    return gap / max(scale, floor, 1e-6) if isfinite(gap) else float("inf")
+
+
+def _apart(found: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Return the largest difference, and the largest expected number that is finite."""
+    if expected.dtype in (torch.float32, torch.float64) and found.dtype == expected.dtype:
+        gaps, sizes = [], []
+        for one, other in zip(found.reshape(-1).split(PIECE), expected.reshape(-1).split(PIECE), strict=True):  # type: ignore[no-untyped-call]
+            gaps.append(_largest(one - other))
+            sizes.append(_largest(other))
+        gap, scale = float(torch.stack(gaps).amax()), float(torch.stack(sizes).amax())
+        if isfinite(gap) and isfinite(scale):
+            return gap, scale
     different = ~((found == expected) | (found.isnan() & expected.isnan()))
-    if not bool(different.any()):
-        return 0.0
-    wide = torch.complex128 if expected.is_complex() else torch.float64
-    gap = (found.to(wide) - expected.to(wide)).abs()[different].max().item()
     finite = expected[expected.isfinite()].abs()
     scale = finite.max().item() if finite.numel() else 0.0
-    if gap != gap or gap == float("inf"):
-        return float("inf")
-    return float(gap / max(scale, floor, 1e-6))
+    if not bool(different.any()):
+        return 0.0, scale
+    wide = torch.complex128 if expected.is_complex() else torch.float64
+    gap = (found.to(wide) - expected.to(wide)).abs()[different].max().item()
+    return (gap if isfinite(gap) else float("inf")), scale
+
+
+def _largest(tensor: Tensor) -> Tensor:
+    """Return the largest absolute number, (); NaN if there is one."""
+    if tensor.is_complex():
+        return tensor.abs().amax()
+    least, most = torch.aminmax(tensor)  # one pass, and no copy
+    return torch.maximum(-least, most)
 
 
 def tolerance(dtype: torch.dtype) -> float:

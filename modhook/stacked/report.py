@@ -18,17 +18,23 @@ from modhook.network.scope import parameter_names
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
 from modhook.plugin.culprit import told
+from modhook.plugin.interfaces import Tracker
+from modhook.plugin.trackers import tracker_of
 from modhook.stacked import canary
 from modhook.stacked.blame import users_own
 from modhook.stacked.heard import Heard, listening
 from modhook.stacked.routes import Job, forward, own_tensors, run_loop, run_vmap
-from modhook.stacked.settle import Choice, settle
+from modhook.stacked.settle import Canary, Choice
 from modhook.stacked.show import headline, page, text
 from modhook.stacked.stacked import stack
 from modhook.stacked.trees import Tree, flatten
 from modhook.values.arguments import instance
 
 _REPEATS = 3
+_ENOUGH = 1000.0
+"""Milliseconds of measuring after which no pass is repeated."""
+_STEPS = 4 + _REPEATS
+"""What a bar counts: the plain copies, the routes, what they keep for the backward pass, and the measured passes."""
 _ROWS = 40
 """Parameters, and submodules, that `print` and a notebook show; `text()` and `to_dict()` have all."""
 
@@ -65,8 +71,8 @@ class Report:
         route, reason: how the whole model runs and why.
         error: the canary's largest relative difference from a plain run, over outputs and gradients.
         errors: the same for every route that the canary admits.
-        milliseconds: one forward and backward pass, best of three: `unmasked` is the plain model on the example, the others
-            (every admitted route) run K samples of that size each.
+        milliseconds: one forward and backward pass, the best of several where they take less than a second: `unmasked` is the plain
+            model on the example, the others (every admitted route) run K samples of that size each.
         bytes: `parameters` is what one set of K weights takes; `saved` is what the chosen route keeps for its backward
             pass, beside the weights; `unmasked` is what the plain model keeps.
     """
@@ -105,7 +111,9 @@ class Report:
 
 
 
-def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "auto", **kwargs: Any) -> Report:
+def inspect(
+    model: nn.Module, *args: Any, samples: int = 4, executor: str = "auto", progress: bool | Tracker = True, **kwargs: Any
+) -> Report:
     """Return what of `model` can be masked and how it will run under K parameter sets; the model is not changed.
 
     `fit_masks` with this K takes the same route, by the same table, unless its loss does what the network alone does not (a call of
@@ -116,19 +124,24 @@ def inspect(model: nn.Module, *args: Any, samples: int = 4, executor: str = "aut
         args, kwargs: one plain example, as for `model(*args, **kwargs)`, without K.
         samples: K.
         executor: as for `modhook.stack`.
+        progress: True for a progress bar (on a terminal; nothing elsewhere), False for silence, or a `Tracker`.
 
     Raises:
         StackError: the model cannot be run exactly; the message says why and what to do.
         UserError: it does not take this example; the message says where. What the model's own code raises is raised as it is.
     """
     instance("model", model, nn.Module, "an nn.Module")
+    tracker = tracker_of(progress)
     try:
         with using(model), lent(model):
-            return _inspected(model, args, kwargs, samples, executor)
+            return _inspected(model, args, kwargs, samples, executor, tracker)
     except ModhookError:
         raise
     except Exception as error:
         failed = error
+    finally:
+        if not isinstance(progress, Tracker):
+            tracker.close()
     if users_own(failed):  # asked outside the handler, which is a context of its own
         raise failed
     raise UserError(_not_taken(model, (args, kwargs), failed)) from failed
@@ -148,9 +161,12 @@ def _not_taken(model: nn.Module, example: Any, error: Exception) -> str:
     )
 
 
-def _inspected(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int, executor: str) -> Report:
-    stacked = stack(model, (args, kwargs), samples, executor)
-    choice, samples = stacked.choice, stacked.samples
+def _inspected(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], samples: int, executor: str, tracker: Tracker
+) -> Report:
+    steps = iter(range(1, _STEPS + 1))
+    tracker.stage_started("inspect", _STEPS)
+    samples = stack(model, None, samples, executor).samples  # refuses what cannot be run at all
     example = flatten((args, kwargs))
     arguments = example.with_tensors(
         [
@@ -159,17 +175,21 @@ def _inspected(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
         ]
     )
     names = tuple(name for name, parameter in model.named_parameters() if parameter.is_floating_point())
+    canary_ = Canary.of(model, forward, names, arguments, samples)
+    tracker.step(next(steps), {})
+    choice = canary_.choose(executor)
+    errors = {choice.route: choice.error}
+    for other in ("vectorised", "loop") if executor != "loop" else ():
+        tracker.step(next(steps), {})
+        try:
+            found = canary_.choose(other)
+            errors.setdefault(found.route, found.error)
+        except StackError:  # not exact by this route, or not at all
+            continue
+    del canary_  # the weights and gradients of two samples
     sets = canary.perturbed(model, names, samples)
     own = own_tensors(model, choice.written, sets)
     job = Job(model, forward, sets, arguments, samples, choice.written, own, choice.islands, choice.wide)
-    errors = {choice.route: choice.error}
-    if executor != "loop":
-        for other in ("vectorised", "loop"):
-            try:
-                found = settle(model, forward, names, arguments, samples, other)
-                errors.setdefault(found.route, found.error)
-            except StackError:  # not exact by this route, or not at all
-                continue
 
     def measure() -> tuple[dict[str, float], dict[str, int], Heard]:
         routes: dict[str, Callable[[], Any]] = {"unmasked": _plain(model, example)}
@@ -177,12 +197,15 @@ def _inspected(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
             routes[name] = (lambda: run_loop(_fresh(job))) if name == "loop" else (lambda: run_vmap(_fresh(job)))
         with listening(model) as heard:
             saved = {name: _saved(routes[name], model) for name in ("unmasked", choice.route)}
-        for route in routes.values():
-            _timed(route)
-        rounds = [{name: _timed(route) for name, route in routes.items()} for _ in range(_REPEATS)]
+        tracker.step(next(steps), {})
+        # Every route has run before, in the canary, so that nothing is compiled here.
+        rounds = [{n: saved[n][1] if n in saved else _timed(route) for n, route in routes.items()}]
+        while len(rounds) <= _REPEATS and sum(sum(each.values()) for each in rounds) < _ENOUGH:
+            rounds.append({name: _timed(route) for name, route in routes.items()})
+            tracker.step(next(steps), {})
         times = {name: min(each[name] for each in rounds) for name in routes}
         weights = sum(s.numel() * s.element_size() for s in sets.values())
-        sizes = {"parameters": weights, "saved": saved[choice.route], "unmasked": saved["unmasked"]}
+        sizes = {"parameters": weights, "saved": saved[choice.route][0], "unmasked": saved["unmasked"][0]}
         return times, sizes, heard
 
     times, sizes, heard = canary.quietly(model, measure)
@@ -213,8 +236,8 @@ def _timed(route: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
-def _saved(route: Callable[[], Any], model: nn.Module) -> int:
-    """Return the bytes that a forward pass keeps for the backward pass, each storage once, the model's own aside."""
+def _saved(route: Callable[[], Any], model: nn.Module) -> tuple[int, float]:
+    """Return the bytes that a forward pass keeps for the backward pass, each storage once, the model's own aside, and `_timed`."""
     own = {-1, *(memory_of(t) for t in (*model.parameters(), *model.buffers()))}
     storages: dict[int, int] = {}
 
@@ -223,9 +246,9 @@ def _saved(route: Callable[[], Any], model: nn.Module) -> int:
             storages[place] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _backward(route())
-    return sum(storages.values())
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        milliseconds = _timed(route)
+    return sum(storages.values()), milliseconds
 
 
 def _backward(outputs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -53,55 +53,84 @@ def settle(
 ) -> Choice:
     """Run the canary on two samples of these arguments, (K, ...) or shared, and choose.
 
-    `executor` "vectorised" is for reports: vmap, with islands if need be, and never the loop.
-
     Raises:
         StackError: no route reproduces a plain run, or not the one that `executor` asks for.
         Exception: whatever the user's own code raises in a plain run.
     """
-    arguments = arguments.with_tensors([leaf.tensor.detach() for leaf in arguments.leaves])
-    two = arguments.with_tensors([leaf.tensor if leaf.shared else few(leaf.tensor) for leaf in arguments.leaves])
-    sets = canary.perturbed(model, names, CANARY_SAMPLES)
-    expected = canary.quietly(model, lambda: canary.reference(model, function, two, sets, CANARY_SAMPLES))
-    own = own_tensors(model, expected.written, sets)
-    job = Job(model, function, sets, two, CANARY_SAMPLES, expected.written, own)
-    canary_ = _Canary(job, expected)
-    choice, reason = (None, "the loop was asked for") if executor == "loop" else _vectorised(canary_, executor)
-    if choice is not None:
-        if executor == "fastest":
-            whole = attrs.evolve(job, arguments=arguments, samples=samples, islands=choice.islands, wide=choice.wide)
-            loop, reason = _measured(whole, canary.perturbed(model, names, samples), choice.route)
-        elif executor == "auto":
-            loop, reason = choose(model, samples) if names else (False, "no weight is another one under each sample")
-        else:
-            loop, reason = False, ""
-        if not loop:
-            why = f"{choice.reason}; {reason}" if reason else choice.reason
-            return attrs.evolve(choice, reason=why, sparse=expected.sparse)
-    if executor == "vectorised" and choice is None:
-        raise StackError(reason)
-    looped = canary_.check(run_loop)
-    if looped.error and users_own(looped.error):
-        raise from_their_code(looped.error)  # with a note of the sample
-    if looped.text:
-        raise StackError(refusal(model, looped.text))
-    if choice is None:
-        return Choice("loop", reason, expected.written, error=looped.worst, sparse=expected.sparse)
-    route = choice.route
-    return attrs.evolve(
-        choice, route="loop", reason=reason, error=looped.worst, vectorised=route, sparse=expected.sparse
-    )
+    return Canary.of(model, function, names, arguments, samples).choose(executor)
 
 
 @attrs.frozen
-class _Canary:
-    """The comparison of routes with what plain copies computed."""
+class Canary:
+    """The comparison of routes with what plain copies computed: the copies run once, however many routes are asked for.
+
+    `arguments` are those of all K `samples`; the job has two of them.
+    """
 
     job: Job
     expected: canary.Reference
+    arguments: Tree
+    samples: int
+    _known: dict[Any, canary.Finding] = attrs.field(factory=dict, init=False)
 
-    def check(self, route: Callable[..., Any], islands: tuple[str, ...] = (), wide: bool = False) -> canary.Finding:
-        """Compare one route."""
+    @classmethod
+    def of(cls, model: nn.Module, function: Function, names: tuple[str, ...], arguments: Tree, samples: int) -> Canary:
+        """Run the plain copies. Raises whatever the user's own code raises, and `StackError`."""
+        arguments = arguments.with_tensors([leaf.tensor.detach() for leaf in arguments.leaves])
+        two = arguments.with_tensors([leaf.tensor if leaf.shared else few(leaf.tensor) for leaf in arguments.leaves])
+        sets = canary.perturbed(model, names, CANARY_SAMPLES)
+        expected = canary.quietly(model, lambda: canary.reference(model, function, two, sets, CANARY_SAMPLES))
+        own = own_tensors(model, expected.written, sets)
+        job = Job(model, function, sets, two, CANARY_SAMPLES, expected.written, own)
+        return cls(job, expected, arguments, samples)
+
+    def choose(self, executor: str) -> Choice:
+        """Return the route that `executor` asks for; "vectorised" is for reports: vmap, with islands if need be, never the loop.
+
+        Raises `StackError`, or the user's own error, as `settle`.
+        """
+        model, names, expected = self.job.model, tuple(self.job.parameters), self.expected
+        looping, row = choose(model, self.samples) if names else (False, "no weight is another one under each sample")
+        choice, reason = None, "the loop was asked for"
+        if executor == "auto" and looping:  # another route would not be taken, whatever it does
+            reason = row
+        elif executor != "loop":
+            choice, reason = _vectorised(self, executor)
+        if choice is not None:
+            if executor == "fastest":
+                whole = attrs.evolve(
+                    self.job, arguments=self.arguments, samples=self.samples, islands=choice.islands, wide=choice.wide
+                )
+                loop, reason = _measured(whole, canary.perturbed(model, names, self.samples), choice.route)
+            else:
+                loop, reason = False, row if executor == "auto" else ""
+            if not loop:
+                why = f"{choice.reason}; {reason}" if reason else choice.reason
+                return attrs.evolve(choice, reason=why, sparse=expected.sparse)
+        if executor == "vectorised" and choice is None:
+            raise StackError(reason)
+        looped = self.check(run_loop)
+        if looped.error and users_own(looped.error):
+            raise from_their_code(looped.error)  # with a note of the sample
+        if looped.text:
+            raise StackError(refusal(model, looped.text))
+        if choice is None:
+            return Choice("loop", reason, expected.written, error=looped.worst, sparse=expected.sparse)
+        route = choice.route
+        return attrs.evolve(
+            choice, route="loop", reason=reason, error=looped.worst, vectorised=route, sparse=expected.sparse
+        )
+
+    def check(
+        self, route: Callable[..., Any], islands: tuple[str, ...] = (), wide: bool = False, *, again: bool = False
+    ) -> canary.Finding:
+        """Compare one route; once, unless it is to be done again."""
+        known = (route, islands, wide)
+        if again or known not in self._known:
+            self._known[known] = self._checked(*known)
+        return self._known[known]
+
+    def _checked(self, route: Callable[..., Any], islands: tuple[str, ...], wide: bool) -> canary.Finding:
         memory = Memory(wide=wide)
         job = attrs.evolve(self.job, islands=islands, wide=wide, memory=memory)
         found: canary.Finding = canary.quietly(job.model, lambda: canary.compare(route, job, self.expected))
@@ -162,7 +191,7 @@ class _Canary:
         return None
 
 
-def _vectorised(canary_: _Canary, executor: str) -> tuple[Choice | None, str]:
+def _vectorised(canary_: Canary, executor: str) -> tuple[Choice | None, str]:
     """Return the vmap route, if need be with islands, or None and why not."""
     model, written = canary_.job.model, canary_.expected.written
     reasons: dict[str, str] = {}
@@ -178,7 +207,7 @@ def _vectorised(canary_: _Canary, executor: str) -> tuple[Choice | None, str]:
         if found.error and not wide and REFUSED in str(found.error):
             wide = True
             continue
-        if found.error and users_own(found.error) and not canary_.check(run_vmap, tuple(reasons), wide).error:
+        if found.error and users_own(found.error) and not canary_.check(run_vmap, tuple(reasons), wide, again=True).error:
             # A second time it was not raised, so that it was not about vmap.
             found.error.add_note(blamed(model, found.error, "while running all mask samples at once"))
             raise from_their_code(found.error)
@@ -195,7 +224,7 @@ def _vectorised(canary_: _Canary, executor: str) -> tuple[Choice | None, str]:
     return None, f"vmap was not admitted: {text}"
 
 
-def _measured(job: Job, sets: dict[str, Tensor], vectorised: str) -> tuple[bool, str]:
+def _measured(job: Job, sets: Mapping[str, Tensor], vectorised: str) -> tuple[bool, str]:
     """Time a forward and a backward pass of the vectorised route and of the loop; return whether to loop, and the times."""
 
     def once(route: Callable[..., Any]) -> float:

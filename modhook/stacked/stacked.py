@@ -226,7 +226,8 @@ class Stacked:
 
     def _settle(self, names: tuple[str, ...], arguments: Tree, samples: int) -> Choice:
         """Return the route for these arguments, (K, ...) or shared, checked now."""
-        with using(self.model), lent(self.model):
+        # In a fit the weights that others replace are not copied, as in every step.
+        with using(self.model), lent(self.model, () if self.guard is None else names):
             if self.layers:
                 return settle_layers(self.model, self._function, names, arguments)
             return settle(self.model, self._function, names, arguments, samples, self.executor)
