@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from modhook.network.guard import Guard, same_bits
 from modhook.network.twin import twin as copied
 from modhook.stacked.blame import blamed, own_line
-from modhook.stacked.near import PIECE, Near
+from modhook.stacked.near import PIECE, Near, Numbers, Together
 from modhook.stacked.outside import refuse_if_used, unregistered
 from modhook.stacked.quiet import NoDropout as NoDropout
 from modhook.stacked.routes import Function, Job, forward
@@ -40,9 +40,9 @@ class Reference:
     sparse: bool = False
 
 
-def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> Near:
+def perturbed(model: nn.Module, names: Sequence[str], samples: int) -> Together:
     """Return K slightly different parameter sets near the model's own, the same in every process."""
-    return Near(model, names, samples)
+    return Together(Numbers(model, names, samples))
 
 
 def reference(
@@ -53,8 +53,7 @@ def reference(
     written: set[str] = set()
     near = parameters if isinstance(parameters, Near) else None
     for k in range(samples):
-        # What is made when it is asked for can be the copy's own.
-        twin = copied(model, {name: parameters[name][k] for name in parameters}, share=not isinstance(parameters, dict))
+        twin = copied(model, {name: parameters[name][k] for name in parameters}, share=near is not None)
         own = dict(twin.named_parameters())
         kept = [(place, tensor.requires_grad_()) for place, tensor in unregistered(twin) if tensor.is_floating_point()]
         for name, parameter in own.items():
@@ -106,9 +105,10 @@ def compare(route: Callable[..., Any], job: Job, expected: Reference) -> Finding
     near = expected.parameters
     if not isinstance(near, Near):
         return _compared(route, job, expected, {name: value.detach().clone() for name, value in near.items()})
-    versions = [value._version for value in near.values()]
-    found = _compared(route, job, expected, {name: value.detach() for name, value in near.items()})
-    if found.text or versions != [value._version for value in near.values()]:
+    weights = {name: value.detach() for name, value in near.items()}
+    versions = [value._version for value in weights.values()]
+    found = _compared(route, job, expected, weights)
+    if found.text or versions != [value._version for value in weights.values()]:
         near.restore()  # what it wrote, if it did, is none of the next route's business
     return found
 
@@ -130,11 +130,11 @@ def _compared(route: Callable[..., Any], job: Job, expected: Reference, weights:
     worst = same.worst
     # Some gradients are exactly zero in theory and noise in practice, such as a bias before batch norm: a difference far
     # below the model's largest gradient is none.
-    sizes = [float(_largest(g)) for s in expected.gradients for g in s.values() if g.numel()]
-    largest = max(filter(isfinite, sizes), default=0.0)
+    sizes = [float(largest(g)) for s in expected.gradients for g in s.values() if g.numel()]
+    most = max(filter(isfinite, sizes), default=0.0)
     for name, gradient in gradients.items():
         wanted = [sample[name] for sample in expected.gradients]
-        worst = max(worst, found := difference(gradient, wanted, floor=1e-3 * largest))
+        worst = max(worst, found := difference(gradient, wanted, floor=1e-3 * most))
         if found > tolerance(gradient.dtype):
             return Finding(f"the gradient of {name!r} differs from a plain run by {found:.1e}", worst=found)
     return Finding(worst=worst)
@@ -204,8 +204,8 @@ def _apart(found: Tensor, expected: Tensor) -> tuple[float, float]:
     if expected.dtype in (torch.float32, torch.float64) and found.dtype == expected.dtype:
         gaps, sizes = [], []
         for one, other in zip(found.reshape(-1).split(PIECE), expected.reshape(-1).split(PIECE), strict=True):  # type: ignore[no-untyped-call]
-            gaps.append(_largest(one - other))
-            sizes.append(_largest(other))
+            gaps.append(largest(one - other))
+            sizes.append(largest(other))
         gap, scale = float(torch.stack(gaps).amax()), float(torch.stack(sizes).amax())
         if isfinite(gap) and isfinite(scale):
             return gap, scale
@@ -219,7 +219,7 @@ def _apart(found: Tensor, expected: Tensor) -> tuple[float, float]:
     return (gap if isfinite(gap) else float("inf")), scale
 
 
-def _largest(tensor: Tensor) -> Tensor:
+def largest(tensor: Tensor) -> Tensor:
     """Return the largest absolute number, (); NaN if there is one."""
     if tensor.is_complex():
         return tensor.abs().amax()

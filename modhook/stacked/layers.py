@@ -6,7 +6,8 @@ one layer at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import attrs
@@ -15,10 +16,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from modhook.errors import StackError
+from modhook.network.guard import same_bits
 from modhook.network.remade import Again, Recipe, Recipes
 from modhook.network.twin import twin
 from modhook.stacked import canary
 from modhook.stacked.blame import from_their_code, users_own
+from modhook.stacked.near import Alone, Numbers
 from modhook.stacked.routes import Function, Job, own_tensors, run_loop
 from modhook.stacked.settle import CANARY_SAMPLES, ROUNDING, Choice, few, in_double, refusal
 from modhook.stacked.trees import Tree, flatten
@@ -36,9 +39,10 @@ def settle_layers(model: nn.Module, function: Function, names: Sequence[str], ar
     """
     written: frozenset[str] = frozenset()
     sparse, worst = False, 0.0
+    numbers = Numbers(model, names, CANARY_SAMPLES)
     for k in range(CANARY_SAMPLES):
         tensors = [t.tensor.detach() if t.shared else few(t.tensor.detach())[k : k + 1] for t in arguments.leaves]
-        check = _Check(model, function, arguments.with_tensors(tensors), _Near(model, names, k))
+        check = _Check(model, function, arguments.with_tensors(tensors), Alone(numbers, k))
         found, expected = canary.quietly(model, check.compared)
         if 0 < found.worst < ROUNDING and found.text and check.agrees_in_double():
             found = canary.Finding(worst=found.worst)
@@ -50,38 +54,19 @@ def settle_layers(model: nn.Module, function: Function, names: Sequence[str], ar
     return Choice("loop", REASON, written, error=worst, sparse=sparse)
 
 
-class _Near(Mapping[str, Tensor]):
-    """Weights near a model's own, (1, *shape) each, made when they are asked for; the same in every process."""
-
-    def __init__(self, model: nn.Module, names: Sequence[str], k: int) -> None:
-        own = dict(model.named_parameters())
-        self.own = {name: own[name].detach() for name in names}
-        self._seeds = {name: CANARY_SAMPLES * i + k for i, name in enumerate(names)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        value = self.own[name]
-        generator = torch.Generator().manual_seed(self._seeds[name])
-        noise = torch.rand(1, *value.shape, generator=generator, device="cpu").to(value.device, value.dtype) - 0.5
-        return noise.mul_(0.1 * value + 0.02).add_(value)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.own)
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.own
-
-
-class _InDouble(_Near):
+class _InDouble(Alone):
     """The same numbers in float64."""
 
-    def __init__(self, near: _Near) -> None:
-        self._near, self.own = near, {name: in_double(value) for name, value in near.own.items()}
+    def __init__(self, near: Alone) -> None:
+        super().__init__(near.numbers, near.k)
+        self.own = {name: in_double(value) for name, value in near.own.items()}
 
     def __getitem__(self, name: str) -> Tensor:
-        return in_double(self._near[name])
+        return in_double(super().__getitem__(name))
+
+    def same(self, name: str, k: int, tensor: Tensor) -> bool:
+        """Return whether a tensor (*shape) still is the sample of a parameter, bit for bit."""
+        return same_bits(tensor, self[name][0])
 
 
 @attrs.frozen
@@ -91,7 +76,7 @@ class _Check:
     model: nn.Module
     function: Function
     arguments: Tree
-    sets: _Near
+    sets: Alone
 
     def compared(self) -> tuple[canary.Finding, canary.Reference]:
         """Return what the comparison gave, and what a plain copy computed, less its gradients."""
@@ -129,10 +114,10 @@ class _Rest:
     def __init__(self, expected: dict[str, Tensor]) -> None:
         self.anchor = torch.zeros((), requires_grad=True, device="cpu")
         self._rest = expected
-        self._scales = {n: g.abs().max().item() if g.numel() else 0.0 for n, g in expected.items()}
-        self._odd = {n: (g, torch.zeros_like(g)) for n, g in expected.items() if not bool(g.isfinite().all())}
+        self._scales = {n: float(canary.largest(g)) if g.numel() else 0.0 for n, g in expected.items()}
+        self._odd = {n: (g, torch.zeros_like(g)) for n, g in expected.items() if not isfinite(self._scales[n])}
 
-    def recipe(self, name: str, sets: _Near) -> Recipe:
+    def recipe(self, name: str, sets: Alone) -> Recipe:
         """Return how a weight is made whose gradients come here."""
 
         def make(again: Again) -> Tensor:
@@ -150,7 +135,7 @@ class _Rest:
                 expected, come = self._odd[name]
                 found = canary.difference(come, expected, floor=floor)
             else:
-                gap = rest.abs().max().item() if rest.numel() else 0.0
+                gap = float(canary.largest(rest)) if rest.numel() else 0.0
                 found = gap / max(self._scales[name], floor, 1e-6) if gap == gap else float("inf")
             worst = max(worst, found)
             if found > canary.tolerance(rest.dtype):
