@@ -75,7 +75,8 @@ def plot_command(cubes: tuple[Where, ...], names: tuple[str, ...], formats: tupl
                     drawn = True
     if failed:
         reasons = "; ".join(f"{name!r}: {_reason(error)}" for name, error in failed.items())
-        raise RunError(f"could not draw {reasons}; the others are drawn.") from next(iter(failed.values()))
+        others = "; the others are drawn" if drawn else ""
+        raise RunError(f"could not draw {reasons}{others}.") from next(iter(failed.values()))
     if not drawn:
         raise UserError(
             f"no figure applies to {', '.join(map(str, cubes))}; the figures are: {', '.join(installed.names('figures'))}."

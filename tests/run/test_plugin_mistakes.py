@@ -84,6 +84,7 @@ def test_the_line_of_a_plugins_author(mine: Any, tmp_path: Path) -> None:
     reason = f"KeyError: 'no such name' ({file}, line {line_of('no such name')})"
     assert (found.returncode, f"Failed: seed=1, unmasked: {reason}" in found.stderr) == (1, True), found.stderr
     assert "Traceback" not in found.stderr
+    assert found.stdout.startswith("0 stages computed")  # no empty tables
     with open_cube(tmp_path / "out/tiny.zarr") as cube:
         assert str(cube["runs/reason"].sel(seed=1, stage="unmasked").values) == reason
     found = mine("score", "--retry-failed", "--debug")
@@ -231,5 +232,8 @@ def test_a_figure_that_fails_leaves_the_others(
     assert "'addmul_overlap': draw of the figure 'addmul_overlap' returned nothing, not a matplotlib.figure.Figure" in err
     assert (tmp_path / "tiny-figures/kept_weights.png").exists()
     assert "performance" not in out
+    assert err.endswith("; the others are drawn.\n")
+    code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "addmul_overlap")
+    assert (code, err.count("drawn")) == (1, 0), err
     code, _, err = modhook_run("plot", tmp_path / "tiny.zarr", "--figure", "addmul_performanc")
     assert (code, "unknown figure 'addmul_performanc' (did you mean 'addmul_performance'?)" in err) == (2, True), err
