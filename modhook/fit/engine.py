@@ -367,7 +367,8 @@ class MaskTrainer:
             with self.workspace.active():
                 losses = self._losses(groups, start, stop)  # (k,)
                 (losses.sum() / (self.samples * self.divisor)).backward()  # type: ignore[no-untyped-call]
-            loss = loss + losses.detach().sum().double() / self.samples
+            total = losses.detach().sum()
+            loss = loss + (float(total) if total.device.type == "cpu" else total.double()) / self.samples  # no GPU is waited for
         if mine and not self._started and all(t.grad is None for t in self.learned):
             raise UserError(without_gradient(self.model, self.loss, one_group(groups)))
         return loss
