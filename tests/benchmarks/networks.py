@@ -136,8 +136,8 @@ def _sequences(n: int) -> tuple[Tensor, ...]:
 CASES = {
     case.name: case
     for case in (
-        _fnn_case("fnn-2000x4", 2000, 4, 128, 2.7),
-        _fnn_case("fnn-800x4", 800, 4, 128, 3.5),
+        _fnn_case("fnn-2000x4", 2000, 4, 128, 2.0),
+        _fnn_case("fnn-800x4", 800, 4, 128, 2.0),
         Case("lstm-2x256", Lstm, lambda n: (torch.rand(n, 6, 80), torch.randint(0, 10, (n, 4))), _digits, 128, 1.35),
         Case("cnn", cnn, _images, _classes, 128, 1.2),
         Case("resnet-110", resnet110, _images, _classes, 32, 1.5),
