@@ -77,6 +77,8 @@ def _tell(tracker: Tracker, calls: Sequence[Call], what: str) -> None:
 
 def _hard(place: Path) -> list[Call]:
     """Return the calls of a study whose first stage is one without steps, whose second run is continued and fails."""
+    on = torch.device("cpu")
+    masks = {"a.weight": torch.eye(2, 3, device=on) > 0, "a.scale": torch.tensor(True, device=on), "none": torch.zeros(0, device=on) > 0}
     return [
         ("place", (str(place / "hard.zarr"),)),
         ("message", ("said before anything begins",)),
@@ -88,7 +90,7 @@ def _hard(place: Path) -> list[Call]:
         ("stage_started", ("control", 2)),
         ("step", (1, {})),
         ("step", (2, {"step": 2.0, "loss": _NAN, "density": 1e30})),
-        ("stage_masks", ("control", {"a.weight": torch.eye(2, 3) > 0, "a.scale": torch.tensor(True), "none": torch.zeros(0) > 0})),
+        ("stage_masks", ("control", masks)),
         ("stage_finished", ("control", {"accuracy/both": _NAN})),
         ("run_scores", ({"unmasked/accuracy/both": 0.5, "control/accuracy/both": _NAN},)),
         ("run_finished", ("seed=1, masks.beta=0.0001",)),
