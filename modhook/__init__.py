@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modhook.findings import compared as compared
     from modhook.fit import Fit as Fit
     from modhook.fit import fit_masks as fit_masks
+    from modhook.fit import fit_masks_together as fit_masks_together
     from modhook.masks import Masks as Masks
     from modhook.masks import chance as chance
     from modhook.masks import export as export
@@ -82,6 +83,7 @@ _HOME = {
     "compared": "findings",
     "Fit": "fit",
     "fit_masks": "fit",
+    "fit_masks_together": "fit",
     "Masks": "masks",
     "iomin": "masks",
     "iou": "masks",

@@ -27,7 +27,7 @@ from modhook.fit.recovered import WITHIN as LOST
 from modhook.fit.result import Fit
 from modhook.fit.settled import turnover
 from modhook.fit.size import BETA, size_of
-from modhook.fit.trust import ADAM, Course, course_of, findings, special
+from modhook.fit.trust import ADAM, Course, course_of, findings, special, told
 from modhook.fit.usual import GUMBEL, USUAL, WITHIN, samples_for, says_how
 from modhook.masks import Masks
 from modhook.masks.granular import masked_by
@@ -279,7 +279,7 @@ def fit_masks(
         if size.by_loss:
             size = size.measuring(model, seen, loss, fixed, others)
         found = findings(Course(steps=0, weights=0, kept=0, nothing=nothing))
-        for sentence in found.values():
+        for sentence in told(found):
             warnings.warn(sentence, TrustWarning, stacklevel=2)
         return ranked(model, batches, loss, wanted, drawn, size, steps, fixed, others, found)
     target, samplers = size.tell(drawn)
@@ -391,7 +391,7 @@ def fit_masks(
     rows.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in found.items()]
     if keeper is not None and stopped != "interrupted":
         keeper.remove()
-    for sentence in found.values():
+    for sentence in told(found):
         warnings.warn(sentence, TrustWarning, stacklevel=2)
     return Fit(
         masks=masks,

@@ -19,12 +19,14 @@ from modhook.fit.complement import asks, bound, inside
 from modhook.fit.explain import calls_the_model, listened, scalars, without_gradient
 from modhook.fit.gates import Gates
 from modhook.fit.groups import batch_size, cut, one_group, part
+from modhook.fit.joint import backward
 from modhook.fit.layers import ROUTE, Layers, recipe
 from modhook.fit.off import plus
 from modhook.fit.plainly import SHORT, cut_held, mean_loss, measures
 from modhook.fit.pull import counted, pull_at
 from modhook.fit.scaling import GradientScale
 from modhook.fit.settled import LATE, distances, has_settled
+from modhook.fit.state import load_state, state_of
 from modhook.fit.target import RAMP, DensityTarget
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
@@ -33,7 +35,7 @@ from modhook.network.remade import Recipe, Recipes
 from modhook.network.threads import using
 from modhook.network.unmasked import masking
 from modhook.noise.noise import generators
-from modhook.noise.randomness import cuda_states, set_cuda_states, undisturbed
+from modhook.noise.randomness import undisturbed
 from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
@@ -124,7 +126,7 @@ class MaskTrainer:
         self.unmasked = {n: leaf for n, leaf in leaves.items() if n not in others}
         self.activations: Activations | None = None
         """How units run where they are gates on activations; None where weights are multiplied."""
-        self._refused = ""
+        self.refused = ""
         alone = executor == "auto" and off is None and not self.trained and not leaves and logits.keys() == self.units.keys()
         if self.gates is not None and alone:
             fixed_weights = {n: self._masked(n, m).detach() for n, m in self.fixed.items()}
@@ -154,7 +156,7 @@ class MaskTrainer:
         self.watch = Watch(self.logits, reference)
         self.held = None if held is None else cut_held(self._prepared(held), samples)
         self._whole: dict[str, float] = {}
-        self._guard: Guard | None = None
+        self.guard: Guard | None = None
         self._started = False
         self._memory = memory
         self.chunk = samples
@@ -162,7 +164,7 @@ class MaskTrainer:
         self.layers: Layers | None = None
         """How weights are masked layer by layer; None where all are masked at once, or none are."""
         if self.activations is None:
-            self._plan(layers=executor in ("auto", "loop") and not asks(loss))
+            self.plan(layers=executor in ("auto", "loop") and not asks(loss))
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -171,17 +173,17 @@ class MaskTrainer:
         numbers = max(2**14, self.samples * sum(self.weights[n].numel() for n in self.masked) // 8)
         with using(self.model):
             own = dict(self.model.named_parameters(remove_duplicate=False))
-            given = [*self.masked, *(n for n, c in self._constants().items() if memory_of(c) != memory_of(own[n]))]
-            self._guard = Guard(self.model, given, numbers)
+            given = [*self.masked, *(n for n, c in self.constant().items() if memory_of(c) != memory_of(own[n]))]
+            self.guard = Guard(self.model, given, numbers)
             if self.stacked is not None:
-                self.stacked.guard = self._guard
+                self.stacked.guard = self.guard
         try:
             with masking(self.weights):
                 yield
         finally:
             with using(self.model):
-                self._guard.put_back()
-            self._guard = None
+                self.guard.put_back()
+            self.guard = None
             if self.stacked is not None:
                 self.stacked.guard = None
 
@@ -233,7 +235,7 @@ class MaskTrainer:
         error = None
         try:
             with torch.enable_grad():  # also within the user's no_grad
-                loss = self._backward(groups)
+                loss = backward(self, groups)
         except Exception as failure:
             error = failure
         agree(error)
@@ -256,6 +258,53 @@ class MaskTrainer:
         if self.beta_start is not None and number + 1 == math.ceil((1 - LATE) * self.steps) < self.steps:
             self.earlier = {n: logit.detach().cpu().clone() for n, logit in self.logits.items()}
         return floats({"loss": loss, **norms})  # a GPU is waited for here, when it has all of the step's work
+
+    def backward(self, groups: Any) -> float | Tensor:
+        """Add the gradients of this rank's samples, and return their part of the mean loss."""
+        loss: float | Tensor = 0.0
+        mine = share(self.samples)
+        for start in range(mine.start, mine.stop, self.chunk):
+            stop = min(start + self.chunk, mine.stop)
+            with self.workspace.active():
+                losses = self._losses(groups, start, stop)  # (k,)
+                (losses.sum() / (self.samples * self.divisor)).backward()  # type: ignore[no-untyped-call]
+            total = losses.detach().sum()
+            loss = loss + (float(total) if total.device.type == "cpu" else total.double()) / self.samples  # no GPU is waited for
+        if mine and not self._started and all(t.grad is None for t in self.learned):
+            raise UserError(without_gradient(self.model, self.loss, one_group(groups)))
+        return loss
+
+    def drawn(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Return the weights under newly drawn masks of samples `start` to `stop`, and those that are the same under each: (k, *shape)."""
+        found = {n: self._sample(n, self.generators[start:stop]) for n in self.logits}
+        return found | {n: c.expand(stop - start, *c.shape) for n, c in self.constant().items()}
+
+    def constant(self) -> dict[str, Tensor]:
+        """Return the weights that are the same under every sample but not the model's own.
+
+        They are fixed masks, trained weights, and all others that clipping covers.
+        """
+        constants = {**self.constants, **self.unmasked}
+        for name, mask in self.fixed.items():
+            if name not in constants and name not in self.trained:
+                constants[name] = self._masked(name, mask)
+        for name in self.trained:
+            if name in self.fixed:
+                constants[name] = self._masked(name, self.fixed[name])
+            elif name not in self.masked:
+                constants[name] = self.weights[name]
+        return constants if self.gates is None else {n: c for n, c in constants.items() if n not in self.masked}
+
+    def plan(self, *, layers: bool) -> None:
+        """Say how many samples run at once, and whether their weights are masked layer by layer. Raises `RunError`."""
+        wide = 3 + 2 * asks(self._loss) + (self.off is not None)
+        masked = {n: self.weights[n] for n in self.masked} if self.gates else self.logits
+        self.layers = None
+        if layers and by_layers(self.samples, masked, self._memory, self.clipping.size, wide):
+            self.layers, self.chunk = Layers(self.samplers, self.weights, self.logits), 1
+        else:
+            memory = self._memory
+            self.chunk = self.samples if memory is None else at_once(self.samples, masked, memory, self.clipping.size, wide)
 
     def measure(self) -> Measured:
         """Return the density of the deterministic mask, and what is measured per parameter."""
@@ -280,7 +329,7 @@ class MaskTrainer:
         if self.activations is not None:
             return self.activations.report()
         found = {**self.stacked.report(), **({} if self.layers is None else {"route": ROUTE})}
-        return {**found, "reason": f"{found['reason']}; {self._refused}"} if self._refused else found
+        return {**found, "reason": f"{found['reason']}; {self.refused}"} if self.refused else found
 
     def masks(self) -> dict[str, Tensor]:
         """Return the deterministic masks of the learned logits."""
@@ -292,55 +341,12 @@ class MaskTrainer:
             sampler.advance(number, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return logits, trained weights, optimiser, all that scaling, clipping and a density remember, routes, all random states."""
-        return {
-            "logits": {n: logit.detach().clone() for n, logit in self.logits.items()},
-            "weights": {n: self.weights[n].detach().clone() for n in self.trained},
-            "optimizer": self.optimizer.state_dict(),
-            "noise": [g.get_state() for g in self.generators],
-            "routes": None if self.stacked is None else self.stacked.state_dict(),
-            "units": {"activations": self.activations is not None, "refused": self._refused},
-            "layers": self.layers is not None,
-            "torch": torch.get_rng_state(),
-            "cuda": cuda_states(),
-            "sides": self.watch.state_dict(),
-            "travelled": self.travelled,
-            "earlier": self.earlier,
-            **({} if self.scale is None else {"norms": self.scale.norms}),
-            **({"clipping": self.clipping.state_dict()} if self.clipping.all else {}),
-            **({} if self.target is None else {"target": self.target.state_dict()}),
-        }
+        """Return all that the next step depends on (`modhook.fit.state`)."""
+        return state_of(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result."""
-        with torch.no_grad():
-            for name, value in state["logits"].items():
-                self.logits[name].copy_(value)
-            for name, value in state["weights"].items():
-                self.weights[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
-        for generator, value in zip(self.generators, state["noise"], strict=True):
-            generator.set_state(value)
-        self.watch.load_state_dict(state["sides"], self.logits)
-        self.travelled, self.earlier = state["travelled"], dict(state["earlier"])
-        if self.scale is not None:
-            self.scale.norms = state["norms"].clone()
-        if self.clipping.all:
-            self.clipping.load_state_dict(state["clipping"])
-        if self.target is not None and "target" in state:
-            self.target.load_state_dict(state["target"])
-        units = state.get("units", {"activations": False, "refused": ""})
-        self.activations, self._refused = self.activations if units["activations"] else None, units["refused"]
-        if self.activations is not None and state["routes"] is not None:
-            self.stacked = self.activations.resume(self.samples, self._guard, state["routes"])
-        elif state["routes"] is not None:
-            self._plan(layers=state.get("layers", False))
-            names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
-            layers = self.layers is not None and not self.layers.look(self.weights, self.logits)
-            self.stacked = prepare(self.model, self.function, None, names, self.samples, self.executor, self._guard, layers)
-            self.stacked.load_state_dict(state["routes"])
-        torch.set_rng_state(state["torch"])
-        set_cuda_states(state.get("cuda", ()))
+        load_state(self, state)
 
     # -- inside
 
@@ -358,21 +364,6 @@ class MaskTrainer:
         """Return the batch with what a loss wants each group to know of the whole: `loss.whole(net, batch, samples)`, if it has it."""
         return batch if self._whole_batch is None else self._whole_batch(self.model, batch, self.samples)
 
-    def _backward(self, groups: Any) -> float | Tensor:
-        """Add the gradients of this rank's samples, and return their part of the mean loss."""
-        loss: float | Tensor = 0.0
-        mine = share(self.samples)
-        for start in range(mine.start, mine.stop, self.chunk):
-            stop = min(start + self.chunk, mine.stop)
-            with self.workspace.active():
-                losses = self._losses(groups, start, stop)  # (k,)
-                (losses.sum() / (self.samples * self.divisor)).backward()  # type: ignore[no-untyped-call]
-            total = losses.detach().sum()
-            loss = loss + (float(total) if total.device.type == "cpu" else total.double()) / self.samples  # no GPU is waited for
-        if mine and not self._started and all(t.grad is None for t in self.learned):
-            raise UserError(without_gradient(self.model, self.loss, one_group(groups)))
-        return loss
-
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
         drawn = self.generators[start:stop]
         chosen = groups if stop - start == self.samples else part(groups, start, stop)
@@ -384,12 +375,12 @@ class MaskTrainer:
         if self.gates is None or gates is None:
             if self.stacked is None:  # before anything is sampled: the check and the samples take turns in memory
                 self._settle(groups, groups)
-            params = {n: self._sample(n, drawn) for n in self.logits}
+            params = self.drawn(start, stop)
         else:
             own = {n: self._sample(n, drawn) for n in self.logits if n not in self.gates.groups}
             params = {n: self._gated(n, gates, own.get(n), stop - start) for n in self.masked}
             chosen = (chosen, gates, own) if self.function is not self.loss else chosen
-        params |= {n: c.expand(stop - start, *c.shape) for n, c in self._constants().items()}  # (k, ...)
+            params |= {n: c.expand(stop - start, *c.shape) for n, c in self.constant().items()}  # (k, ...)
         if self.stacked is None:
             whole = self.function is not self.loss
             self._settle(groups, chosen if whole and stop - start == self.samples else None if whole else groups)
@@ -399,10 +390,10 @@ class MaskTrainer:
 
     def _settle(self, groups: Any, example: Any) -> None:
         """Settle the route on the first batch, before a second one is asked for; without an example, at the first call."""
-        names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
+        names = (*self.masked, *(n for n in self.constant() if n not in self.masked))
         trees = None if example is None else (example,)
         with self._told_why(groups), Workspace().active():  # of its own: what the check takes goes back to the system
-            self.stacked = prepare(self.model, self.function, trees, names, self.samples, self.executor, self._guard)
+            self.stacked = prepare(self.model, self.function, trees, names, self.samples, self.executor, self.guard)
 
     @contextmanager
     def _told_why(self, groups: Any) -> Iterator[None]:
@@ -420,46 +411,35 @@ class MaskTrainer:
         """Return the losses of groups, units as gates on activations; None where weights are multiplied, as the first batch decides."""
         if self.activations is None:
             return None
-        if self.stacked is not None or self.activations.admit(groups, gates, self._guard):
+        if self.stacked is not None or self.activations.admit(groups, gates, self.guard):
             self.stacked = self.activations.stacked
             losses = self.activations(groups, gates)
             if self.activations.holds():
                 return losses
-        self._refused = f"weights are multiplied and not activations: {self.activations.refused}"
+        self.refused = f"weights are multiplied and not activations: {self.activations.refused}"
         self.activations = self.stacked = None
-        self._plan(layers=not asks(self._loss))
+        self.plan(layers=not asks(self._loss))
         return None
-
-    def _plan(self, *, layers: bool) -> None:
-        """Say how many samples run at once, and whether their weights are masked layer by layer. Raises `RunError`."""
-        wide = 3 + 2 * asks(self._loss) + (self.off is not None)
-        masked = {n: self.weights[n] for n in self.masked} if self.gates else self.logits
-        self.layers = None
-        if layers and by_layers(self.samples, masked, self._memory, self.clipping.size, wide):
-            self.layers, self.chunk = Layers(self.samplers, self.weights, self.logits), 1
-        else:
-            memory = self._memory
-            self.chunk = self.samples if memory is None else at_once(self.samples, masked, memory, self.clipping.size, wide)
 
     def _layered(self, groups: Any, chosen: Any, gates: Mapping[str, Tensor] | None, drawn: Sequence[torch.Generator]) -> Any:
         """Return the losses of one group, its weights masked layer by layer; None where they are not, as the first batch decides."""
         if self.layers is None or len(drawn) != 1:
             return None
         if self.stacked is None:
-            names = (*self.masked, *(n for n in self._constants() if n not in self.masked))
+            names = (*self.masked, *(n for n in self.constant() if n not in self.masked))
             refused = self.layers.look(self.weights, self.logits)
             try:
                 if not refused:
-                    self.stacked = prepare(self.model, self.function, (groups,), names, self.samples, "loop", self._guard, layers=True)
+                    self.stacked = prepare(self.model, self.function, (groups,), names, self.samples, "loop", self.guard, layers=True)
             except StackError as error:
                 refused = str(error)
             if refused:
-                self._refused = f"weights are not masked layer by layer: {refused}"
-                self._plan(layers=False)
+                self.refused = f"weights are not masked layer by layer: {refused}"
+                self.plan(layers=False)
                 return None
         assert self.stacked is not None
         params: dict[str, Tensor | Recipes] = {n: Recipes([r]) for n, r in self._recipes(gates, drawn[0]).items()}
-        params |= {n: c.expand(1, *c.shape) for n, c in self._constants().items()}  # (1, ...)
+        params |= {n: c.expand(1, *c.shape) for n, c in self.constant().items()}  # (1, ...)
         return self.stacked(params, chosen)
 
     def _recipes(self, gates: Mapping[str, Tensor] | None, generator: torch.Generator) -> dict[str, Recipe]:
@@ -524,7 +504,7 @@ class MaskTrainer:
             kept = {n: m for n, m in self.gates.on(kept, self.weights).items() if n in self.masked}
             kept = {n: m & ~self.fixed[n] if n in self.fixed else m for n, m in kept.items()}
         masked = {n: self._masked(n, ~mask).detach() for n, mask in kept.items()}
-        masked |= {n: c.detach() for n, c in self._constants().items()}
+        masked |= {n: c.detach() for n, c in self.constant().items()}
         chosen = groups if self.held is None else self.held
         if self.activations is not None:
             return self.activations.measured(chosen, kept_units, self.samples, self.chunk, whole=self.steps >= SHORT)
@@ -543,22 +523,6 @@ class MaskTrainer:
         gates = {n: m.to(self.logits[n].dtype).expand(k, -1) for n, m in kept.items() if n in self.gates.groups}
         own = {n: self._masked(n, ~m).detach().expand(k, *m.shape) for n, m in kept.items() if n not in gates}
         return groups, gates, own
-
-    def _constants(self) -> dict[str, Tensor]:
-        """Return the weights that are the same under every sample but not the model's own.
-
-        They are fixed masks, trained weights, and all others that clipping covers.
-        """
-        constants = {**self.constants, **self.unmasked}
-        for name, mask in self.fixed.items():
-            if name not in constants and name not in self.trained:
-                constants[name] = self._masked(name, mask)
-        for name in self.trained:
-            if name in self.fixed:
-                constants[name] = self._masked(name, self.fixed[name])
-            elif name not in self.masked:
-                constants[name] = self.weights[name]
-        return constants if self.gates is None else {n: c for n, c in constants.items() if n not in self.masked}
 
     def _regularise(self, items: int, number: int) -> None:
         """Mask the gradient of trained weights, and add the gradient beta / B, scaled if asked for, to every logit."""

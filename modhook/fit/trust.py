@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import attrs
@@ -85,6 +87,24 @@ class Course:
     unsaved: str = ""
     special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     nothing: bool = False
+
+
+_LATER: ContextVar[bool] = ContextVar("modhook_told_later", default=False)
+
+
+@contextmanager
+def told_later() -> Iterator[None]:
+    """Within it what a fit finds is no Python warning: a stage of a study says it in short, and the report in full."""
+    token = _LATER.set(True)
+    try:
+        yield
+    finally:
+        _LATER.reset(token)
+
+
+def told(found: Mapping[str, str]) -> list[str]:
+    """Return the sentences that are to be warnings now."""
+    return [] if _LATER.get() else list(found.values())
 
 
 def findings(course: Course) -> dict[str, str]:

@@ -30,6 +30,8 @@ SHARE = 0.01
 _STOP = threading.Event()
 _ACTIVE: ContextVar[Keeper | None] = ContextVar("modhook_checkpoint", default=None)
 _ENDS: ContextVar[bool] = ContextVar("modhook_interrupt_ends", default=False)
+PRESSED: ContextVar[Callable[[], bool] | None] = ContextVar("modhook_interrupt_pressed", default=None)
+"""Whether Ctrl-C was pressed, where the main thread has seen it for computations in other threads."""
 
 
 class Stateful(Protocol):
@@ -198,13 +200,13 @@ def kept(part: Stateful, say: Callable[[str], None], returns: bool = False) -> I
         if not returns or _ENDS.get() or spread():
             yield Kept()
             return
-        with _interrupts(say) as interrupted:
+        with interrupts(say) as interrupted:
             yield Kept(interrupted, interrupted)
         return
     token = _ACTIVE.set(None)
     try:
         keeper.begin(part)
-        with _interrupts(say) as interrupted:
+        with interrupts(say) as interrupted:
 
             def after_step() -> bool:
                 if interrupted() or _STOP.is_set():
@@ -230,7 +232,7 @@ def interrupted_after(say: Callable[[str], None]) -> Iterator[Callable[[], bool]
     if _ACTIVE.get() is not None or _ENDS.get() or spread():
         yield None
         return
-    with _interrupts(say, "this measurement") as pressed:
+    with interrupts(say, "this measurement") as pressed:
         yield pressed
 
 
@@ -258,11 +260,11 @@ def active() -> bool:
 
 
 @contextlib.contextmanager
-def _interrupts(say: Callable[[str], None], what: str = "this step") -> Iterator[Callable[[], bool]]:
+def interrupts(say: Callable[[str], None], what: str = "this step") -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C was pressed; only where Python's own handling of it is in place."""
     here = threading.current_thread() is threading.main_thread()
     if not here or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: False
+        yield PRESSED.get() or (lambda: False)
         return
     pressed = False
 

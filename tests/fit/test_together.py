@@ -1,0 +1,243 @@
+"""Fits that are learned together: the numbers of one by one, to the last bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import modhook
+from modhook import Tracker
+from modhook.errors import RunError, UserError
+from modhook.fit import joint
+from modhook.fit.result import Fit
+
+pytestmark = pytest.mark.filterwarnings("ignore::modhook.errors.TrustWarning")
+
+
+def network(seed: int, *extra: nn.Module) -> nn.Module:
+    """Return a small network with weights of its own."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), *extra, nn.Linear(12, 3)).eval().requires_grad_(False)
+
+
+def batches(seed: int, items: int = 16) -> list[tuple[Tensor, Tensor]]:
+    """Return data of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randn(items, 6, generator=generator), torch.randint(0, 3, (items,), generator=generator)) for _ in range(3)]
+
+
+def loss(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the cross-entropy."""
+    return F.cross_entropy(net(batch[0]), batch[1])
+
+
+def calls(number: int = 3) -> list[dict[str, Any]]:
+    """Return fits of networks of one architecture, with a pull of their own."""
+    return [{"model": network(i), "batches": batches(i), "seed": i, "beta": 0.01 * (i + 1)} for i in range(number)]
+
+
+class Heard(Tracker):
+    """Keeps what is said, and the steps that are told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.steps: list[int] = []
+
+    def message(self, text: str) -> None:
+        """Keep it."""
+        self.said.append(text)
+
+    def step(self, step: int, values: Any) -> None:
+        """Keep it."""
+        self.steps.append(step)
+
+
+@pytest.fixture
+def stacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many fits each stacked pass did at once."""
+    found: list[int] = []
+    real = joint.Joint._at_once
+
+    def counted(self: Any, kind: Any, works: Any) -> Any:
+        found.append(len(works))
+        return real(self, kind, works)
+
+    monkeypatch.setattr(joint.Joint, "_at_once", counted)
+    return found
+
+
+def same(one: Fit, other: Fit) -> None:
+    """Compare everything but the clock."""
+    assert one.masks.keys() == other.masks.keys()
+    for name, logit in one.logits.items():
+        assert torch.equal(logit, other.logits[name]), name
+        assert torch.equal(one.masks[name], other.masks[name])
+    for name, weight in one.weights.items():
+        assert torch.equal(weight, other.weights[name])
+    assert one.history.drop_vars("ms_per_step").identical(other.history.drop_vars("ms_per_step"))
+    assert (one.steps, one.stopped) == (other.steps, other.stopped)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "gumbel, clipping that bites": {"sampler": "gumbel", "samples": 4, "clip": 1e-3, "lr": 0.3},
+    "hard_concrete": {"sampler": "hard_concrete", "samples": 2, "lr": 0.3, "warmup": 3},
+    "clipping over all": {"sampler": "gumbel", "samples": 4, "clip": 1e-2, "clip_over": "all", "lr": 0.3},
+    "scaled, other weights": {"sampler": "gumbel", "samples": 2, "off": "shuffled", "scale_regulariser": True, "lr": 0.3},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=list(OPTIONS))
+def test_seeds_together_are_those_of_one_by_one(options: dict[str, Any], stacked: list[int]) -> None:
+    """Three networks, each with its own data, noise and pull: logits, masks and history have the bits of `fit_masks`."""
+    alone = [modhook.fit_masks(**copy.deepcopy(call), loss=loss, steps=12, progress=False, **options) for call in calls()]
+    fits = modhook.fit_masks_together(calls(), loss=loss, steps=12, progress=False, **options)
+    for one, other in zip(alone, fits, strict=True):
+        same(one, other)
+    assert stacked == [3] * 10  # the first step has no route yet, and the second is the trial
+    assert len({float(fit.logits["0.weight"].sum()) for fit in fits}) == 3
+
+
+def test_functions_of_one_network(stacked: list[int]) -> None:
+    """One network with the default setting, two data sets, fits of different lengths: each as alone, also when one is left."""
+    model = network(0)
+    each = [{"batches": batches(i, 32), "steps": 8 + 4 * i, "label": str(i)} for i in range(2)]
+    alone = [modhook.fit_masks(model, loss=loss, progress=False, **call) for call in each]
+    fits = modhook.fit_masks_together(each, model=model, loss=loss, progress=False)
+    for one, other in zip(alone, fits, strict=True):
+        same(one, other)
+    assert stacked == [2] * 7  # weights were ranked before, so that the route was known: the first step is the trial
+    assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+
+
+def test_random_numbers_of_data_are_each_fits_own(stacked: list[int]) -> None:
+    """Batches that draw from torch's global generator get the numbers that they get alone."""
+
+    class Drawn:
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            return ((torch.randn(8, 6), torch.randint(0, 3, (8,))) for _ in range(3))
+
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    options: dict[str, Any] = {"loss": loss, "samples": 2, "steps": 8, "sampler": "gumbel", "lr": 0.3, "progress": False}
+    alone = []
+    for i in range(2):
+        torch.set_rng_state(state)
+        alone.append(modhook.fit_masks(network(0), Drawn(), seed=i, **options))
+    torch.set_rng_state(state)
+    fits = modhook.fit_masks_together([{"model": network(0), "batches": Drawn(), "seed": i} for i in range(2)], **options)
+    torch.manual_seed(5)
+    for one, other in zip(alone, fits, strict=True):
+        same(one, other)
+    assert stacked == [2] * 6
+
+
+class Scaled(nn.Module):
+    """A layer with a number of its own, which no name and no type tells."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the product."""
+        return x * self.by
+
+
+def normed(seed: int) -> nn.Module:
+    """Return a network whose batch norm has seen other data."""
+    model = network(seed, nn.BatchNorm1d(12))
+    model[2].running_mean.add_(seed)
+    return model
+
+
+def other_loss(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return another function."""
+    return loss(net, batch) * 2
+
+
+APART: dict[str, tuple[Callable[[int], nn.Module], dict[str, Any], str]] = {
+    "structure": (lambda i: network(i, *[nn.Identity()] * i), {}, "their networks have different structures"),
+    "buffers": (normed, {}, "their networks have buffers of different values"),
+    "hidden numbers": (lambda i: network(i, Scaled(1.0 + i)), {}, "not the same to the last bit"),
+    "dropout": (lambda i: network(i, nn.Dropout(0.3)).train(), {}, "draws random numbers in a step"),
+    "memory": (network, {"memory": 1000}, "weights are masked layer by layer"),
+    "loop": (network, {"executor": "loop"}, "by the route 'loop'"),
+    "units": (network, {"units": "neuron"}, "units are not stacked over fits"),
+}
+
+
+@pytest.mark.parametrize(("make", "options", "why"), APART.values(), ids=list(APART))
+def test_what_cannot_be_stacked_runs_one_by_one(
+    make: Callable[[int], nn.Module], options: dict[str, Any], why: str, stacked: list[int]
+) -> None:
+    """Every reason is said in one sentence, and the numbers are those of one by one."""
+    heard = Heard()
+    options = {"loss": loss, "samples": 2, "steps": 4, "sampler": "gumbel", "lr": 0.3, **options}
+    each = [{"model": make(i), "batches": batches(i), "seed": i} for i in range(2)]
+    with modhook_state():
+        alone = [modhook.fit_masks(**call, progress=False, **options) for call in each[:1]]
+    with modhook_state():
+        fits = modhook.fit_masks_together(each, progress=heard, **options)
+    same(alone[0], fits[0])
+    assert stacked == []
+    assert [text for text in heard.said if why in text and text.startswith("masks are learned one by one: ")], heard.said
+    assert heard.steps == [1, 2, 3, 4]
+
+
+class modhook_state:
+    """Within it torch's global generator starts at the same place."""
+
+    def __enter__(self) -> None:
+        self._state = torch.get_rng_state()
+        torch.manual_seed(3)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_rng_state(self._state)
+
+
+def test_different_losses_and_one_that_fails(stacked: list[int]) -> None:
+    """A loss that is not finite ends its own fit; the others are whole, are stacked on without it, and stay in the error."""
+
+    def failing() -> Iterator[tuple[Tensor, Tensor]]:
+        yield from batches(1) * 2
+        yield (torch.full((16, 6), torch.nan), batches(1)[0][1])
+
+    options: dict[str, Any] = {"loss": loss, "samples": 2, "steps": 9, "sampler": "gumbel", "lr": 0.3}
+    alone = [modhook.fit_masks(**call, progress=False, **options) for call in calls()]
+    fits = calls()
+    fits[1]["batches"] = failing()
+    with pytest.raises(RunError, match="the loss is nan at step 7") as caught:
+        modhook.fit_masks_together(fits, progress=False, **options)
+    assert caught.value.__notes__ == ["modhook: in fit 2 of 3"]
+    found = caught.value.fits  # type: ignore[attr-defined]
+    assert found[1] is None
+    same(alone[0], found[0])
+    same(alone[2], found[2])
+    assert stacked == [3] * 5 + [2] * 1  # of the last two steps, one is the trial of the two that are left
+    heard = Heard()
+    modhook.fit_masks_together([fits[0], {**fits[2], "loss": other_loss}], progress=heard, **{**options, "steps": 3})
+    assert "masks are learned one by one: their losses are different functions" in heard.said
+
+
+@pytest.mark.parametrize(
+    ("fits", "common", "text"),
+    [
+        ([], {}, "fits is empty"),
+        ({"model": 1}, {}, "fits must be a list"),
+        ([{"modl": 1}], {}, "fit 1 of 1: fit_masks has no argument 'modl' here .did you mean 'model'"),
+        ([{"progress": True}], {}, "progress= belongs to all fits"),
+        ([{"model": network(0), "loss": loss}], {}, "fit 1 of 1 lacks batches; give it there, or for all"),
+        (calls(2), {"loss": loss, "samples": 3, "sampler": "gumbel"}, "fit 1 of 2: a batch of 16 items cannot be cut into 3"),
+        (calls(2), {"loss": loss, "lr": -1.0}, "fit 1 of 2: lr must be a finite number greater than 0"),
+    ],
+)
+def test_mistakes_are_said_with_the_fit(fits: Any, common: dict[str, Any], text: str) -> None:
+    """One sentence that names the fit, before anything is learned."""
+    with pytest.raises(UserError, match=text):
+        modhook.fit_masks_together(fits, progress=False, **common)
