@@ -6,7 +6,8 @@ import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from modhook.run.one import Done, Run, Spread, Work, in_turn
+from modhook.run.one import Done, Run, Spread, Work
+from modhook.run.together import in_turn
 
 
 def spread_over(workers: int | None) -> Spread:

@@ -186,7 +186,7 @@ def run_command(
 
 
 def _spread(workers: int | None, scheduler: str | None) -> Spread:
-    from modhook.run.one import in_turn
+    from modhook.run.together import in_turn
 
     if workers is None and scheduler is None:
         return in_turn

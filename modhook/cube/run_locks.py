@@ -44,12 +44,14 @@ def claim(path: Where, runs: Sequence[str] | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def computing(path: Where, run: str | None, patience: float = 0.0) -> Iterator[None]:
-    """Be the one process that computes a run; None means that nobody computes any.
+def computing(path: Where, run: str | Sequence[str] | None, patience: float = 0.0) -> Iterator[None]:
+    """Be the one process that computes a run, or several; None means that nobody computes any.
+
+    Not to be nested: the inner one's end would free the outer one's locks.
 
     Raises `CubeError` if another process still computes it after `patience` seconds.
     """
-    with _held(place_of(path), "work", None if run is None else [run], patience):
+    with _held(place_of(path), "work", [run] if isinstance(run, str) else run, patience):
         yield
 
 

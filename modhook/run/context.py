@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_units, read_weights, write_masks, write_weights
-from modhook.errors import RunError, TrustWarning, UserError
-from modhook.fit.trust import TITLES, TURNOVER, moved
+from modhook.errors import RunError, UserError
+from modhook.fit.trust import TITLES, TURNOVER, moved, told_later
 from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.noise.randomness import seeded
@@ -214,7 +213,7 @@ class Context(RunContext):
         self.tracker.stage_started(name, steps)
         keeper = self._keeper(name, record)
         try:
-            with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()), _told_later():
+            with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()), told_later():
                 yield record
                 check_record(record, self.cube, self.task)
                 if record.keep_weights:
@@ -347,14 +346,6 @@ class Context(RunContext):
         full = np.full((len(labels), *values.shape[1:]), np.nan, dtype=self.cube.dtype(name))
         full[[labels.index(r) for r in rows]] = values
         self.cube.write(name, full, self.labels, **own)
-
-
-@contextlib.contextmanager
-def _told_later() -> Iterator[None]:
-    """What a fit within it warns of is no Python warning: the stage says it in short, and the report in full."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TrustWarning)
-        yield
 
 
 def trusted(record: StageRecord, cut: object) -> list[str]:

@@ -37,10 +37,11 @@ from modhook.run.live import Live, clear
 from modhook.run.making import making
 from modhook.run.mend import check
 from modhook.run.off import check_off, off_key, record_off, same_off
-from modhook.run.one import PATIENCE, Run, Spread, Work, after_control, in_turn
+from modhook.run.one import PATIENCE, Run, Spread, Work, after_control
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
 from modhook.run.sources import Sources, recorded, same_sources, sources
+from modhook.run.together import in_turn
 from modhook.run.trackers import Trackers
 from modhook.run.trial import try_tasks
 from modhook.steps.ranks import rank, together
@@ -158,7 +159,7 @@ def _run(
             tracker.message(said)
         with gone_or_damaged(cube.path), contextlib.closing(Live(cube.path)) as live:
             told = Trackers({"tracker": tracker, "live": live}) if rank() == 0 else tracker
-            finished = list(spread(Work(prepared, cube, plugins, told, device, retry, only_control), runs))
+            finished = list(spread(Work(prepared, cube, plugins, told, device, retry, only_control, tracker), runs))
     computed, mistakes = sum(one.computed for one in finished), [one.mistake for one in finished if one.mistake]
     if mistakes and not computed:
         raise UserError(mistakes[0])

@@ -45,6 +45,8 @@ class Work:
     """Whether what failed before is computed again."""
     only_control: bool = False
     """Whether a run ends with its control; analyses, which look at all stages, wait too."""
+    people: Tracker | None = None
+    """The tracker without what is written for `modhook watch`, where that is another one."""
 
 
 @attrs.frozen
@@ -76,13 +78,7 @@ class Done:
 
 
 Spread = Callable[[Work, Sequence[Run]], Iterable[Done]]
-"""A way to compute runs: `in_turn`, or over workers (`modhook.launch`)."""
-
-
-def in_turn(work: Work, runs: Sequence[Run]) -> Iterator[Done]:
-    """Compute runs one after the other in this process."""
-    for run in runs:
-        yield compute_run(work, run)
+"""A way to compute runs: `modhook.run.together.in_turn`, or over workers (`modhook.launch`)."""
 
 
 def missing(work: Work, run: Run) -> bool:
@@ -106,24 +102,29 @@ def compute_run(work: Work, run: Run) -> Done:
             _forget(work, run, stages)
         found = sum(s == "done" for s in stages.values())
         return Done(run, 0, found, tuple(failures(work, run, "failed before ({}); --retry-failed tries again")))
+    with computing(work.cube.path, run.text, PATIENCE) if rank() == 0 else contextlib.nullcontext():
+        return compute_held(work, run)
+
+
+def compute_held(work: Work, run: Run) -> Done:
+    """Do what `compute_run` does for a run of which something is missing, and that this process holds."""
     mistake = ""
     work.tracker.run_started(run.text)
     if rank() == 0:
         work.tracker.run_settings(settings_of(work.prepared.points[run.index].study, run.labels))
     try:
-        with computing(work.cube.path, run.text, PATIENCE) if rank() == 0 else contextlib.nullcontext():
-            before = _clear(work, run)
-            try:
-                with gone_or_damaged(work.cube.path), interrupts_end():
-                    _compute(work, run)
-            except UserError as error:
-                mistake = f"{run.text}: {error}"
-            except Exception as error:
-                if stops_the_study(error) or not known_to_all(error):
-                    raise
-                if error.__cause__ is None:  # what failed a stage was shown there
-                    show_traceback(error, work.tracker)
-                mark_failed(work.cube, run, _states(work, run)[0], reason_of(error))
+        before = _clear(work, run)
+        try:
+            with gone_or_damaged(work.cube.path), interrupts_end():
+                _compute(work, run)
+        except UserError as error:
+            mistake = f"{run.text}: {error}"
+        except Exception as error:
+            if stops_the_study(error) or not known_to_all(error):
+                raise
+            if error.__cause__ is None:  # what failed a stage was shown there
+                show_traceback(error, work.tracker)
+            mark_failed(work.cube, run, _states(work, run)[0], reason_of(error))
     finally:
         if work.device.type == "cuda":  # what a failed run left must not starve the next one
             torch.cuda.empty_cache()

@@ -74,13 +74,13 @@ class Lockstep:
         self._running: _Member | None = None
         self._abandoned = False
         self.interrupted = False
-        """Whether Ctrl-C was pressed, which a computation that was past its last step loop did not notice."""
+        """Whether Ctrl-C was pressed, or ended one of them: the step loops of all end; what is past its last one does not notice."""
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Outcome]:
         """Return how each ended, when all have. Raises the error that ends all."""
         state = random_state()
         members = [_Member(function, state) for function in functions]
-        with undisturbed(), interrupts(self._say) as pressed, _pressed_here(pressed):
+        with undisturbed(), interrupts(self._say) as pressed, _pressed_here(lambda: pressed() or self.interrupted):
             threads = [self._thread(member) for member in members]
             try:
                 while any(not member.ended for member in members):
@@ -88,12 +88,13 @@ class Lockstep:
                         self._give(member)
                         if member.error is not None and self._ends_all(member.error):
                             raise member.error
+                        self.interrupted |= isinstance(member.error, KeyboardInterrupt)
                     waiting = [member for member in members if not member.ended]
                     for member, answer in zip(waiting, self._join([m.work for m in waiting]) if waiting else (), strict=True):
                         member.answer = answer
             finally:
                 self._end(members, threads)
-            self.interrupted = pressed()
+            self.interrupted |= pressed()
         return [Outcome(member.value, member.error) for member in members]
 
     # -- inside

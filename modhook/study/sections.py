@@ -142,9 +142,12 @@ class RunSection:
     depend on their number, but are slow, and said so.
 
     A checkpoint is written every `checkpoint_every` seconds; 0 means after every step. `trackers` are told how the runs go.
+    `together` is how many runs one process learns the masks of at once, with the numbers of one by one: `auto` takes small networks on
+    CPU together, `true` up to 8 runs, `false` none.
     """
 
     threads: Annotated[int, Ge(1), Le(1024)] | None = None
     device: Device = "cpu"
     checkpoint_every: NotNegative = 300.0
     trackers: tuple[Name, ...] = ("progress",)
+    together: Literal["auto"] | bool | Annotated[int, Ge(1), Le(64)] = "auto"

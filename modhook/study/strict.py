@@ -18,7 +18,7 @@ from cattrs import Converter, IterableValidationError, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn
 
 from modhook.errors import near_miss
-from modhook.values.bounds import Rejected, check_bounds
+from modhook.values.bounds import OutOfBounds, Rejected, check_bounds
 from modhook.values.numbers import is_truth, real, truth, whole
 from modhook.values.text import written
 
@@ -81,7 +81,8 @@ def _any_of(cls: Any, converter: Converter) -> Hook:
                 return hook(value, member)
             except Exception as error:
                 failures.append(error)
-        if len(failures) == 1:
+        # A value of the right kind: the bound says more than a list of kinds.
+        if len(failures) == 1 or (failures := [f for f in failures if isinstance(f, OutOfBounds)]):
             raise failures[0]
         raise Rejected(f"{written(value)} is none of: {', '.join(_spoken(m) for m in members)}")
 

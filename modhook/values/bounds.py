@@ -21,6 +21,10 @@ class Rejected(ValueError):
     """One value is refused; the text says why, without its path."""
 
 
+class OutOfBounds(Rejected):
+    """A value of the right kind that breaks a bound."""
+
+
 @attrs.frozen
 class Matches:
     """The text must match `pattern` as a whole; `what` says it in words."""
@@ -39,7 +43,7 @@ def check_bounds(value: Any, metadata: Iterable[Any]) -> None:
         if isinstance(bound, at.GroupedMetadata):
             check_bounds(value, bound)
         elif text := _broken(value, bound):
-            raise Rejected(f"must {text}, not {written(value)}")
+            raise OutOfBounds(f"must {text}, not {written(value)}")
 
 
 def _broken(value: Any, bound: Any) -> str:

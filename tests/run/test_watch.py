@@ -45,11 +45,12 @@ class Looking(Tracker):
         if (self.stage, step) in self.steps:
             self.seen[self.at, self.stage, step] = self.watcher.look()
         if (self.stage, step) == self.stop:
+            self.stop = None  # one press
             raise KeyboardInterrupt
 
 
-def _study(file: Path) -> Any:
-    return load(file, variant=None, overrides=[], plugins=plugins())
+def _study(file: Path, together: str = "false") -> Any:
+    return load(file, variant=None, overrides=[f"run.together={together}"], plugins=plugins())
 
 
 def _text(seen: Seen) -> str:
@@ -79,6 +80,22 @@ def test_a_run_is_seen_while_it_is_computed(tiny: Path, tmp_path: Path) -> None:
     assert last.over
     assert last.summary == "2 of 2 runs done"
     assert not (tmp_path / ".tiny.zarr.live").exists()
+
+
+def test_runs_together_are_seen_together(tiny: Path, tmp_path: Path) -> None:
+    """Each has a file of its own, from its own first step on; a stop ends the steps of all, and leaves what each can continue from."""
+    looking = Looking(tmp_path / "tiny.zarr", ("mul", 4), stop=("mul", 5))
+    with pytest.raises(KeyboardInterrupt):
+        run_study(_study(tiny, "2"), tmp_path, plugins(), looking)
+    seen = looking.seen["seed=1", "mul", 4]
+    assert [(r.label, r.state, r.stage, r.step) for r in seen.running] == [
+        ("seed=1", "running", "mul", 3),
+        ("seed=2", "running", "mul", 3),
+    ]
+    assert Watcher(tmp_path / "tiny.zarr").look().counts["stopped"] == 2
+    assert len(list((tmp_path / "tiny.zarr.checkpoints").glob("*mul*"))) == 1  # that of the run that no tracker ended
+    run_study(_study(tiny), tmp_path, plugins(), Looking(tmp_path / "tiny.zarr"))
+    assert Watcher(tmp_path / "tiny.zarr").look().summary == "2 of 2 runs done"
 
 
 def test_a_cube_that_is_being_made_is_waited_for(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
