@@ -196,6 +196,7 @@ def bench(session: nox.Session) -> None:
     """Measure speed and memory and write docs/benchmarks.md; about twenty minutes.
 
     -- --quick prints and writes nothing, and so does -- --samplers, the mask step of each sampler against gumbel's.
+    -- --compare measures and compares with what is stored for this processor; it fails where a ratio is worse beyond noise.
     """
     session.install("-e", ".", *CONSTRAINTS)
     session.run("python", "tests/benchmarks/run.py", *session.posargs)

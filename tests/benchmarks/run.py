@@ -1,4 +1,4 @@
-"""Runs the benchmarks and writes docs/benchmarks.md, its figure and docs/benchmarks.json: `nox -s bench [-- --quick]`."""
+"""Runs the benchmarks and writes docs/benchmarks.md, its figure and docs/benchmarks.json: `nox -s bench [-- --quick | --compare]`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import compare
 import curves
 import end_to_end
 import floor
@@ -32,6 +33,9 @@ def main() -> None:
     parser.add_argument("--samplers", action="store_true", help="only the samplers' table; nothing is written")
     parser.add_argument("--units", action="store_true", help="only the table of units; nothing is written")
     parser.add_argument(
+        "--compare", action="store_true", help="compare with what is stored for this processor; exit code 1 where something is worse"
+    )
+    parser.add_argument(
         "--processes", type=int, help="per row; the table gives the median of their ratios to the fastest plain step"
     )
     parser.add_argument("--row", choices=list(CASES), help=argparse.SUPPRESS)  # what each of them does
@@ -49,11 +53,23 @@ def main() -> None:
         print(json.dumps(kind.measure(CASES[options.row], options.device, seconds / 5, least=2)))
         return
     timed = "; CPU time of one thread and of the fastest steps, as other work ran beside" if options.busy else ""
-    results: dict[str, Any] = {"table": {}, "samplers": {}, "units": {}, "machine": _machine(options.device) + timed}
+    suffix = "" if options.device == "cpu" else f"-{options.device}"
+    file = ROOT / f"docs/benchmarks{suffix}.json"
+    stored = compare.by_processor(json.loads(file.read_text())) if file.exists() else {}
+    kind_of = f"{_kind(options.device)}{'; CPU time' if options.busy else ''}"
+    then: compare.Ratios = {}
+    if options.compare:
+        try:
+            then = compare.ratios(compare.stored_for(stored, kind_of))  # before anything is measured
+        except LookupError as error:
+            print(f"Error: {error.args[0]}", file=sys.stderr)
+            sys.exit(2)
+    results: dict[str, Any] = {"table": {}, "samplers": {}, "units": {}, "ratios": {}, "machine": _machine(options.device) + timed}
     for name in () if only else options.only or CASES:
         # A plain step's speed differs by a third between processes: in some the allocator gives memory back every step.
         found = [_row(name, options) for _ in range(options.processes or (1 if options.quick else 5))]
         head, line = table.rows({name: found})
+        results["ratios"] |= {f"{name}: {path}": r for path in compare.OURS if (r := table.ratios(found, path, "plain"))}
         results["table"][name] = dict(zip(head, line, strict=True))
         if options.device != "cpu":  # no GPU has said what can be reached there
             results["table"][name].pop("must reach")
@@ -65,10 +81,14 @@ def main() -> None:
         for name in options.only or CASES:
             found = [_row(name, own) for _ in range(options.processes or 1)]
             results[title][name] = kind.row(name, found)
+            results["ratios"] |= {f"{name}, {title}: {what}": r for what, r in kind.ratios(found).items()}
             print("  ".join(f"{key} {cell}" for key, cell in results[title][name].items()), flush=True)
+    if options.compare:
+        text, code = compare.report(then, results["ratios"])
+        print(text)
+        sys.exit(code)
     if options.quick or options.only or only:
         return
-    suffix = "" if options.device == "cpu" else f"-{options.device}"
     results["curves"] = curves.measure(options.device, seconds / 6)
     if not suffix:
         speed = floor.speeds()
@@ -76,7 +96,7 @@ def main() -> None:
         results["floor"] = {name: floor.row(name, floor.measure(CASES[name], speed, seconds / 5)) for name in CASES}
         results["end_to_end"] = end_to_end.measure()
         print(json.dumps(results["end_to_end"], indent=1))
-    (ROOT / f"docs/benchmarks{suffix}.json").write_text(json.dumps(results, indent=1) + "\n")
+    file.write_text(json.dumps({**stored, kind_of: results}, indent=1) + "\n")
     curves.draw(results["curves"], ROOT / f"docs/benchmarks{suffix}.png")
     (ROOT / f"docs/benchmarks{suffix}.md").write_text(_page(results, suffix))
 
@@ -122,10 +142,14 @@ def _list(points: list[curves.Point]) -> str:
     return ", ".join(f"{point['x']:g}" for point in points)
 
 
+def _kind(device: str) -> str:
+    """Return what ratios depend on, and results are stored by: the processor and the number of threads."""
+    return f"{torch.cuda.get_device_name() if device == 'cuda' else _processor()}, {_threads()}"
+
+
 def _machine(device: str) -> str:
     """Return what it was measured on: the processor with its family, model and cores, and versions."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return f"{name}, {_threads()}, Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{_kind(device)}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def _threads() -> str:

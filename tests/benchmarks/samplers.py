@@ -39,3 +39,8 @@ def row(name: str, found: list[dict[str, float]]) -> dict[str, str]:
         ratio = statistics.median(each[sampler] / each["gumbel"] for each in found)
         line[sampler] = f"{ratio:.2f}" + ("" if ratio <= TARGET else " (!)")
     return line
+
+
+def ratios(found: list[dict[str, float]]) -> dict[str, list[float]]:
+    """Return the ratios to gumbel's step of all processes, by sampler."""
+    return {sampler: [each[sampler] / each["gumbel"] for each in found] for sampler in SAMPLERS[1:]}

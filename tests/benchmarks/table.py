@@ -56,7 +56,7 @@ def rows(results: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
         first = found[0]
         size = {k: f"{b / 1e6:.0f}" for k, b in {**first["bytes"], "bound": first["bound"]}.items()}
         plain = min(each["milliseconds"]["plain"] for each in found)
-        auto = sorted(_ratios(found, "auto", "plain"))
+        auto = sorted(ratios(found, "auto", "plain"))
         lines.append([
             f"{name} ({CASES[name].size})", f"{plain:.1f}", _median(found, "auto", "plain"), f"{auto[0]:.2f}-{auto[-1]:.2f}",
             f"{first['target']:.2f}", first["route"],
@@ -68,11 +68,11 @@ def rows(results: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
 
 
 def _median(found: list[dict[str, Any]], path: str, other: str) -> str:
-    ratios = _ratios(found, path, other)
-    return f"{statistics.median(ratios):.2f}" if ratios else "-"
+    values = ratios(found, path, other)
+    return f"{statistics.median(values):.2f}" if values else "-"
 
 
-def _ratios(found: list[dict[str, Any]], path: str, other: str) -> list[float]:
+def ratios(found: list[dict[str, Any]], path: str, other: str) -> list[float]:
     """Return time of `path` / time of `other` in each process that ran both; "best" is the faster of the forced routes.
 
     A plain step is that of the process in which it was fastest: where the allocator gives memory back in every step, it is slow.

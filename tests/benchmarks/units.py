@@ -74,3 +74,8 @@ def row(name: str, found: list[dict[str, Any]]) -> dict[str, str]:
             cells["least to most"] = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
             cells["route"] = found[0]["route"]
     return cells
+
+
+def ratios(found: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return the ratio of `auto` to a plain step of every process."""
+    return {"auto": [each["milliseconds"]["auto"] / each["milliseconds"]["plain"] for each in found]}
