@@ -19,6 +19,7 @@ from modhook.errors import MaskError, UserError, listing, missing
 from modhook.masks.files import load, write
 from modhook.masks.fingerprint import differences, fingerprint, other_parameters
 from modhook.masks.heads import heads
+from modhook.masks.keep import masked_off
 from modhook.masks.levels import Levels, by
 from modhook.masks.names import one_per_parameter, remembered, tied_names
 from modhook.masks.off import Off, off_weights
@@ -441,4 +442,4 @@ class Masks(Mapping[str, Tensor]):
 def _masked(parameter: Tensor, mask: Tensor, off: Tensor | None) -> Tensor:
     if off is not None:
         return torch.where(mask.to(parameter.device), parameter.detach(), off)
-    return parameter.detach().masked_fill(~mask.to(parameter.device), 0)
+    return masked_off(parameter.detach(), mask.to(parameter.device))

@@ -252,3 +252,21 @@ def test_masks_of_a_network_with_other_parameters_are_refused(use: str, tmp_path
         with torch.no_grad():
             model[0].weight += 1  # other values, as after more training: they may be used
         used(model, masks)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.complex64])
+def test_weights_that_are_kept_keep_their_bits_and_others_are_zero(dtype) -> None:
+    """Under a mask a tensor has zeros of its type where nothing is kept, whatever stood there, and elsewhere what it had."""
+    from modhook.masks.keep import masked_off
+
+    torch.manual_seed(0)
+    weight = (1e3 * torch.randn(3, 70_001)).to(dtype)
+    if dtype.is_floating_point:
+        weight[0, :4] = torch.tensor([float("nan"), float("inf"), -0.0, -float("inf")])
+    mask = torch.rand(weight.shape) < 0.5
+    mask[0, :4] = torch.tensor([False, False, True, True])
+    for value, kept in ((weight, mask), (weight.t(), mask.t()), (weight[:0], mask[:0]), (weight[1, 1], mask[1, 1])):
+        found, expected = masked_off(value, kept), torch.where(kept, value, torch.zeros((), dtype=dtype))
+        assert found.dtype == dtype
+        # As bytes: NaN is not itself, and -0.0 is 0.0.
+        assert torch.equal(found.contiguous().view(-1).view(torch.uint8), expected.contiguous().view(-1).view(torch.uint8))
