@@ -13,6 +13,8 @@ ALONE = 0.05
 """The spread to each side, as a share, of a ratio that one process measured."""
 OURS = ("auto", "vmap", "loop")
 """The columns of the main table that are mask steps of ours, in plain steps."""
+BUSY = "; CPU time"
+"""What the name of a processor ends with where CPU time was measured."""
 Ratios = dict[str, list[float]]
 
 
@@ -28,8 +30,11 @@ def stored_for(stored: Mapping[str, Any], processor: str) -> Mapping[str, Any]:
 
 
 def by_processor(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of docs/benchmarks.json by processor; a file of before has one, and says which under "machine"."""
-    return {str(content["machine"]): content} if "table" in content else dict(content)
+    """Return the content of docs/benchmarks.json by processor and threads; a file of before has one, and says which under "machine"."""
+    if "table" not in content:
+        return dict(content)
+    machine = str(content["machine"])
+    return {machine.partition(", Python")[0] + BUSY * ("CPU time" in machine): content}
 
 
 def ratios(results: Mapping[str, Any]) -> Ratios:

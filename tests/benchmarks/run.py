@@ -56,7 +56,7 @@ def main() -> None:
     suffix = "" if options.device == "cpu" else f"-{options.device}"
     file = ROOT / f"docs/benchmarks{suffix}.json"
     stored = compare.by_processor(json.loads(file.read_text())) if file.exists() else {}
-    kind_of = f"{_kind(options.device)}{'; CPU time' if options.busy else ''}"
+    kind_of = _kind(options.device) + compare.BUSY * options.busy
     then: compare.Ratios = {}
     if options.compare:
         try:

@@ -39,6 +39,8 @@ def test_another_processor_is_told_which_are_stored() -> None:
     """The sentence names this processor and those that are stored."""
     stored = {"AMD EPYC, 2 threads": {"ratios": THEN}}
     assert compare.ratios(compare.stored_for(stored, "AMD EPYC, 2 threads")) == THEN
+    before = {"machine": "Xeon, 1 thread, Python 3.11.7, torch 2.13.0; CPU time of one thread", "table": {}}
+    assert list(compare.by_processor(before)) == ["Xeon, 1 thread; CPU time"]
     with pytest.raises(LookupError, match="Xeon, 2 threads; stored are: AMD EPYC, 2 threads"):
         compare.stored_for(stored, "Xeon, 2 threads")
 
