@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("studies", metavar="STUDY...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--variant", metavar="V", help="Check the study as published and this variant alone, not all of them.")
-def check_command(studies: tuple[Path, ...], variant: str | None) -> int:
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Check the studies with one setting changed, as run --set changes it: --set masks.beta=3e-5. May be repeated.",
+)
+def check_command(studies: tuple[Path, ...], variant: str | None, overrides: tuple[str, ...]) -> int:
     """Check study files, or studies that come with modhook by their names, with all of their variants, without running anything.
 
     Every mistake is reported at once, each with its place in the file. Exit code 2 if there is any. Code that a study names
@@ -32,7 +39,7 @@ def check_command(studies: tuple[Path, ...], variant: str | None) -> int:
     say_skipped(installed)
     mistakes = 0
     for path in studies:
-        results = check(study_file(path), "all" if variant is None else (variant,), plugins=installed)
+        results = check(study_file(path), "all" if variant is None else (variant,), overrides, plugins=installed)
         if wrong := [r for r in results if r.problems]:
             mistakes += 1
             # A mistake of the file itself shows in every variant: it is said once.

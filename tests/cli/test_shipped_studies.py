@@ -70,3 +70,12 @@ def test_one_variant_is_checked(modhook_here: Command) -> None:
 def test_what_is_no_path() -> None:
     """A name that no file can have is left to whoever reads it."""
     assert study_file(Path("a\0b")) == Path("a\0b")
+
+
+def test_check_takes_what_run_takes(modhook_here: Command) -> None:
+    """`check --set` checks the study as `run --set` would run it: a right setting passes, a wrong one is said with its key."""
+    code, out, err = modhook_here("check", "quickstart", "--variant", "smoke", "--set", "masks.samples=2", "--set", "masks.beta=1e-3")
+    assert (code, "quickstart: ok (as published, smoke)" in out) == (0, True), err
+    for setting in ("masks.samples=0", "masks.smples=2"):
+        code, _, err = modhook_here("check", "quickstart", "--set", setting)
+        assert (code, setting.partition("=")[0] in err, "Traceback" in err) == (2, True, False), err
