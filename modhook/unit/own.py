@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from modhook.unit.attention import HEADS, UNCLEAR, Readings, number, within
 from modhook.unit.group import Part, rows
 
+STACKED = "have weights that are stacked as those of experts, but no reading of them could be proven"
 _PLACES = (-2, 0, -1, 1)
 """Where the axis of heads may be, the same in every parameter: (features, heads, each), (heads, features, each), ..."""
 
@@ -56,13 +57,18 @@ def neurons(readings: Readings) -> None:
         if any(p.parameter.rpartition(".")[0] == path for g in readings.groups for p in g.parts):
             continue
         readings.probe(path, module, *_widths(readings, path, own))
+        tried = False
         for parts, size in _expert_readings(stacks, own):
+            tried = next(iter(stacks.values())).shape[0] > 1
             count = len(next(iter(stacks.values()))) * size
             if readings.proven(path, module, parts, count, 0):
                 labels = [f"{i // size}.{i % size}" for i in range(count)]
                 home = [p.parameter for p in parts if not p.gate]
                 readings.add("neuron", path, path, module, count, parts, home[:1], labels=labels)
                 break
+        else:
+            if tried:
+                readings.lost.setdefault(path or type(module).__name__, f"{STACKED}; give them as a mapping")
 
 
 def _floating(module: nn.Module) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 
 A candidate says: these weights take what a unit gives (its gate), and those make it. It is right if, for any set of units whose gates are
 zero, the others of their weights make no difference, while without the gates' being zero they do. The network's own code is run, on a copy
-with random weights in float64, so that nothing is hidden by weights that are zero.
+with random weights, so that nothing is hidden by weights that are zero: in float64, or in float32 where its code takes no float64
+(`torch.nn.functional.grouped_mm`, which mixtures of experts call).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from modhook.network.twin import twin
 from modhook.unit.group import Part
 
 _PLACES = 5
-_TOLERANCE = 1e-9
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
+"""Types that are tried, the most exact one first, and what two outputs may differ by to be the same, relative to their size."""
+
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -38,10 +41,18 @@ class Probe:
         tensors = [*module.parameters(), *module.buffers()]
         if any(t.is_meta for t in tensors):
             return
-        try:
-            self.module: Any = twin(module).cpu().double().eval().requires_grad_(False)
-        except Exception:
-            return
+        for dtype, tolerance in _TOLERANCES.items():
+            try:
+                self.module: Any = twin(module).cpu().to(dtype).eval().requires_grad_(False)
+            except Exception:
+                return
+            self._tolerance = tolerance
+            self._find_calls(module, seen, sizes, dtype)
+            if self.calls:
+                return
+
+    def _find_calls(self, module: nn.Module, seen: Sequence[Call], sizes: Sequence[int], dtype: torch.dtype) -> None:
+        """Draw the copy's weights and keep the calls that it can run in a type."""
         generator = torch.Generator("cpu").manual_seed(0)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
@@ -51,7 +62,8 @@ class Probe:
                     parameter.copy_(
                         torch.randn(parameter.shape, generator=generator, dtype=torch.float64, device="cpu") * scale
                     )
-            for call in itertools.chain(map(_wide, seen), _calls(module, width, sizes, generator)):
+            for call in itertools.chain(seen, _calls(module, self._width, sizes, generator)):
+                call = _in_type(call, dtype)
                 if self._output(call) is not None:
                     self.calls.append(call)
                     break
@@ -81,7 +93,7 @@ class Probe:
             torch.manual_seed(0)
             whole = self._output(self.calls[0])
             gone = self._under(own, [part], torch.zeros(count, dtype=torch.bool, device="cpu"), self.calls[0], False)
-        return whole is not None and gone is not None and not _equal(gone, whole)
+        return whole is not None and gone is not None and not self._equal(gone, whole)
 
     def attends(self, parts: Sequence[Part], count: int) -> bool:
         """Return whether places see each other through these units alone: they do not where all of their gates are zero."""
@@ -108,7 +120,7 @@ class Probe:
             if before is None or after is None or after[0].shape != before[0].shape or before[0].dim() < 3:
                 return False
             rest = [t[0].narrow(axis, 1, t[0].shape[axis] - 1) for t in (after, before)]
-            if not _equal(rest[:1], rest[1:]):
+            if not self._equal(rest[:1], rest[1:]):
                 return True
         return False
 
@@ -130,14 +142,14 @@ class Probe:
             for kept, many in _sets(count):
                 gone = self._under(own, gates, kept, call, every)
                 both = self._under(own, [*gates, *others], kept, call, every, off)
-                if whole is None or gone is None or both is None or not _equal(gone, both):
+                if whole is None or gone is None or both is None or not self._equal(gone, both):
                     return False
                 # One of many may be a ReLU that never fires here.
-                if many and _equal(gone, whole):
+                if many and self._equal(gone, whole):
                     return False
                 if many and not all(bool(p.spread(kept).all()) for p in others):  # what several share may all be there
                     alone = self._under(own, others, kept, call, every, off)
-                    if alone is None or _equal(alone, whole):
+                    if alone is None or self._equal(alone, whole):
                         return False
         return True
 
@@ -167,6 +179,15 @@ class Probe:
         found = [t for t in found if t.is_floating_point()]
         found = found if every else found[:1]  # the first is the output; others may be caches, or attention weights
         return found if found and all(bool(t.isfinite().all()) for t in found) else None
+
+    def _equal(self, one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
+        if [t.shape for t in one] != [t.shape for t in two]:
+            return False
+        return all(
+            bool((a - b).abs().max() <= self._tolerance * (1 + b.abs().max()))
+            for a, b in zip(one, two, strict=True)
+            if a.numel()
+        )
 
 
 def watched(model: nn.Module, call: Call, modules: Mapping[str, nn.Module]) -> dict[str, list[Call]]:
@@ -204,19 +225,9 @@ def _sets(count: int) -> Iterator[tuple[Tensor, bool]]:
     yield torch.zeros(count, dtype=torch.bool, device="cpu"), True
 
 
-def _equal(one: Sequence[Tensor], two: Sequence[Tensor]) -> bool:
-    if [t.shape for t in one] != [t.shape for t in two]:
-        return False
-    return all(
-        bool((a - b).abs().max() <= _TOLERANCE * (1 + b.abs().max()))
-        for a, b in zip(one, two, strict=True)
-        if a.numel()
-    )
-
-
-def _wide(call: Call) -> Call:
-    """Return a call in float64 on the CPU."""
-    return _mapped(call[0]), _mapped(call[1])
+def _in_type(call: Call, dtype: torch.dtype) -> Call:
+    """Return a call on the CPU with its floating-point tensors in a type."""
+    return _mapped(call[0], dtype), _mapped(call[1], dtype)
 
 
 def _without_places(call: Call) -> Call:
@@ -228,14 +239,14 @@ def _without_places(call: Call) -> Call:
     return tuple(map(first, call[0])), {name: first(value) for name, value in call[1].items()}
 
 
-def _mapped(value: Any) -> Any:
+def _mapped(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        return value.double() if value.is_floating_point() else value
+        return value.to(dtype) if value.is_floating_point() else value
     if type(value) in (tuple, list):
-        return type(value)(_mapped(v) for v in value)
+        return type(value)(_mapped(v, dtype) for v in value)
     if type(value) is dict:
-        return {k: _mapped(v) for k, v in value.items()}
+        return {k: _mapped(v, dtype) for k, v in value.items()}
     return value
 
 

@@ -50,6 +50,22 @@ class Experts(nn.Module):
         return total
 
 
+class Narrow(nn.Module):
+    """What runs an inner module takes no float64, as `torch.nn.functional.grouped_mm` takes none; `mixed`: all experts' neurons are."""
+
+    def __init__(self, mixed: bool = False) -> None:
+        super().__init__()
+        self.up, self.down, self.mixed = nn.Parameter(torch.randn(2, 6, 5)), nn.Parameter(torch.randn(2, 5, 6)), mixed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 6) -> (..., 6)."""
+        if x.dtype == torch.float64:
+            raise RuntimeError("expected float32, got double")
+        y = torch.stack([x @ up for up in self.up]).tanh()
+        y = y.softmax(-1) if self.mixed else y
+        return sum(one @ down for one, down in zip(y, self.down, strict=True))
+
+
 class Net(nn.Module):
     """A module between two layers."""
 
@@ -116,3 +132,18 @@ def test_what_cannot_be_proven_is_no_head() -> None:
     model, x = drawn(wrong)
     with pytest.raises(modhook.UserError, match=said):
         modhook.fit_masks(model, [x], lambda net, b: net(b).square().mean(), units="head", progress=False)
+
+
+def test_what_takes_no_float64_is_tried_in_float32() -> None:
+    """Neurons of experts whose code refuses float64 are found and are exact; where no reading holds, that is said and not passed over."""
+    torch.manual_seed(4)
+    model, x = Net(Narrow()).eval(), torch.randn(4, 5, 3)
+    found = masked(model, x, "neuron:inner", [1, 5 + 4])
+    with torch.no_grad():
+        y = torch.einsum("btf,efn->ebtn", model.first(x), model.inner.up).tanh()
+        y[0, ..., 1] = y[1, ..., 4] = 0
+        expected = model.last(model.norm(torch.einsum("ebtn,enf->btf", y, model.inner.down)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    mixed = modhook.units(Net(Narrow(mixed=True)).eval())
+    assert "neuron" not in mixed.kinds
+    assert "stacked as those of experts, but no reading of them could be proven" in mixed.left_out["inner"]
