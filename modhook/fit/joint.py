@@ -17,8 +17,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from modhook.network.alike import unlike
 from modhook.network.guard import Guard, same_bits
-from modhook.network.scope import parameter_names
+from modhook.network.scope import Kept, parameter_names
 from modhook.network.twin import twin
 from modhook.noise.randomness import random_state
 from modhook.noise.workspace import Workspace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 SHAPES = 8
 """Most shapes of batches that a set of fits tries: where they are others in every step, there is nothing to gain."""
 _TRY = object()
+_CHANGED = "a network is changed between steps"
 
 
 @attrs.frozen(eq=False)
@@ -88,6 +90,7 @@ class Joint:
         self._say, self._said = say, set[str]()
         self._kinds: list[_Kind] = []
         self._known: weakref.WeakKeyDictionary[MaskTrainer, tuple[int, _Kind | None]] = weakref.WeakKeyDictionary()
+        self._kept: weakref.WeakKeyDictionary[MaskTrainer, Kept] = weakref.WeakKeyDictionary()
         self._numbers = itertools.count()
 
     def __call__(self, works: Sequence[Any]) -> list[Any]:
@@ -129,11 +132,15 @@ class Joint:
     def _kind(self, trainer: MaskTrainer) -> _Kind | None:
         """Return the kind of a fit; None where it runs alone, as all do in their first step."""
         if (known := self._known.get(trainer)) is not None:
+            if known[1] is not None and self._changed(trainer):
+                self._tell(_CHANGED)
+                self._known[trainer] = known = known[0], None
             return known[1]
         if trainer.stacked is None:
             return None
         kind = None
-        if why := _alone(trainer):
+        self._kept[trainer] = Kept(trainer.model)
+        if why := _alone(trainer) or (_CHANGED if self._changed(trainer) else ""):
             self._tell(why)
         else:
             kind = next((k for k in self._kinds if not k.differs(trainer)), None)
@@ -144,6 +151,10 @@ class Joint:
                 self._kinds.append(kind)
         self._known[trainer] = next(self._numbers), kind
         return kind
+
+    def _changed(self, trainer: MaskTrainer) -> bool:
+        """Return whether something was set or written in a fit's network between its steps, by a callback say: alone it counts at once."""
+        return trainer.guard is None or bool(trainer.guard.written()) or self._kept[trainer].changed()
 
     def _tried(self, kind: _Kind, works: Sequence[Trial]) -> str:
         """Compare what fits did alone with what they do at once; return why they may not, or an empty text."""
@@ -221,8 +232,8 @@ class _Kind:
             return "they learn masks of different parameters"
         if one.trained.keys() != other.trained.keys() or one.unmasked.keys() != other.unmasked.keys():
             return "they learn different weights, or clip over different ones"
-        if one.model is not other.model and not _same_buffers(one.model, other.model):
-            return "their networks have buffers of different values"
+        if place := unlike(self.net, other.model):
+            return f"their networks hold different values in {place!r}"
         return ""
 
     def losses(self, works: Sequence[Step]) -> tuple[list[Tensor], list[float | Tensor]]:
@@ -283,11 +294,6 @@ def _structure(model: nn.Module) -> Any:
     parameters = [(n, tuple(p.shape), p.dtype, p.device) for n, p in model.named_parameters(remove_duplicate=False)]
     modules = [(n, type(m), m.training) for n, m in model.named_modules()]
     return parameters, parameter_names(model), modules, repr(model)
-
-
-def _same_buffers(one: nn.Module, other: nn.Module) -> bool:
-    here, there = dict(one.named_buffers()), dict(other.named_buffers())
-    return here.keys() == there.keys() and all(same_bits(here[n], there[n]) for n in here)
 
 
 def _alike(one: Tree, other: Tree) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +12,7 @@ from modhook.errors import UserError, listing, near_miss
 from modhook.fit.api import ARGUMENTS, fit_masks
 from modhook.fit.joint import Joint
 from modhook.fit.result import Fit
+from modhook.fit.usual import GUMBEL, USUAL, says_how
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.trackers import tracker_of
 from modhook.steps.lockstep import Lockstep
@@ -27,7 +30,8 @@ def fit_masks_together(fits: Sequence[Mapping[str, Any]], *, progress: bool | Tr
 
     Args:
         fits: for each fit the arguments of `fit_masks` by name, `{"model": ..., "batches": ..., "loss": ..., "seed": 1}`. Iterators
-            and `checkpoint` files must not be shared between fits. Networks and losses may be.
+            and `checkpoint` files must not be shared between fits, which is an error. Networks and losses may be; callbacks that change a
+            network which others have, too, change it for all.
         progress: True for one progress bar, at the step that all fits have reached; False for silence, or a `Tracker`.
         common: arguments that all fits have, unless a fit gives its own.
 
@@ -35,9 +39,9 @@ def fit_masks_together(fits: Sequence[Mapping[str, Any]], *, progress: bool | Tr
         The fits, in order. Ctrl-C ends learning after the step under way and returns what there is.
 
     Raises:
-        UserError: a wrong argument of any fit; nothing more is learned.
-        RunError: a fit failed (its loss is not finite, say); the others were learned to their ends: `error.fits` has them, None in the
-            place of each that failed.
+        UserError: a wrong argument of any fit, found before its first step is done; nothing more is learned.
+        Exception: a fit failed later (`RunError` for a loss that is not finite; what its batches, callback or loss raise); the others were
+            learned to their ends: `error.fits` has them, None in the place of each that failed, and notes say which these are.
     """
     given: Any = fits
     if not isinstance(given, list | tuple) or not all(isinstance(one, Mapping) for one in given):
@@ -52,28 +56,65 @@ def fit_masks_together(fits: Sequence[Mapping[str, Any]], *, progress: bool | Tr
             raise UserError(f"{where}: fit_masks has no argument {str(unknown[0])!r} here{hint}.")
         if missing := [name for name in ("model", "batches", "loss") if name not in call]:
             raise UserError(f"{where} lacks {listing(missing)}; give it there, or for all.")
+    _refuse_shared(calls)
     tracker = tracker_of(progress)
-    bar = _Bar(tracker, len(calls))
+    bar = _Bar(tracker, len(calls), None if isinstance(progress, Tracker) else max(map(_steps, calls)))
     joint = Joint(tracker.message)
-    functions = [partial(_one, call, bar.of(i), len(calls), i) for i, call in enumerate(calls)]
+    wrong: list[BaseException] = []
+    functions = [partial(_one, call, bar, len(calls), i, wrong) for i, call in enumerate(calls)]
     try:
-        outcomes = Lockstep(joint, _ends_all, tracker.message).run(functions)
+        outcomes = Lockstep(joint, lambda e: e in wrong or not isinstance(e, Exception), tracker.message).run(functions)
     finally:
         if not isinstance(progress, Tracker):
             tracker.close()
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
+    errors = {number: outcome.error for number, outcome in enumerate(outcomes, 1) if outcome.error is not None}
     if errors:
-        error = errors[0]
+        error = next(iter(errors.values()))
+        for number, other in list(errors.items())[1:]:
+            if other is not error:
+                error.add_note(f"modhook: fit {number} of {len(calls)} failed, too: {type(other).__name__}: {other}")
         error.fits = [outcome.value for outcome in outcomes]  # type: ignore[attr-defined]
         raise error
     return [outcome.value for outcome in outcomes]
 
 
-def _one(call: Mapping[str, Any], tracker: Tracker, fits: int, number: int) -> Fit:
+def _refuse_shared(calls: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `UserError` for iterators and files that two fits would use up or overwrite for each other."""
+    seen: dict[Any, int] = {}
+    for number, call in enumerate(calls, 1):
+        for name in ("batches", "valid"):
+            found = call.get(name)
+            if isinstance(found, Iterator) and (first := seen.setdefault(id(found), number)) != number:
+                raise UserError(
+                    f"fit {number} of {len(calls)} and fit {first} have the same iterator as {name}, so that each would get only some of "
+                    "what it gives; give each fit its own, or a list."
+                )
+        path = call.get("checkpoint")
+        if isinstance(path, str | os.PathLike) and (first := seen.setdefault(os.path.realpath(path), number)) != number:
+            raise UserError(
+                f"fit {number} of {len(calls)} and fit {first} have the same checkpoint file, {os.fspath(path)!r}; give each fit its own."
+            )
+
+
+def _steps(call: Mapping[str, Any]) -> int:
+    """Return how many steps a fit has at most; 0 where that is not known, as of a wrong argument."""
+    given = {name: parameter.default for name, parameter in inspect.signature(fit_masks).parameters.items()} | dict(call)
+    steps = given["steps"]
+    if steps is None:
+        return (GUMBEL if says_how(given) else USUAL).steps
+    return steps if isinstance(steps, int) else 0
+
+
+def _one(call: Mapping[str, Any], bar: _Bar, fits: int, number: int, wrong: list[BaseException]) -> Fit:
+    """Return a fit. A user's mistake that shows before its first step goes into `wrong`, too: it ends all."""
+    tracker = bar.of(number)
     try:
         return fit_masks(**call, progress=tracker)
     except UserError as error:
-        raise type(error)(f"fit {number + 1} of {fits}: {error}") from error
+        said = _with_number(error, f"fit {number + 1} of {fits}")
+        if not bar.at(number):
+            wrong.append(said)
+        raise said from error.__cause__ if said is error else error
     except Exception as error:
         error.add_note(f"modhook: in fit {number + 1} of {fits}")
         raise
@@ -81,31 +122,36 @@ def _one(call: Mapping[str, Any], tracker: Tracker, fits: int, number: int) -> F
         tracker.close()
 
 
-def _ends_all(error: BaseException) -> bool:
-    return isinstance(error, UserError) or not isinstance(error, Exception)
+def _with_number(error: UserError, where: str) -> UserError:
+    """Return the error with the fit in front; as it is, with a note, where its class is made of something else than a text."""
+    try:
+        return type(error)(f"{where}: {error}")
+    except TypeError:
+        error.add_note(f"modhook: in {where}")
+        return error
 
 
 class _Bar:
-    """One stage for the progress of several fits: as far as the last of them."""
+    """One stage for the progress of several fits: as far as the last of them; of `steps` steps, where it is to be begun here."""
 
-    def __init__(self, tracker: Tracker, fits: int) -> None:
+    def __init__(self, tracker: Tracker, fits: int, steps: int | None) -> None:
         self._tracker, self._at = tracker, dict.fromkeys(range(fits), 0)
-        self._shown, self._started = 0, False
+        self._shown, self._steps = 0, steps
 
     def of(self, number: int) -> Tracker:
         """Return the tracker of one fit."""
         return _Part(self, number)
 
-    def started(self, stage: str, steps: int) -> None:
-        """Begin the stage, with the first of them."""
-        if not self._started:
-            self._started = True
-            self._tracker.stage_started(stage, steps)
+    def at(self, number: int) -> int:
+        """Return how many steps one has done."""
+        return self._at[number]
 
     def step(self, number: int, step: int, values: Mapping[str, float]) -> None:
         """Note how far one is, and tell when all are there."""
         self._at[number] = step
         if (now := min(self._at.values())) > self._shown:
+            if not self._shown and self._steps is not None:
+                self._tracker.stage_started("masks", self._steps)
             self._shown = now
             self._tracker.step(now, values)
 
@@ -123,10 +169,6 @@ class _Part(Tracker):
 
     def __init__(self, bar: _Bar, number: int) -> None:
         self._bar, self._number = bar, number
-
-    def stage_started(self, stage: str, steps: int) -> None:
-        """Pass it on."""
-        self._bar.started(stage, steps)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Pass it on."""

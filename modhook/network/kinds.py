@@ -40,6 +40,11 @@ class State:
         """Make it what it was."""
         raise NotImplementedError
 
+    def same(self, taken: Any) -> bool:
+        """Return whether it still is what it was."""
+        now = self.take()
+        return same_items(now, taken) if isinstance(now, list | dict) else bool(now == taken)
+
     def items(self) -> Iterator[tuple[Any, Any]]:
         """Yield what it holds, by key or number."""
         return iter(())
@@ -141,10 +146,22 @@ class Drawing(State):
         else:
             self._numpy().state = taken
 
+    def same(self, taken: Any) -> bool:
+        """Return whether nothing was drawn since, or another generator would draw the same."""
+        return _same_state(self.take(), taken)
+
     def _numpy(self) -> Any:
         if isinstance(self.owner, np.random.RandomState):
             return self.owner._bit_generator
         return getattr(self.owner, "bit_generator", self.owner)
+
+
+def _same_state(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same_state(one[key], other[key]) for key in one)
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    return bool(np.all(one == other))
 
 
 _STATES: tuple[tuple[type[State], tuple[type, ...]], ...] = (

@@ -45,6 +45,12 @@ class Kept:
         self._found = [copied for kept in self._attributes for copied in containers(kept.values(), seen)]
         self.places = [*(module.__dict__ for module in self.modules), *(container for container, _ in self._found)]
 
+    def changed(self) -> bool:
+        """Return whether anything was set, put into a container or drawn since; values that are written into tensors are not seen."""
+        if not all(same_items(module.__dict__, kept) for module, kept in zip(self.modules, self._attributes, strict=True)):
+            return True
+        return any((container or content) and not _unchanged(container, content) for container, content in self._found)
+
     def put_back(self) -> None:
         """Undo what was set or drawn since; this may be done again and again."""
         for module, kept in zip(self.modules, self._attributes, strict=True):
@@ -139,6 +145,12 @@ def _stand_in(value: Any, new: dict[int, Any]) -> Any:
         if any(a is not b for a, b in zip(items, value, strict=True)):
             return tuple(items)
     return value
+
+
+def _unchanged(container: Any, content: Any) -> bool:
+    if isinstance(container, State):
+        return container.same(content)
+    return same_items(container, content) if content else not container
 
 
 def _refill(container: Any, content: Any) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import modhook
 from modhook import Tracker
 from modhook.errors import RunError, UserError
-from modhook.fit import joint
+from modhook.fit import joint, together
 from modhook.fit.result import Fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::modhook.errors.TrustWarning")
@@ -161,10 +161,16 @@ def other_loss(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
     return loss(net, batch) * 2
 
 
+def scored(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return a score that is better after every call, so that no mask is as good as the whole network."""
+    scored.calls = getattr(scored, "calls", 0) + 1  # type: ignore[attr-defined]
+    return torch.full((len(batch[0]),), 1.0 / scored.calls)  # type: ignore[attr-defined]
+
+
 APART: dict[str, tuple[Callable[[int], nn.Module], dict[str, Any], str]] = {
     "structure": (lambda i: network(i, *[nn.Identity()] * i), {}, "their networks have different structures"),
-    "buffers": (normed, {}, "their networks have buffers of different values"),
-    "hidden numbers": (lambda i: network(i, Scaled(1.0 + i)), {}, "not the same to the last bit"),
+    "buffers": (normed, {}, "their networks hold different values in '2.running_mean'"),
+    "hidden numbers": (lambda i: network(i, Scaled(1.0 + i)), {}, "their networks hold different values in '2.by'"),
     "dropout": (lambda i: network(i, nn.Dropout(0.3)).train(), {}, "draws random numbers in a step"),
     "memory": (network, {"memory": 1000}, "weights are masked layer by layer"),
     "loop": (network, {"executor": "loop"}, "by the route 'loop'"),
@@ -188,6 +194,98 @@ def test_what_cannot_be_stacked_runs_one_by_one(
     assert stacked == []
     assert [text for text in heard.said if why in text and text.startswith("masks are learned one by one: ")], heard.said
     assert heard.steps == [1, 2, 3, 4]
+
+
+class Bounded(nn.Module):
+    """A network with a bound that the data reaches late, and a factor in a buffer."""
+
+    def __init__(self, bound: float) -> None:
+        super().__init__()
+        self.first, self.last, self.bound = nn.Linear(6, 12), nn.Linear(12, 3), bound
+        self.register_buffer("factor", torch.ones(12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs."""
+        return self.last(self.first(x).clamp(max=self.bound) * self.factor)
+
+
+def bounded(seed: int, bound: float = 1e9) -> Any:
+    """Return one with weights of its own."""
+    torch.manual_seed(seed)
+    return Bounded(bound).eval().requires_grad_(False)
+
+
+GUMBEL: dict[str, Any] = {"loss": loss, "samples": 2, "steps": 8, "sampler": "gumbel", "lr": 0.3}
+
+
+def test_a_number_that_shows_late(stacked: list[int]) -> None:
+    """Networks with different numbers of their own are not stacked, although their first batches do not show it."""
+
+    def each() -> list[dict[str, Any]]:
+        data = [*batches(0)[:2] * 2, (batches(0)[2][0] * 100, batches(0)[2][1])]
+        return [{"model": bounded(i, 30.0 if i == 1 else 1e9), "batches": data, "seed": i} for i in range(3)]
+
+    alone = [modhook.fit_masks(**call, progress=False, **GUMBEL) for call in each()]
+    for one, other in zip(alone, modhook.fit_masks_together(each(), progress=False, **GUMBEL), strict=True):
+        same(one, other)
+    assert set(stacked) == {2}
+
+
+CHANGES: dict[str, Callable[[Any], object]] = {
+    "attribute": lambda model: setattr(model, "bound", 0.1),
+    "buffer": lambda model: model.factor.mul_(0.5),
+    "bias, which counts no version": lambda model: model.last.bias.data.fill_(2.0),
+    "hook": lambda model: model.last.register_forward_hook(lambda module, x, y: y * 0.5),
+    "mode": lambda model: model.train(),
+    "submodule": lambda model: setattr(model, "first", nn.Sequential(model.first, nn.ReLU())),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_a_network_that_a_callback_changes(change: Callable[[Any], object], stacked: list[int]) -> None:
+    """From there on its fit runs alone, to the numbers of `fit_masks`; the others go on at once."""
+
+    def each() -> list[dict[str, Any]]:
+        fits: list[dict[str, Any]] = [{"model": bounded(i), "batches": batches(i), "seed": i} for i in range(3)]
+        fits[1]["callback"] = lambda step, trainer: step == 4 and change(trainer.model)
+        return fits
+
+    def learn(call: dict[str, Any]) -> Fit | str:
+        try:
+            return modhook.fit_masks(**call, progress=False, **GUMBEL)
+        except Exception as error:
+            return str(error)
+
+    alone, heard = [learn(call) for call in each()], Heard()
+    try:
+        fits = modhook.fit_masks_together(each(), progress=heard, **GUMBEL)
+    except Exception as error:
+        fits = [str(error) if fit is None else fit for fit in error.fits]  # type: ignore[attr-defined]
+    for one, other in zip(alone, fits, strict=True):
+        if isinstance(one, Fit):
+            assert isinstance(other, Fit)
+            same(one, other)
+        else:
+            assert other == f"fit 2 of 3: {one}"
+    assert stacked == [3] * 2 + [2] * 3
+    assert heard.said.count("masks are learned one by one: a network is changed between steps") == 1
+
+
+def test_the_bar_knows_how_many_steps_there_are() -> None:
+    """One stage is begun, of the steps of the longest fit, as `fit_masks` begins one."""
+    seen: list[tuple[Any, ...]] = []
+
+    class Told(Tracker):
+        def stage_started(self, stage: str, steps: int) -> None:
+            seen.append((stage, steps))
+
+        def step(self, step: int, values: Any) -> None:
+            seen.append((step,))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(together, "tracker_of", lambda progress: Told())
+        modhook.fit_masks_together([{**call, "steps": 2 + i} for i, call in enumerate(calls(2))], **{**GUMBEL, "steps": 9})
+    assert seen == [("masks", 3), (1,), (2,), (3,)]
 
 
 class modhook_state:
@@ -220,6 +318,16 @@ def test_different_losses_and_one_that_fails(stacked: list[int]) -> None:
     same(alone[0], found[0])
     same(alone[2], found[2])
     assert stacked == [3] * 5 + [2] * 1  # of the last two steps, one is the trial of the two that are left
+    fits[1]["batches"], fits[2]["batches"] = failing(), failing()
+    with pytest.raises(RunError) as caught:
+        modhook.fit_masks_together(fits, progress=False, **options)
+    assert caught.value.__notes__[1].startswith("modhook: fit 3 of 3 failed, too: RunError: the loss is nan at step 7")
+    fits[2] = {**calls()[2], "within": 1e-9, "score": scored, "valid": batches(2)}
+    del fits[1]
+    with pytest.raises(UserError, match="fit 2 of 2: no cut scores within") as late:
+        modhook.fit_masks_together(fits, progress=False, **options)
+    same(alone[0], late.value.fits[0])  # type: ignore[attr-defined]
+    fits = calls()
     heard = Heard()
     modhook.fit_masks_together([fits[0], {**fits[2], "loss": other_loss}], progress=heard, **{**options, "steps": 3})
     assert "masks are learned one by one: their losses are different functions" in heard.said
@@ -234,6 +342,8 @@ def test_different_losses_and_one_that_fails(stacked: list[int]) -> None:
         ([{"progress": True}], {}, "progress= belongs to all fits"),
         ([{"model": network(0), "loss": loss}], {}, "fit 1 of 1 lacks batches; give it there, or for all"),
         (calls(2), {"loss": loss, "samples": 3, "sampler": "gumbel"}, "fit 1 of 2: a batch of 16 items cannot be cut into 3"),
+        ([{"model": network(i)} for i in range(2)], {"loss": loss, "batches": iter(())}, "fit 1 have the same iterator as batches"),
+        (calls(2), {"loss": loss, "checkpoint": "fit.ckpt"}, "fit 2 of 2 and fit 1 have the same checkpoint file, 'fit.ckpt'"),
         (calls(2), {"loss": loss, "lr": -1.0}, "fit 1 of 2: lr must be a finite number greater than 0"),
     ],
 )

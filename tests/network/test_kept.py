@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -43,3 +44,24 @@ def test_a_model_is_put_back_as_often_as_it_is_asked_for() -> None:
     assert (model.seen, model.about, hasattr(model, "late")) == ([], {"calls": 0}, False)
     assert model.drawn.random() == random.Random(0).random()
     assert all(p is own[n] for n, p in model.named_parameters())
+
+
+CHANGES: dict[str, Any] = {
+    "attribute": lambda model: setattr(model, "late", 1),
+    "list": lambda model: model.seen.append(1.0),
+    "dict": lambda model: model.about.update(calls=1),
+    "draw": lambda model: model.drawn.random(),
+    "hook": lambda model: model.linear.register_forward_hook(print),
+    "mode": lambda model: model.linear.eval(),
+    "parameter": lambda model: setattr(model.linear, "weight", nn.Parameter(torch.zeros(2, 2))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_a_model_that_was_changed_says_so(change: Any) -> None:
+    """What is set, collected or drawn in any module counts, and nothing else does."""
+    model = Changing()
+    kept = Kept(model)
+    assert not kept.changed()
+    change(model)
+    assert kept.changed()
