@@ -178,7 +178,7 @@ def fit_masks(
             activations where that is exact (docs/units.md).
         memory: bytes (or text such as "2 GB") that noise, masked weights and their gradients may take; K is processed in parts, and
             where there is room for one sample at most, weights are masked layer by layer, and again in the backward pass, as they are
-            by default from 67 million on, those of all samples counted (docs/scale.md). Gates on activations need none of it.
+            by default from 268 million on, those of all samples counted (docs/scale.md). Gates on activations need none of it.
         seed, label: the noise of sample k depends on (seed, label, k) only.
         reference: masks, such as the control's, of whose weights `history["remaining"]` says how many are kept; it changes
             nothing else. Units are counted where masks are of units: those of the same masks, or of whose weights other ones keep any.

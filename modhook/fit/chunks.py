@@ -8,8 +8,8 @@ from torch import Tensor
 
 from modhook.errors import RunError
 
-LARGE = 1 << 26
-"""From this many masked weights of all samples on they are made layer by layer: 256 MB, in float32, of each thing that is K times W."""
+LARGE = 1 << 28
+"""From this many masked weights of all samples on they are made layer by layer, which takes half as long again: 1 GiB, in float32, of each thing that is K times W."""
 
 
 def at_once(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int, wide: int = 3) -> int:
