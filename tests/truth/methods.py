@@ -54,6 +54,7 @@ class Method:
             known = ((f.name, getattr(USUAL, f.name)) for f in attrs.fields(Setting) if f.name != "sampler")
             return ", ".join(f"{k} {v:g}" if isinstance(v, float | int) else f"{k} {v}" for k, v in known if v is not None)
         own = attrs.asdict(self.options) if self.options is not None else {}
+        own.pop("kernel", None)  # the same masks, computed by other code
         if self.first is not None:
             own["among"] = self.first.__name__
         if self.averaged:
