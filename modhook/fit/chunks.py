@@ -9,7 +9,9 @@ from torch import Tensor
 from modhook.errors import RunError
 
 LARGE = 1 << 28
-"""From this many masked weights of all samples on they are made layer by layer, which takes half as long again: 1 GiB, in float32, of each thing that is K times W."""
+"""From this many masked weights of all samples on they are made layer by layer: 1 GiB, in float32, of each thing that is K times W.
+
+A step takes half as long again that way."""
 
 
 def at_once(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int, wide: int = 3) -> int:

@@ -51,6 +51,7 @@ class _Member:
     answer: Any = None
     value: Any = None
     error: BaseException | None = None
+    begun: bool = False
     ended: bool = False
 
 
@@ -85,6 +86,8 @@ class Lockstep:
             try:
                 while any(not member.ended for member in members):
                     for member in members:
+                        if not member.begun and (self.interrupted or pressed()):
+                            member.error = KeyboardInterrupt()  # it has nothing to lose, and would begin only to end
                         self._give(member)
                         if member.error is not None and self._ends_all(member.error):
                             raise member.error
@@ -107,7 +110,7 @@ class Lockstep:
         def life() -> None:
             member.turn.acquire()
             try:
-                if not self._abandoned:
+                if member.error is None and not self._abandoned:
                     with contextlib.ExitStack() as stack:  # what torch keeps for each thread
                         if device.type != "cpu":
                             stack.enter_context(device)
@@ -129,7 +132,7 @@ class Lockstep:
         if member.ended:
             return
         set_random_state(member.state)
-        self._running = member
+        member.begun, self._running = True, member
         member.turn.release()
         self._back.acquire()
         self._running = None

@@ -68,12 +68,12 @@ def deleting(study: Callable[..., Path]) -> Callable[[tuple[Any, ...]], Path]:
     return write
 
 
-def _stopped(code: int, err: str, cube: str) -> None:
+def _stopped(code: int, err: str, cube: str, begun: int = 1) -> None:
     assert code == 1, err
     lines = [line for line in err.splitlines() if line.startswith(("Error", "Failed"))]
     assert len(lines) == 1, err
     assert f"{cube} is gone: it was moved or deleted while modhook was at work" in lines[0]
-    assert "seed=2" not in err  # no further run begins
+    assert err.count("run seed=") == begun  # no further run begins
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -82,7 +82,8 @@ def test_a_cube_in_memory_that_is_deleted(moment: str, deleting: Callable[..., P
     out = f"memory://gone/{list(MOMENTS).index(moment)}"
     file, memory = deleting(MOMENTS[moment]), fsspec.filesystem("memory")
     code, _, err = modhook_run("run", file, "--out", out, "--tracker", "deletes.py:Deletes")
-    _stopped(code, err, f"{out}/tiny.zarr")
+    # The masks of both runs are learned together, so that the second has begun before the first one's masks.
+    _stopped(code, err, f"{out}/tiny.zarr", begun=1 if "unmasked" in MOMENTS[moment] else 2)
     assert memory.find(out.removeprefix("memory:/")) == []
     if moment == "an analysis":
         code, told, err = modhook_run("run", file, "--out", out)
