@@ -75,17 +75,27 @@ def read_text(path: Path, suffixes: Sequence[str] = ()) -> str:
         raise wrong(path, line, "this is not UTF-8 text; save the file as UTF-8") from None
 
 
+class _Pairs(dict[str, Any]):
+    """An object of JSON that remembers every key it was given: JSON takes the last of several that are one."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.keys_given = [key for key, _ in pairs]
+
+
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold U+2028
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            found = json.loads(line, object_pairs_hook=_Pairs)
         except (ValueError, RecursionError) as error:
             what = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply, or a number too long"
             raise wrong(path, number, f"this is no JSON ({what}); write one object per line") from None
-        if not isinstance(found, Mapping):
+        if not isinstance(found, _Pairs):
             raise wrong(path, number, f"a line must be an object {{...}}, not {_shown(found)}")
+        if twice := [key for key in FIELDS if found.keys_given.count(key) > 1]:
+            raise wrong(path, number, f"it has {twice[0]!r} twice; keep one of them")
         given = {key: value for key, value in found.items() if value is not None or key in NEEDED}
         for key, value in given.items():
             if key in FIELDS and not isinstance(value, str):
@@ -108,7 +118,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
                 header = [cell.strip() for cell in cells]
                 _check_header(path, number, header)
             elif len(cells) != len(header):
-                what = f"it has {len(cells)} cells, but the header names {len(header)} columns; quote a text that holds a comma"
+                hint = "quote a text that holds a comma" if len(cells) > len(header) else "leave cells empty where there is nothing"
+                what = f"it has {len(cells)} cells, but the header names {len(header)} columns; {hint}"
                 raise wrong(path, number, what)
             else:
                 pairs = zip(header, cells, strict=True)
@@ -140,6 +151,8 @@ def _row(path: Path, line: int, given: Mapping[str, Any]) -> Row:
     row = Row(line, **{key: given[key] for key in FIELDS if key in given})
     if row.contrast == row.answer:
         raise wrong(path, line, f"contrast is the answer itself, {row.answer!r}; give a wrong answer, or leave contrast out")
+    if row.corrupted == row.prompt:
+        raise wrong(path, line, "corrupted is the prompt itself; give one after which the answer is not the better one, or leave it out")
     if row.split is not None and row.split not in SPLITS:
         hint = near_miss(row.split, SPLITS)
         raise wrong(path, line, f"unknown split {row.split!r}{hint}; it is one of {', '.join(map(repr, SPLITS))}")

@@ -28,16 +28,15 @@ class Reader:
 
     def logits(self, net: Any, ids: Tensor, mask: Tensor, where: Tensor) -> Tensor:
         """Return the logits of passes (B, T) at positions (B, A): (B, A, C), in float32 at least."""
-        takes = _takes(net)
-        if "input_ids" not in takes:
-            found = net(ids)
-        else:
-            more: dict[str, Any] = {"attention_mask": mask.long()} if "attention_mask" in takes else {}
-            if self.side == "left" and "position_ids" in takes:
-                more["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
-            if "use_cache" in takes:
-                more["use_cache"] = False
-            found = net(input_ids=ids, **more)
+        try:
+            found = self._called(net, ids, mask)
+        except IndexError as error:
+            if "index out of range" not in str(error):  # what an embedding says
+                raise
+            raise UserError(
+                f"{self.place}: the network {type(net).__name__} has no embedding for some of the {ids.shape[-1]} tokens of a line, or of "
+                "their positions; give it a row for each token of the tokenizer, and as many positions as a line has."
+            ) from error
         logits = found
         if not isinstance(found, Tensor):
             logits = found.get("logits") if hasattr(found, "get") else getattr(found, "logits", found)
@@ -48,6 +47,18 @@ class Reader:
         if self.kind == "label":
             return logits.unsqueeze(1)  # (B, 1, C)
         return logits.gather(1, where.unsqueeze(-1).expand(-1, -1, logits.shape[-1]))  # (B, A, C)
+
+    def _called(self, net: Any, ids: Tensor, mask: Tensor) -> Any:
+        """Return what a network gives for passes (B, T), with the arguments that it takes."""
+        takes = _takes(net)
+        if "input_ids" not in takes:
+            return net(ids)
+        more: dict[str, Any] = {"attention_mask": mask.long()} if "attention_mask" in takes else {}
+        if self.side == "left" and "position_ids" in takes:
+            more["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        if "use_cache" in takes:
+            more["use_cache"] = False
+        return net(input_ids=ids, **more)
 
     def _checked(self, net: Any, found: Any, logits: Any) -> Tensor:
         """Return the logits. Raises `UserError` for a network that has no head for the answers."""

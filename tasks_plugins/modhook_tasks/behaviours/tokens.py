@@ -130,6 +130,8 @@ def continued(tokens: Tokens, prompt: str, answer: str) -> tuple[tuple[int, ...]
         raise Mismatch("the prompt has no token, so that nothing is there to continue")
     both = tokens.ids(prompt + answer)
     own = len(framed.tokens)
+    if both == framed.tokens:
+        raise Mismatch(f"the answer {answer!r} adds no token to the prompt in this tokenizer; give one that does")
     if both[:own] != framed.tokens or len(both) == own:
         hint = _spaced(tokens, prompt, answer)
         raise Mismatch(f"the answer {answer!r} is no continuation of the prompt's tokens in this tokenizer{hint}")
