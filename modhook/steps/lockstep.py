@@ -105,7 +105,7 @@ class Lockstep:
     def _thread(self, member: _Member) -> threading.Thread:
         context = contextvars.copy_context()
         context.run(_MEET.set, lambda work: self._meet(member, work))
-        device, autocast = torch.get_default_device(), _autocast()
+        device, autocast = _default_device(), _autocast()
 
         def life() -> None:
             member.turn.acquire()
@@ -160,6 +160,13 @@ class Lockstep:
                 self._give(member)
         for thread in threads:
             thread.join()
+
+
+def _default_device() -> torch.device:
+    try:
+        return torch.get_default_device()
+    except AttributeError:  # torch 2.6, once it was set to None
+        return torch.device("cpu")
 
 
 def _autocast() -> list[tuple[str, torch.dtype]]:
