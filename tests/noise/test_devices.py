@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,16 @@ _MAKERS = {
         "triu_indices",
     ),
 }
+
+
+@contextlib.contextmanager
+def meta_by_default() -> Iterator[None]:
+    """Within it a tensor that is made without a device holds no numbers."""
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
 
 
 def _makes_tensor(node: ast.AST) -> bool:
@@ -110,11 +121,8 @@ def test_another_default_device_changes_nothing(dtype: torch.dtype, tmp_path: Pa
         )
 
     expected = everything()
-    torch.set_default_device("meta")
-    try:
+    with meta_by_default():
         found = everything()
-    finally:
-        torch.set_default_device(None)
     assert found == expected
 
 
@@ -125,13 +133,10 @@ def test_large_noise_under_another_default_device() -> None:
     sources = [torch.Generator().manual_seed(k) for k in range(2)]
     like = torch.zeros(3)
     expected = uniform(like, sources)
-    torch.set_default_device("meta")
-    try:
+    with meta_by_default():
         with Workspace().active():
             buffer = take((1 << 19,), torch.float32, torch.device("cpu"))
         found = uniform(like, [torch.Generator().manual_seed(k) for k in range(2)])
-    finally:
-        torch.set_default_device(None)
     assert buffer.device.type == "cpu"
     assert torch.equal(found, expected)
 
@@ -168,11 +173,8 @@ def test_another_default_device_changes_no_way_of_fitting(way: str) -> None:
         return [{n: v.tolist() for n, v in fit.logits.items()}, cut.density, smallest.density, curve, shared]
 
     expected = everything()
-    torch.set_default_device("meta")
-    try:
+    with meta_by_default():
         found = everything()
-    finally:
-        torch.set_default_device(None)
     assert found == expected
 
 
@@ -190,9 +192,6 @@ def test_another_default_device_changes_no_answer(tmp_path: Path) -> None:
         return [{n: v.tolist() for n, v in masks.items()} for masks in answer.masks.values()]
 
     expected = everything("one.zarr")
-    torch.set_default_device("meta")
-    try:
+    with meta_by_default():
         found = everything("two.zarr")
-    finally:
-        torch.set_default_device(None)
     assert found == expected

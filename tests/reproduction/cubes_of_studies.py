@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 import modhook
-from modhook.study import load, resolved, restore
+from modhook.study import flat, load, resolved, restore
 from modhook.study.labels import labels
 from modhook.study.source import shipped_files
 
@@ -85,7 +85,7 @@ class Network:
         seeds = int(published["study"]["seeds"])
         told = [f"{self.done} of {seeds} seeds"] if self.done != seeds else []
         here, there = (
-            dict(_leaves({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
+            dict(flat({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
         )
         swept = {k: labels(v) for k, v in published.get("sweep", {}).items()}
         own = {k: labels(v) for k, v in self.table.get("sweep", {}).items()}
@@ -121,7 +121,7 @@ class Network:
         """Return what computes this network's runs, and then the analyses that the published study does not have."""
         published = published_study(self.study)
         here, there = (
-            dict(_leaves({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
+            dict(flat({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
         )
         sets = [f"study.seeds={self.table['study']['seeds']}", f"run.threads={self.table['run']['threads']}"]
         own = self.table.get("sweep", {})
@@ -160,14 +160,6 @@ def published_study(name: str) -> dict[str, Any]:
     """Return the resolved study that comes with modhook under this name; nothing where none does."""
     file = shipped_files().get(name)
     return resolved(load(file)) if file is not None else {}
-
-
-def _leaves(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _shown(value: Any) -> str:
