@@ -25,16 +25,16 @@ def interval(values: Sequence[float], confidence: float) -> tuple[float, float, 
 def t_quantile(confidence: float, freedom: int) -> float:
     """Return t with P(|T| < t) = `confidence` for Student's T with `freedom` degrees of freedom, to 1e-12 of it."""
     low, high = 0.0, 1.0
-    while _within(high, freedom) < confidence:
+    while t_within(high, freedom) < confidence:
         high *= 2
     while high - low > 1e-12 * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < confidence else (low, middle)
+        low, high = (middle, high) if t_within(middle, freedom) < confidence else (low, middle)
     return (low + high) / 2
 
 
-def _within(t: float, freedom: int) -> float:
-    """Return P(|T| < t): the finite sums of Abramowitz & Stegun 26.7.3 and 26.7.4."""
+def t_within(t: float, freedom: int) -> float:
+    """Return P(|T| < t) of Student's T: the finite sums of Abramowitz & Stegun 26.7.3 and 26.7.4."""
     angle = math.atan(t / math.sqrt(freedom))
     sine, square = math.sin(angle), math.cos(angle) ** 2
     odd = freedom % 2

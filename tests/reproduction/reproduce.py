@@ -17,7 +17,8 @@ from pathlib import Path
 import walk
 from cubes_of_studies import Network, networks
 from paper_claims import ADDMUL, CLAIMS
-from reproduction_page import page, reference_numbers, unpublished
+from reference_code import read
+from reproduction_page import page, unpublished
 
 from modhook.cube import open_cube, pack
 from modhook.errors import UserError
@@ -88,7 +89,7 @@ def write(docs: Path) -> None:
         with open_cube(path) as tree:
             draw(installed.load("figures", name)(), [tree], docs / "cubes", f"{path.stem}-{name}", ["png"])
     docs.mkdir(exist_ok=True)
-    text = page(found, captions(chosen), reference_numbers())
+    text = page(found, captions(chosen), read())
     (docs / "reproduction.md").write_text(text, encoding="utf-8")
     if any(n.path == docs / walk.CUBE for n in found):
         if importlib.util.find_spec("nbclient") is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -14,6 +12,7 @@ import walk
 from claim_measures import Measured, mean
 from cubes_of_studies import Network, Values, published_study
 from paper_claims import CLAIMS, Claim
+from reference_code import Reference, apart, beyond_one
 from verdict_rule import CONFIDENCE, TEXT, Verdict, judged
 
 HERE = Path(__file__).parent
@@ -51,22 +50,24 @@ def missing(measured: Measured) -> str:
     return ""
 
 
-def page(networks: Sequence[Network], figures: Sequence[tuple[str, str]], reference: Sequence[dict[str, Any]]) -> str:
+def page(networks: Sequence[Network], figures: Sequence[tuple[str, str]], reference: Sequence[Reference]) -> str:
     """Return the page.
 
     Args:
         networks: those that were computed.
         figures: (file beside the page, caption).
-        reference: numbers measured with the reference's own code: `claim`, `network` (its label), `text`.
+        reference: what was measured with the paper's own code.
     """
     found = rows(networks)
-    told = {(r["claim"], r["network"]): r["text"] for r in reference}
+    told = {r.network: r for r in reference}
     text = (HERE / "page.md").read_text(encoding="utf-8")
     return text.format(
         rule=TEXT,
         summary=table(("claim", "verdicts"), (_summary(c, [r for r in found if r.claim is c]) for c in CLAIMS)),
         claims="\n\n".join(_section(c, [r for r in found if r.claim is c], told) for c in CLAIMS),
-        matrices="\n\n".join(_matrices(n) for n in networks if n.array("overlap/kept") is not None) or "No cube yet.",
+        matrices="\n\n".join(_matrices(n, told.get(n.label)) for n in networks if n.array("overlap/kept") is not None)
+        or "No cube yet.",
+        reference="\n\n".join(map(_run_of, reference)) or "It has not been run here yet.",
         cubes="\n\n".join(_cube(n) for n in networks) or "None yet.",
         walk=f"\n\n[{walk.NAME}]({walk.NAME}) walks from one of them to its conclusion, with outputs."
         if any(n.path.as_posix().endswith(walk.CUBE) for n in networks)
@@ -88,7 +89,7 @@ def _summary(claim: Claim, found: Sequence[Row]) -> tuple[str, str]:
     return claim.statement, "; ".join([*words, *([f"not run: {', '.join(absent)}"] if absent else [])])
 
 
-def _section(claim: Claim, found: Sequence[Row], told: dict[tuple[str, str], str]) -> str:
+def _section(claim: Claim, found: Sequence[Row], told: dict[str, Reference]) -> str:
     rule, sign = claim.rule, "at least" if claim.rule.high else "at most"
     bounds = f"*seen*: {sign} {_number(rule.seen, claim)}; *seen weakly*: {sign} {_number(rule.weakly, claim)}"
     head = f"### {claim.statement}\n\n*{claim.number}*; {bounds}. Figure: `{claim.figure}`."
@@ -99,7 +100,7 @@ def _section(claim: Claim, found: Sequence[Row], told: dict[tuple[str, str], str
             row.network.label,
             _interval(row.verdict, claim),
             str(row.verdict.n),
-            told.get((claim.key, row.network.label), "none on record"),
+            _told(claim, told.get(row.network.label)),
             "; ".join(f"{b.label} {_number(mean(b.values), claim)}" for b in row.measured.beside) or NONE,
             "; ".join(row.network.differences()) or "none",
             f"**{row.verdict.word}**" + (f" ({row.verdict.why})" if row.verdict.why else ""),
@@ -141,32 +142,79 @@ def _spread(values: Values) -> str:
     return f"{found.mean():.3f}" + (f" ± {found.std(ddof=1):.3f}" if len(found) > 1 else "")
 
 
-def _matrices(network: Network) -> str:
-    """Return kept share and IoU of each matrix: mean and standard deviation, as the paper has them."""
+def matrix_numbers(network: Network) -> dict[str, dict[str, Values]]:
+    """Return matrix -> column -> one number per seed: share kept by each mask; of two functions the IoU and that by chance."""
     found = network.array("overlap/kept")
     assert found is not None
     stages = [str(s) for s in found["stage"].values]
-    names = [str(p) for p in found["parameter"].values if np.isfinite(network.at("overlap/size", parameter=p)).any()]
     functions = [s for s in stages if s != "control"]
-    lines = []
+    names = [str(p) for p in found["parameter"].values if np.isfinite(network.at("overlap/size", parameter=p)).any()]
+    numbers: dict[str, dict[str, Values]] = {}
     for name in names:
         size = network.at("overlap/size", parameter=name)
-        kept = [_spread(network.at("overlap/kept", stage=s, parameter=name) / size) for s in stages]
-        two = (
-            [
-                _spread(network.at(f"overlap/{v}", stage=functions[0], other=functions[1], parameter=name))
-                for v in ("iou", "iou_chance")
-            ]
-            if len(functions) == 2
-            else []
-        )
-        lines.append((f"`{name}`", *kept, *two))
+        numbers[name] = {f"kept, {s}": network.at("overlap/kept", stage=s, parameter=name) / size for s in stages}
+    numbers["all"] = {f"kept, {s}": network.at("overlap/density", stage=s) for s in stages}
     if len(functions) == 2:
         pair = {"stage": functions[0], "other": functions[1]}
-        every = [_spread(network.at(f"overlap/{v}", **pair)) for v in ("iou_total", "iou_chance_total")]
-        lines.append(("all", *(_spread(network.at("overlap/density", stage=s)) for s in stages), *every))
-    head = ("matrix", *(f"kept, {s}" for s in stages), *(("IoU", "by chance") if len(functions) == 2 else ()))
-    return f"{network.label}, n {network.done}:\n\n{table(head, lines)}" if len(functions) <= 4 else ""
+        for column, variable in (("IoU", "iou"), ("by chance", "iou_chance")):
+            for name in names:
+                numbers[name][column] = network.at(f"overlap/{variable}", **pair, parameter=name)
+            numbers["all"][column] = network.at(f"overlap/{variable}_total", **pair)
+    return numbers
+
+
+def _matrices(network: Network, reference: Reference | None) -> str:
+    """Return kept share and IoU of each matrix: mean and standard deviation, as the paper has them; below it the reference's."""
+    numbers = matrix_numbers(network)
+    columns = list(numbers["all"])
+    if len([c for c in columns if c.startswith("kept, ") and c != "kept, control"]) > 4:
+        return ""
+    parts = [f"{network.label}, n {network.done}:", _matrix_table(numbers, columns)]
+    if reference:
+        parts += [f"The paper's own code, n {reference.seeds}:", _matrix_table(reference.matrices, columns)]
+        parts.append(_agreement(network, numbers, reference))
+    return "\n\n".join(parts)
+
+
+def _matrix_table(numbers: Mapping[str, Mapping[str, Sequence[float] | Values]], columns: Sequence[str]) -> str:
+    lines = [
+        (name if name == "all" else f"`{name}`", *(_spread(np.asarray(of.get(c, ()))) for c in columns))
+        for name, of in numbers.items()
+    ]
+    return table(("matrix", *columns), lines)
+
+
+def _agreement(network: Network, numbers: Mapping[str, Mapping[str, Values]], reference: Reference) -> str:
+    """Return how many of the numbers agree with the reference's to a standard deviation, and which do not."""
+    both = [(m, c) for m, of in reference.matrices.items() for c in of if c in numbers.get(m, {}) and c != "by chance"]
+    found = {(m, c): apart(numbers[m][c], reference.matrices[m][c]) for m, c in both}
+    told = {k: v for k, v in found.items() if math.isfinite(v)}
+    far = [
+        f"{m if m == 'all' else f'`{m}`'} {c} ({v:+.1f})"
+        for (m, c), v in sorted(told.items(), key=lambda item: -abs(item[1]))
+        if abs(v) > 1
+    ]
+    by_chance = beyond_one(network.done, reference.seeds)
+    return (
+        f"Of these {len(told)} means of shares and IoU, {len(told) - len(far)} lie within one standard deviation (pooled) of the "
+        f"paper's own code. Of numbers of one distribution {100 * by_chance:.0f} % would lie farther apart with so few seeds. "
+        + (f"Farther apart, in standard deviations: {', '.join(far)}." if far else "None lies farther apart.")
+    )
+
+
+def _told(claim: Claim, reference: Reference | None) -> str:
+    if reference is None or claim.key not in reference.claims:
+        return "none on record"
+    verdict = judged(reference.claims[claim.key], claim.rule, within=claim.within)
+    return f"{_interval(verdict, claim)}, n {verdict.n}"
+
+
+def _run_of(reference: Reference) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in reference.versions.items())
+    return (
+        f"{reference.network}: {reference.seeds} seeds; {reference.hours:.1f} hours of processor time in all; threads: "
+        f"{reference.threads}; {versions}. {reference.changed}"
+    )
 
 
 def _cube(network: Network) -> str:
@@ -183,9 +231,3 @@ def unpublished(networks: Sequence[Network]) -> Iterator[str]:
     """Yield the studies that the page knows no claim of."""
     known = {s for c in CLAIMS for s in c.studies}
     yield from dict.fromkeys(n.study for n in networks if n.study not in known or not published_study(n.study))
-
-
-def reference_numbers() -> list[dict[str, Any]]:
-    """Return what was measured with the reference's own code."""
-    found: list[dict[str, Any]] = json.loads((HERE / "reference.json").read_text(encoding="utf-8"))
-    return found

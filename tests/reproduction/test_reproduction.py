@@ -10,6 +10,7 @@ import matplotlib
 import nbformat
 import numpy as np
 import pytest
+from scipy import stats
 
 from modhook.cube import Plan, create, pack
 from modhook.masks import chance
@@ -27,7 +28,8 @@ import reproduce  # noqa: E402 - a program beside the tests, not a package
 import walk  # noqa: E402
 from cubes_of_studies import Network, networks  # noqa: E402
 from paper_claims import CLAIMS  # noqa: E402
-from reproduction_page import page, reference_numbers, rows  # noqa: E402
+from reference_code import Reference, apart, beyond_one, read  # noqa: E402
+from reproduction_page import matrix_numbers, page, rows  # noqa: E402
 from verdict_rule import NOT_SEEN, SEEN, UNCLEAR, WEAKLY, Rule, judged  # noqa: E402
 
 STAGES, SPLITS = ["unmasked", "control", "add", "mul"], ["iid", "add", "mul"]
@@ -139,13 +141,53 @@ def test_every_difference_stands_in_the_row(tmp_path: Path) -> None:
     again = resolved(load(shipped_files()["addmul_fnn"], overrides=overrides))
     assert again["masks"] == network.table["masks"]
     assert again["study"] == network.table["study"]
-    text = page([network], [], [{"claim": "addmul-keeps", "network": network.label, "text": "98.0 %"}])
-    (row,) = (line for line in text.splitlines() if line.startswith("| `addmul_fnn`") and "98.0 %" in line)
+    text = page([network], [], [])
+    row = next(line for line in text.splitlines() if line.startswith("| `addmul_fnn`"))
+    assert "none on record" in row
     assert "3 of 10 seeds; masks.steps 100 instead of 20,000" in row
     assert "**seen**" in row
     assert "6.0 hours in all" in text  # 3 seeds x 4 stages of half an hour
     assert "not run: `addmul_fnn_big`, `addmul_fnn_huge`, `addmul_lstm`" in text
     assert text.count("\n\nNot run.") == len({c.key for c in CLAIMS if "addmul_fnn" not in c.studies})
+
+
+def test_numbers_of_the_papers_own_code_stand_beside_ours(tmp_path: Path) -> None:
+    """Claims get their mean and interval, matrices a table, and the sentence counts the means that are near."""
+    (network,) = networks([made(tmp_path, 3, 0.99, 0.0)])
+    ours = matrix_numbers(network)
+    near, far = ours["a"]["kept, add"] + 1e-6, ours["b"]["kept, mul"] + 1.0
+    reference = Reference(
+        network.label,
+        3,
+        {"torch": "2.0"},
+        1,
+        1.5,
+        "Data are made at once.",
+        {"addmul-keeps": [0.97, 0.98, 0.99]},
+        {"a": {"kept, add": near.tolist()}, "b": {"kept, mul": far.tolist()}},
+    )
+    text = page([network], [], [reference])
+    row = next(line for line in text.splitlines() if line.startswith("| `addmul_fnn`"))
+    assert "| 98.0 % [95.5 %, 100.0 %], n 3 |" in row
+    spread = f"{far.mean():.3f} ± {far.std(ddof=1):.3f}"
+    assert f"| `b` | \N{EN DASH} | \N{EN DASH} | {spread} | \N{EN DASH} | \N{EN DASH} |" in text
+    assert "Of these 2 means of shares and IoU, 1 lie within one standard deviation" in text
+    assert f"Farther apart, in standard deviations: `b` kept, mul ({apart(ours['b']['kept, mul'], far):+.1f})." in text
+    assert "3 seeds; 1.5 hours of processor time in all; threads: 1; torch 2.0. Data are made at once." in text
+    with pytest.raises(ValueError, match="2 numbers for 3 seeds"):
+        Reference("x", 3, {}, 1, 1.0, "", {"addmul-keeps": [1.0, 1.0]}, {})
+
+
+def test_how_far_two_means_are_apart() -> None:
+    """In pooled standard deviations, as Student's t has them; and how often chance alone gives more than one, by drawing."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 1, 5), rng.normal(2, 3, 3)
+    assert apart(a, b) == pytest.approx(stats.ttest_ind(a, b).statistic * np.sqrt(1 / 5 + 1 / 3))
+    assert np.isnan(apart(a, [1.0]))
+    assert apart([1.0, 1.0], [1.0, 1.0]) == 0
+    x, y = rng.normal(size=(20_000, 5)), rng.normal(size=(20_000, 3))
+    pooled = np.sqrt((4 * x.var(1, ddof=1) + 2 * y.var(1, ddof=1)) / 6)
+    assert beyond_one(5, 3) == pytest.approx((np.abs(x.mean(1) - y.mean(1)) > pooled).mean(), abs=0.01)
 
 
 def test_pooled_overlaps_and_chance(tmp_path: Path) -> None:
@@ -207,7 +249,7 @@ def test_the_page_is_that_of_the_cubes() -> None:
     """docs/reproduction.md is what the command writes from docs/cubes: nobody edits it, and a changed rule shows; the notebook too."""
     found: list[Network] = networks(sorted((ROOT / "docs/cubes").glob("*.zip")))
     figures = reproduce.captions(reproduce.figures(found))
-    assert (ROOT / "docs/reproduction.md").read_text(encoding="utf-8") == page(found, figures, reference_numbers())
+    assert (ROOT / "docs/reproduction.md").read_text(encoding="utf-8") == page(found, figures, read())
     for file, _ in figures:
         assert (ROOT / "docs" / file).is_file()
     if (ROOT / "docs" / walk.CUBE).exists():
