@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from modhook.errors import ModhookWarning, TrustWarning, UserError
 from modhook.fit.among import among_only, outside, per_entry, refuse_among
 from modhook.fit.arguments import bytes_of, initial, sampler_of, trained
-from modhook.fit.engine import Loss, MaskTrainer
+from modhook.fit.engine import MaskTrainer
 from modhook.fit.filed import file_of, identity_of, keeper_of
 from modhook.fit.first import First, ranking_of, relative
+from modhook.fit.losses import Loss
 from modhook.fit.off import kept
 from modhook.fit.pull import refuse_start
 from modhook.fit.ranked import ranked

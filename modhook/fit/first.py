@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.fit.among import among_only, per_entry
-from modhook.fit.engine import Loss, MaskTrainer
+from modhook.fit.engine import MaskTrainer
+from modhook.fit.losses import Loss
 from modhook.fit.ranked import ranked
 from modhook.fit.recovered import WITHIN
 from modhook.fit.size import Size

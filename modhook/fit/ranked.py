@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from modhook.errors import RunError
 from modhook.fit.complement import bound
-from modhook.fit.engine import Loss
 from modhook.fit.groups import plainly
+from modhook.fit.losses import Loss
 from modhook.fit.off import kept
 from modhook.fit.result import Fit
 from modhook.fit.size import Size

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from modhook.errors import UserError
 from modhook.fit.complement import asks, bound
 from modhook.fit.cuts import Measured
-from modhook.fit.engine import Loss
 from modhook.fit.groups import batch_size, cut, group, plainly
+from modhook.fit.losses import Loss
 from modhook.masks import Masks
 from modhook.noise.randomness import undisturbed
 

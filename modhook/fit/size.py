@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modhook.errors import PatternError, UserError, listing, near_miss
 from modhook.fit.cuts import Cuts, Measured, checked_loss
-from modhook.fit.engine import Loss
+from modhook.fit.losses import Loss
 from modhook.fit.recovered import Recovered
 from modhook.fit.target import DensityTarget
 from modhook.masks import Masks
