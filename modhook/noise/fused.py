@@ -63,15 +63,17 @@ def _unit(word):  # type: ignore[no-untyped-def]
 def _odds(logits, at, size):  # type: ignore[no-untyped-def]
     """Return l, p = sigmoid(l) and q = 1 - p at these places."""
     ell = tl.load(logits + at, mask=at < size, other=0.0)
-    e = tl.exp(tl.minimum(tl.maximum(ell, -80.0), 41.0))
+    # A logit that is not a number must not look like a small one: its gradient says that something went wrong, as everywhere else.
+    within = tl.maximum(ell, -80.0, propagate_nan=tl.PropagateNan.ALL)
+    e = tl.exp(tl.minimum(within, 41.0, propagate_nan=tl.PropagateNan.ALL))
     q = 1.0 / (1.0 + e)
     return ell, e * q, q
 
 
 @triton.jit
 def _keep(word, w, q, out, at, size):  # type: ignore[no-untyped-def]
-    """Write the weights that this word keeps, and zeros."""
-    tl.store(out + at, tl.where(_unit(word) > q, w, w * 0), mask=at < size)
+    """Write the weights that this word keeps, and zeros, also for weights that are not finite."""
+    tl.store(out + at, tl.where(_unit(word) > q, w, 0.0), mask=at < size)
 
 
 @triton.jit
@@ -107,9 +109,9 @@ def _slope(word, ell, p, q, tau, ONE: tl.constexpr):  # type: ignore[no-untyped-
         base = p * u + q * (1.0 - u)
         return u * (1.0 - u) / (base * base)
     x = tl.minimum(tl.maximum(u, 1.1920928955078125e-07), 1.0 - 1.1920928955078125e-07)
-    y = (tl.log(1.0 - x) - tl.log(x) - ell) / tau
-    s = 1.0 / (1.0 + tl.exp(tl.minimum(tl.maximum(y, -80.0), 80.0)))
-    return s * (1.0 - s) / tau
+    # s (1 - s) = e / (1 + e)^2: 1 - s itself has no digits left where s is close to 1.
+    e = tl.exp(-tl.abs(tl.log(1.0 - x) - tl.log(x) - ell) / tau)
+    return e / ((1.0 + e) * (1.0 + e)) / tau
 
 
 @triton.jit
@@ -149,8 +151,9 @@ def pull_back(  # type: ignore[no-untyped-def]
     l1, p1, q1 = _odds(logits, n1, size)
     l2, p2, q2 = _odds(logits, n2, size)
     l3, p3, q3 = _odds(logits, n3, size)
-    t0, t1, t2, t3 = l0 * 0, l1 * 0, l2 * 0, l3 * 0
-    s0, s1, s2, s3 = t0, t1, t2, t3
+    nothing = tl.zeros([LANES], tl.float32)
+    t0, t1, t2, t3 = nothing, nothing, nothing, nothing
+    s0, s1, s2, s3 = nothing, nothing, nothing, nothing
     row = grad
     for k in range(samples):
         c0, c1, c2, c3 = _words(streams, k, block.to(tl.uint32), lane.to(tl.uint32))
@@ -204,15 +207,20 @@ def gradients(
     drawn: Tensor, weight: Tensor, logits: Tensor, grad: Tensor, temperature: float, *, of_weight: bool, of_logits: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of weight and logits that are wanted, given that of `masked`'s result (K, *weight.shape)."""
-    to_weight, to_logits = torch.empty_like(weight.contiguous()), torch.empty_like(logits.contiguous())
+    to_weight, to_logits = (
+        torch.empty(like.shape, dtype=like.dtype, device=like.device) if wanted else None
+        for like, wanted in ((weight, of_weight), (logits, of_logits))
+    )
     size = weight.numel()
-    if size:
+    if size and (of_weight or of_logits):
+        w, ell = _flat(weight), _flat(logits)  # (N,)
+        given = (ell if to_logits is None else to_logits), (w if to_weight is None else to_weight)  # what is not wanted is not written
         with _on(weight.device):
             pull_back[(triton.cdiv(size, BLOCK),)](
-                drawn, _flat(weight), _flat(logits), _flat(grad), to_logits, to_weight, len(drawn), size, float(temperature),
+                drawn, w, ell, _flat(grad), *given, len(drawn), size, float(temperature),
                 LANES=BLOCK // 4, ONE=temperature == 1, LOGITS=of_logits, WEIGHTS=of_weight,
             )  # fmt: skip
-    return to_weight if of_weight else None, to_logits if of_logits else None
+    return to_weight, to_logits
 
 
 def _flat(tensor: Tensor) -> Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import modhook
-from modhook.noise.noise import generators, uniform
+from modhook.noise.noise import generators, keys, uniform
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 from modhook_plugins.samplers.hard_concrete import HardConcrete
 
@@ -83,6 +84,35 @@ def test_gumbel_is_its_formula(kernel: str, tau: float, there: There, device: st
     assert ell.grad is not None
     torch.testing.assert_close(ell.grad.cpu().double(), to_logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(w.grad.cpu()[clear.all(0)], (grad * kept).sum(0).float()[clear.all(0)])
+
+
+@pytest.mark.parametrize("size", [5000, 2**31 + 3000])
+def test_fused_masks_of_any_size_are_those_of_the_cpu(size: int, device: str) -> None:
+    """With keys of the CPU the fused kernels draw the CPU's numbers at every weight, also beyond those that 32 bits count."""
+    if "triton" not in _kernels() or device == "pretend":
+        pytest.skip("Triton needs a GPU, or its interpreter on the CPU")
+    if size > 2**31 and (device != "cuda" or torch.cuda.mem_get_info()[0] < 40e9):
+        pytest.skip("more weights than 2^31 need a GPU with 40 GB")
+    from modhook.noise import fused
+    from modhook.noise.kernels import BLOCK, draw_block
+
+    weight = torch.ones(size, dtype=torch.bfloat16, device=device)
+    logits = torch.zeros(size, device=device)
+    drawn = fused.streams(generators(0, "far", 2), weight.device)
+    found = fused.masked(drawn, weight, logits)  # (2, size)
+    _, to_logits = fused.gradients(drawn, weight, logits, found, 1.0, of_weight=False, of_logits=True)
+    assert to_logits is not None
+    last, blocks = -(-size // BLOCK), []
+    for b in (0, 1, last - 2, last - 1):
+        u = np.empty((2, BLOCK), np.float32)
+        for row, key in zip(u, keys(generators(0, "far", 2)), strict=True):
+            draw_block(key, b, row)
+        blocks.append(torch.from_numpy(u)[:, : size - b * BLOCK].double())
+        where = slice(b * BLOCK, b * BLOCK + blocks[-1].shape[1])
+        kept, slope = blocks[-1] > 0.5, blocks[-1] * (1 - blocks[-1])
+        assert torch.equal(found[:, where].cpu() != 0, kept)
+        torch.testing.assert_close(to_logits[where].cpu().double(), (kept * slope).sum(0), rtol=1e-5, atol=1e-9)
+    assert not torch.equal(blocks[0], blocks[1])
 
 
 def _noise(like: Tensor, sources: list[torch.Generator], kernel: str) -> Tensor:

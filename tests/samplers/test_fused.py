@@ -69,6 +69,63 @@ def test_masks_and_gradients_are_their_formulas(tau: float) -> None:
     torch.testing.assert_close(w.grad, (grad * kept).sum(0))
 
 
+@pytest.mark.parametrize("tau", [1.0, 0.5])
+def test_edges_of_the_logits(tau: float) -> None:
+    """Logits beyond every number and of no size keep or drop their weights for certain and have a slope of 0; no number stays none."""
+    inf, nan = float("inf"), float("nan")
+    logits = torch.tensor([inf, -inf, nan, 3e37, -3e37, 90.0, -90.0, 0.0, -0.0, 1e-40])
+    ell, w, grad = logits.clone().requires_grad_(), torch.full((10,), 2.0, requires_grad=True), torch.ones(3, 10)
+    out = Gumbel(GumbelOptions(kernel="triton", temperature=tau)).apply(w, ell, generators(0, "edges", 3))
+    out.backward(grad)
+    assert out[:, [0, 3, 5]].unique().tolist() == [2.0]
+    assert out[:, [1, 2, 4, 6]].unique().tolist() == [0.0]
+    assert w.grad is not None
+    assert ell.grad is not None
+    assert torch.equal(w.grad, (out != 0).sum(0).float())
+    assert ell.grad.isnan().nonzero().tolist() == [[2]]
+    assert float(ell.grad[[0, 1, 3, 4, 5, 6]].abs().max()) < 1e-10
+    u = uniform(logits, generators(0, "edges", 3))[:, 7:].double()  # (3, 3)
+    soft = torch.sigmoid((u.log() - torch.log1p(-u)) / tau)
+    torch.testing.assert_close(ell.grad[7:].double(), 2 * (soft * (1 - soft) / tau).sum(0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("kernel", [{}, {"temperature": 0.5}])
+def test_weights_that_are_off_leave_nothing(kernel: dict[str, float]) -> None:
+    """A weight that is off is 0, and not -0 or what 0 times infinity would be, as on the CPU."""
+    weight = torch.tensor([float("inf"), float("-inf"), float("nan"), -1.0, 1.0])
+    out = Gumbel(GumbelOptions(kernel="triton", **kernel)).apply(weight, torch.full((5,), -50.0), generators(0, "off", 2))
+    assert (out == 0).all()
+    assert not out.signbit().any()
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5, 2.0])
+def test_slopes_keep_their_digits(tau: float) -> None:
+    """Where a soft sample is 1 to float32's last bit its slope is still that of the formula: s (1 - s) has no digits left there."""
+    logits = torch.linspace(-30, 30, 2048)
+    ell = logits.clone().requires_grad_()
+    Gumbel(GumbelOptions(kernel="triton", temperature=tau)).apply(torch.ones(2048), ell, generators(1, "slopes", 1)).sum().backward()
+    u = uniform(logits, generators(1, "slopes", 1))[0].double().clamp(2.0**-23, 1 - 2.0**-23)
+    e = torch.exp(-(logits.double() + u.log() - torch.log1p(-u)).abs() / tau)
+    assert ell.grad is not None
+    torch.testing.assert_close(ell.grad.double(), e / (1 + e) ** 2 / tau, rtol=1e-5, atol=1e-30)
+
+
+def test_only_what_is_wanted_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen network's weights get no place for a gradient that nobody reads, nor a copy: memory is what this is for."""
+    made: list[tuple[int, ...]] = []
+    empty = torch.empty
+    weight, logits, grad = torch.randn(30, 40).t(), torch.randn(40, 30), torch.randn(2, 40, 30)
+    drawn = fused.streams(generators(0, "x", 2), weight.device)
+    both = fused.gradients(drawn, weight, logits, grad, 1.0, of_weight=True, of_logits=True)
+    monkeypatch.setattr(torch, "empty", lambda *shape, **more: made.append(tuple(shape[0])) or empty(*shape, **more))  # type: ignore[func-returns-value]
+    alone = [
+        fused.gradients(drawn, weight, logits, grad, 1.0, of_weight=w, of_logits=not w)[0 if w else 1] for w in (True, False)
+    ]
+    assert made == [(40, 30)] * 2
+    assert all(torch.equal(one, other) for one, other in zip(alone, both, strict=True))
+    assert fused.gradients(drawn, weight, logits, grad, 1.0, of_weight=False, of_logits=False) == (None, None)
+
+
 def test_gradients_of_one_alone() -> None:
     """Where only logits, or only weights, need a gradient, it is the same as where both do."""
     (_, to_weight, to_logits), _ = _both((40, 30), 2)
@@ -164,21 +221,24 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from modhook.noise import fused
-for capability in (80, 90):
-    for kind in ("fp32", "bf16"):
-        own = {"streams": "*i32", "weights": f"*{kind}", "logits": "*fp32", "samples": "i32", "size": "i64"}
-        back = {**own, "grad": f"*{kind}", "to_logits": "*fp32", "to_weights": f"*{kind}", "tau": "fp32"}
-        flags = {"LANES": 256, "ONE": True, "LOGITS": True, "WEIGHTS": True}
-        for kernel, types, fixed in (
-            (fused.sample, {**own, "out": f"*{kind}"}, {"LANES": 256}),
-            (fused.pull_back, back, flags),
-            (fused.pull_back, back, {**flags, "ONE": False, "WEIGHTS": False}),
-        ):
-            names = kernel.arg_names
-            signature = {n: types.get(n, "constexpr") for n in names}
-            made = triton.compile(ASTSource(kernel, signature, constexprs=fixed), target=GPUTarget("cuda", capability, 32))
-            assert made.asm["cubin"]
-            assert "mul.hi.u32" in made.asm["ptx"]
+cases = [(c, k, "i64", "i32") for c in (80, 90) for k in ("fp32", "bf16")]
+# Triton makes kernels of their own for numbers of 1; sizes below 2^31 are of 32 bits.
+cases += [(90, "fp16", "i32", "i32"), (90, "fp32", 1, "i32"), (90, "fp32", "i64", 1), (90, "bf16", 1, 1)]
+for capability, kind, size, samples in cases:
+    numbers = {n: v for n, v in (("size", size), ("samples", samples)) if v == 1}
+    own = {"streams": "*i32", "weights": f"*{kind}", "logits": "*fp32", "samples": samples, "size": size}
+    back = {**own, "grad": f"*{kind}", "to_logits": "*fp32", "to_weights": f"*{kind}", "tau": "fp32"}
+    flags = {"LANES": 256, "ONE": True, "LOGITS": True, "WEIGHTS": True}
+    for kernel, types, fixed in (
+        (fused.sample, {**own, "out": f"*{kind}"}, {"LANES": 256}),
+        (fused.pull_back, back, flags),
+        (fused.pull_back, back, {**flags, "ONE": False, "WEIGHTS": False}),
+    ):
+        signature = {n: types.get(n, "constexpr") for n in kernel.arg_names} | dict.fromkeys(numbers, "constexpr")
+        source = ASTSource(kernel, signature, constexprs={**fixed, **numbers})
+        made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        assert made.asm["cubin"]
+        assert "mul.hi.u32" in made.asm["ptx"]
 """
 
 
