@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import modhook
 from modhook.errors import UserError
+from modhook.noise.randomness import drawing
 from modhook.steps.checkpoint import Keeper, active
 from modhook.steps.ranks import spread
 from modhook.steps.snapshot import digest
@@ -64,7 +65,7 @@ def keeper_of(
 
 def identity_of(model: nn.Module, **arguments: Any) -> dict[str, Any]:
     """Return what a fit depends on: its arguments, the network and its mode, versions, threads and device."""
-    devices = {str(t.device) for t in model.parameters()}
+    devices = {drawing(device) for device in {t.device for t in model.parameters()}}
     return {
         **{name: _plain(value) for name, value in arguments.items()},
         "network": _short(model.state_dict()),

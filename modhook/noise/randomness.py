@@ -41,6 +41,11 @@ def set_cuda_states(states: Sequence[Tensor]) -> None:
         torch.cuda.set_rng_state(state, device)
 
 
+def drawing(device: torch.device) -> str:
+    """Return what numbers drawn on a device depend on: its name, and of a GPU its kind, by which torch divides a draw among its parts."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """At the end every global random state is as it was before, whatever was drawn within it."""

@@ -16,7 +16,7 @@ from modhook.errors import RunError, UserError
 from modhook.fit.trust import TITLES, TURNOVER, moved, told_later
 from modhook.masks import Masks
 from modhook.masks.off import Off
-from modhook.noise.randomness import seeded
+from modhook.noise.randomness import drawing, seeded
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients, RunContext, Scores, StageRecord
 from modhook.plugin.interfaces import Batch, Ranking, Sampler, Task, Tracker
@@ -290,7 +290,7 @@ class Context(RunContext):
             **self._identity(stage),
             "network before the stage": digest(self.model.state_dict()),
             "versions": versions(),
-            "device": str(self.device),
+            "device": drawing(self.device),
             "threads": torch.get_num_threads(),
             **({} if off_file(self.study, self.seed) is None else {"off": digest(self.off())}),
         }

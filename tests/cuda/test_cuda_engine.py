@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 import modhook
+from modhook.errors import CheckpointError
+from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 from modhook_tasks import known
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -133,12 +135,20 @@ def test_scores_wait_once(there: There, pretend: Any) -> None:
     assert len(passes) == 1, waits
 
 
-def test_a_stopped_fit_goes_on_exactly(there: There, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", ["usual", "triton"])
+def test_a_stopped_fit_goes_on_exactly(kernel: str, there: There, device: str, tmp_path: Path) -> None:
     """A fit that was stopped and one that was not have the same logits, bit for bit, dropout on the device included."""
-    net, batch = (there(x) for x in zoo.made("lstm"))
+    if kernel == "triton" and device != "cuda":
+        pytest.skip("how often a generator was drawn from is counted on GPUs alone")
+    net, (inputs, labels) = zoo.made("lstm")
+    if kernel == "triton":
+        net = net.float()
+    net, batch = there(net), there((inputs, labels))
+    sampler = Gumbel(GumbelOptions(kernel=kernel))
 
     def fit(**more: Any) -> dict[str, Tensor]:
-        return dict(modhook.fit_masks(net, [batch], zoo.loss, samples=4, steps=6, lr=0.1, progress=False, **more).logits)
+        fit = modhook.fit_masks(net, [batch], zoo.loss, sampler=sampler, samples=4, steps=6, lr=0.1, progress=False, **more)
+        return dict(fit.logits)
 
     torch.manual_seed(2)
     whole = fit()
@@ -157,6 +167,23 @@ def test_a_stopped_fit_goes_on_exactly(there: There, tmp_path: Path) -> None:
     torch.randn(5)
     again = fit(checkpoint=file)
     assert all(torch.equal(whole[n], again[n]) for n in whole)
+
+
+def test_a_checkpoint_of_another_device_is_refused(there: There, device: str, tmp_path: Path) -> None:
+    """A fit that was stopped on the CPU does not go on elsewhere with other numbers: one sentence says that the device is another."""
+    if device == "cpu":
+        pytest.skip("this is the CPU itself")
+    net, batch = zoo.made("perceptron")
+    own: dict[str, Any] = {"steps": 4, "progress": False, "checkpoint": tmp_path / "fit.ckpt", "checkpoint_every": 0}
+
+    def press(step: int, trainer: Any) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        modhook.fit_masks(net, [batch], zoo.loss, sampler="gumbel", callback=press, **own)
+    with pytest.raises(CheckpointError, match=f"device was cpu and is {device}:0.*; delete it, or give another file"):
+        modhook.fit_masks(there(net), [there(batch)], zoo.loss, sampler="gumbel", **own)
 
 
 def test_training_and_looking(there: There) -> None:

@@ -13,6 +13,8 @@ from torch import nn
 
 from modhook import Fit, ModhookWarning, fit_masks
 from modhook.errors import CheckpointError, UserError
+from modhook.fit import filed
+from modhook.noise.randomness import drawing
 
 ITEMS = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
 
@@ -56,6 +58,19 @@ def test_ctrl_c_and_the_same_call_again(tmp_path: Path) -> None:
     assert all(torch.equal(second.logits[n], whole.logits[n]) for n in whole.logits)
     clock = "ms_per_step"
     assert second.history.drop_vars(clock).equals(whole.history.drop_vars(clock))
+
+
+def test_a_gpu_of_another_kind_is_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit stopped on one kind of GPU does not go on with the other numbers that torch draws on another kind: that is refused."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index}")
+    assert [drawing(torch.device(name)) for name in ("cuda:1", "cpu")] == ["cuda:1 (Card 1)", "cpu"]
+    file = tmp_path / "fit.safetensors"
+    monkeypatch.setattr(filed, "drawing", lambda device: f"{device} (Card 0)")
+    with pytest.warns(ModhookWarning, match="after 33 of 70"):
+        fitted(checkpoint=file, callback=press)
+    monkeypatch.setattr(filed, "drawing", lambda device: f"{device} (Card 1)")
+    with pytest.raises(CheckpointError, match=r"device was cpu \(Card 0\) and is cpu \(Card 1\); delete it, or give another file"):
+        fitted(checkpoint=file)
 
 
 def test_a_density_is_held_from_where_it_was(tmp_path: Path) -> None:
