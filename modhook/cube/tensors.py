@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modhook.cube.cube import Cube, Run
+from modhook.cube.contents import Run
+from modhook.cube.cube import Cube
 from modhook.cube.layout import Entry
 from modhook.errors import CubeError, RunError, listing
 

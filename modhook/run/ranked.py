@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modhook.cube import Cube
-from modhook.cube.cube import Run
+from modhook.cube.contents import Run
 from modhook.steps.ranks import from_first, rank
 
 
