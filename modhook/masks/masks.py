@@ -16,21 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import MaskError, UserError, listing, missing
+from modhook.masks.applied import applied, materialized
+from modhook.masks.checks import check_fit, copies
 from modhook.masks.files import load, write
 from modhook.masks.fingerprint import differences, fingerprint, other_parameters
 from modhook.masks.heads import heads
-from modhook.masks.keep import masked_off
 from modhook.masks.levels import Levels, by
 from modhook.masks.names import one_per_parameter, remembered, tied_names
-from modhook.masks.off import Off, off_weights
+from modhook.masks.off import Off
 from modhook.masks.same import same_kind, same_network, same_parameters
 from modhook.masks.select import chosen
 from modhook.masks.selectors import Selectors
 from modhook.masks.show import frame, page
 from modhook.network.guard import lent
 from modhook.network.threads import using
-from modhook.network.twin import twin as copied
-from modhook.network.unmasked import masking
 from modhook.unit.group import Group
 from modhook.unit.units import Units
 from modhook.unit.weights import groups_of, on_weights, pooled
@@ -66,15 +65,7 @@ class Masks(Mapping[str, Tensor]):
     def __init__(
         self, masks: Mapping[str, Tensor], model: nn.Module | None = None, *, units: Mapping[str, Group] | None = None
     ) -> None:
-        if not isinstance(masks, Mapping):
-            raise MaskError(f"masks must be a mapping {{parameter name: bool tensor}}, not {type(masks).__name__}.")
-        for name, mask in masks.items():
-            if not isinstance(name, str):
-                raise MaskError(f"the name of a mask must be a text, not {shown(name)}.")
-            if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-                kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
-                raise MaskError(f"the mask of {name!r} must be a bool tensor, not {kind}.")
-        self._masks = {name: mask.detach().to("cpu", copy=True) for name, mask in masks.items()}
+        self._masks = copies(masks)
         self._tied: dict[str, str] = dict(masks._tied) if isinstance(masks, Masks) else {}
         self._device = _CPU
         self._model: weakref.ref[nn.Module] | None = masks._model if isinstance(masks, Masks) else None
@@ -313,14 +304,7 @@ class Masks(Mapping[str, Tensor]):
         """
         instance("model", model, nn.Module, "an nn.Module")
         with using(model):
-            masks = self._on(model)
-            others = off_weights(model, masks, off, seed) or {}
-            twin = copied(model)
-        parameters = dict(twin.named_parameters(remove_duplicate=False))
-        for name, mask in masks.items():
-            # Not in place: another parameter may stand on the same memory.
-            parameters[name].data = _masked(parameters[name], mask, others.get(name))
-        return twin
+            return materialized(self._on(model), model, off, seed)
 
     # -- inside
 
@@ -334,21 +318,8 @@ class Masks(Mapping[str, Tensor]):
 
     @contextlib.contextmanager
     def _applied(self, model: nn.Module, off: Off = None, seed: int = 0) -> Iterator[None]:
-        masks = self._on(model)
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        with torch.no_grad():
-            others = off_weights(model, masks, off, seed) or {}
-            masked = {n: _masked(parameters[n], m, others.get(n)) for n, m in masks.items()}
-        originals: list[tuple[nn.Parameter, Tensor]] = []
-        try:
-            for name, tensor in masked.items():
-                originals.append((parameters[name], parameters[name].data))
-                parameters[name].data = tensor
-            with masking({name: original for name, (_, original) in zip(masked, originals, strict=True)}):
-                yield
-        finally:
-            for parameter, original in reversed(originals):
-                parameter.data = original
+        with applied(self._on(model), model, off, seed):
+            yield
 
     def _on(self, model: nn.Module) -> dict[str, Tensor]:
         """Return which weights are kept, by the first names of this network's parameters. Raises `MaskError` as `_of`."""
@@ -419,27 +390,4 @@ class Masks(Mapping[str, Tensor]):
         return own
 
     def _fit(self, model: nn.Module, where: str = "") -> None:
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        for name, mask in self._masks.items():
-            if (group := self._groups.get(name)) is not None:
-                group.check(parameters, where)
-                if mask.shape != (len(group),):
-                    raise MaskError(
-                        f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but there are {len(group)} units."
-                    )
-                continue
-            if name not in parameters:
-                raise MaskError(
-                    f"the mask {name!r}{where} has no parameter in {type(model).__name__}; it has: {listing(parameters)}."
-                )
-            if mask.shape != parameters[name].shape:
-                raise MaskError(
-                    f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but the parameter has {tuple(parameters[name].shape)}; "
-                    "these masks belong to another network."
-                )
-
-
-def _masked(parameter: Tensor, mask: Tensor, off: Tensor | None) -> Tensor:
-    if off is not None:
-        return torch.where(mask.to(parameter.device), parameter.detach(), off)
-    return masked_off(parameter.detach(), mask.to(parameter.device))
+        check_fit(self._masks, self._groups, model, where)
