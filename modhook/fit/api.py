@@ -4,52 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from modhook.errors import ModhookWarning, TrustWarning, UserError
-from modhook.fit.among import among_only, outside, per_entry, refuse_among
-from modhook.fit.arguments import bytes_of, initial, sampler_of, trained
+from modhook.errors import ModhookWarning, TrustWarning
+from modhook.fit.asked import Asked, asked_of
 from modhook.fit.engine import MaskTrainer
-from modhook.fit.filed import file_of, identity_of, keeper_of
-from modhook.fit.first import First, ranking_of, relative
 from modhook.fit.losses import Loss
-from modhook.fit.off import kept
-from modhook.fit.pull import refuse_start
-from modhook.fit.ranked import ranked
-from modhook.fit.recovered import LOOKED_AT, looked_at
-from modhook.fit.recovered import WITHIN as LOST
+from modhook.fit.outcome import fit_of, learned
+from modhook.fit.prepared import begun, by_ranking, keeper_for, prepared, trainer_of
 from modhook.fit.result import Fit
-from modhook.fit.settled import turnover
-from modhook.fit.size import BETA, size_of
-from modhook.fit.trust import ADAM, Course, course_of, findings, special, told
-from modhook.fit.usual import GUMBEL, USUAL, WITHIN, samples_for, says_how
+from modhook.fit.trust import told
 from modhook.masks import Masks
-from modhook.masks.granular import masked_by
-from modhook.masks.off import Off, off_weights, the_same
+from modhook.masks.off import Off
 from modhook.masks.select import DEFAULT_EXCLUDE
-from modhook.masks.selectors import Selectors, selectors_of, words
-from modhook.network.scope import parameter_names
-from modhook.network.threads import using
-from modhook.noise.seeding import derive
+from modhook.masks.selectors import Selectors
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Ranking, Sampler, Tracker
 from modhook.plugin.trackers import tracker_of
-from modhook.stacked import EXECUTORS
-from modhook.stacked.checks import refuse
 from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import MakeOptimizer
 from modhook.unit.find import UnitsLike
-from modhook.values.arguments import batches_of, checked, function, instance, one_of, optional
-from modhook.values.bounds import Count, CountOrZero, NotNegative, Positive
 
-STOPS = ("settled",)
 UNCUT = (
     "stopped by Ctrl-C while the masks of within= were measured: the cut was not made, and the masks are the sampler's own; "
     "fit.smallest(valid, score, within) makes it, or fit.cut(density=...) one of a size."
@@ -210,207 +190,52 @@ def fit_masks(
             is no scalar or has no gradient, unknown names.
         RunError: a loss that is not finite.
     """
-    usual = GUMBEL if says_how(locals()) else USUAL
-    sampler = usual.sampler if sampler is None else sampler
-    samples, steps = optional("samples", samples, Count), checked("steps", usual.steps if steps is None else steps, Count)
-    lr, beta = checked("lr", usual.lr if lr is None else lr, Positive), optional("beta", usual.beta if beta is None else beta, NotNegative)
-    relative_beta = relative(relative_beta) or usual.relative_beta
-    beta_start = usual.beta_start if beta_start is None else beta_start
-    beta_start = optional("beta_start", beta_start, Positive)
-    clip, reg_batch = optional("clip", clip, NotNegative), optional("reg_batch", reg_batch, Count)
-    warmup, seed = checked("warmup", warmup, CountOrZero), checked("seed", seed, int)
-    scale_regulariser = checked("scale_regulariser", scale_regulariser, bool)
-    one_of("executor", executor, EXECUTORS)
-    if stop is not None:
-        one_of("stop", stop, STOPS)
-    refuse_start(beta_start, beta, density, stop)
-    instance("model", model, nn.Module, "an nn.Module")
-    instance("label", label, str, "a text")
-    function("loss", loss, "loss(net, batch)")
-    if callback is not None:
-        function("callback", callback, "callback(step, trainer)")
-    batches_of("batches", batches)
-    chosen = {n: words(selectors_of(n, v)) for n, v in (("include", include), ("exclude", exclude)) if not isinstance(v, str)}
-    among, ranking = ranking_of(usual.among if among is None else among)
-    for name, masks in (("fixed", fixed), ("reference", reference)):
-        if masks is not None:
-            instance(name, masks, Masks, "a modhook.Masks")
-    if carried is not None:
-        instance("carried", carried, CarriedGradients, "the CarriedGradients of an earlier fit (`fit.carried`)")
-    file = file_of(checkpoint)
-    every = checked("checkpoint_every", checkpoint_every, NotNegative)
-    given = dict(locals())
-    refuse(model)
-    with using(model):
-        fixed = None if fixed is None else fixed._of(model)
-        reference = None if reference is None else reference._of(model)
-        among = None if among is None else among._of(model)
-        wanted = masked_by(model, units, None if include == "*" else include, None if exclude is DEFAULT_EXCLUDE else exclude)
-        names = wanted.names
-        parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
-        covered = [*wanted.parameters, *(() if fixed is None else fixed._on(model))]
-        others = off_weights(model, dict.fromkeys(covered), off, seed)
-        nothing = the_same(model, others)
-    if fixed is not None:
-        wanted = wanted.without(fixed)
-        names = wanted.names
-        if not names and not train_weights:
-            raise UserError("every selected parameter has a fixed mask, so there is nothing to learn.")
-    drawn, asked = sampler_of(sampler), within is not None or usual is GUMBEL
-    within = within if asked else WITHIN if score is not None else LOST
-    size = size_of(model, wanted, drawn, beta=beta, density=density, within=within, score=score, valid=valid, asked=asked)
-    learning = trained(parameters, aliases, train_weights)
-    allowed = per_entry(among, wanted, model)
-    refuse_among(ranking if among is None else allowed, names, drawn, density)
-    first = First(ranking, relative_beta)
-    if learning and first.looks(size):
-        raise UserError("weights that learn (train_weights) have no loss to measure by before they have learned; give score= and valid=.")
-    seen: list[Any] = []
-    if samples is None and usual is GUMBEL:
-        samples = GUMBEL.samples
-    if samples is None or first.looks(size):
-        seen, batches = looked_at(batches, LOOKED_AT)
-        samples = samples_for(seen[0], sum(parameters[n].numel() for n in wanted.parameters)) if samples is None else samples
-    if isinstance(drawn, Ranking):
-        if learning:
-            raise UserError(
-                f"{type(drawn).__name__} ranks weights and learns nothing, so no weights can learn with it: "
-                "leave train_weights out, or take a sampler that learns."
-            )
-        if size.by_loss:
-            size = size.measuring(model, seen, loss, fixed, others)
-        found = findings(Course(steps=0, weights=0, kept=0, nothing=nothing))
-        for sentence in told(found):
-            warnings.warn(sentence, TrustWarning, stacklevel=2)
-        return ranked(model, batches, loss, wanted, drawn, size, steps, fixed, others, found)
-    target, samplers = size.tell(drawn)
-    generator = torch.Generator("cpu").manual_seed(derive(seed, label, "mask start"))
-    with using(model), torch.inference_mode(False):  # tensors made in inference mode cannot learn
-        trainer = MaskTrainer(
-            model,
-            loss,
-            among_only(
-                initial(wanted.logit_shapes(parameters), names, aliases, usual.init if init is None else init, drawn, generator), allowed
-            ),
-            drawn,
-            samples=samples,
-            lr=lr,
-            beta=(0.0 if density is not None else BETA) if beta is None else beta,
-            fixed=fixed,
-            train_weights=learning,
-            optimizer=optimizer,
-            clip=clip,
-            clip_over=clip_over,
-            carried=carried,
-            warmup=warmup,
-            reg_batch=reg_batch,
-            scale_regulariser=scale_regulariser,
-            executor=executor,
-            memory=bytes_of(memory),
-            seed=seed,
-            label=label,
-            reference=per_entry(reference, wanted, model, unnamed=False),
-            steps=steps,
-            target=target,
-            off=others,
-            held=size.held,
-            samplers=samplers,
-            beta_start=beta_start,
-            units=wanted.groups,
-        )
-    shown = not isinstance(progress, Tracker)
-    tracker = tracker_of(progress)
-    if shown:
-        tracker.stage_started("masks", steps)
-    try:
-        if ranking is not None:
-            tracker.message(f"ranks weights by {type(ranking).__name__}, to learn masks among those that are needed")
-        size, cut, allowed = first.begin(trainer, model, seen, loss, wanted, size, allowed, fixed, others)
-        after = None if callback is None else (lambda step: callback(step, trainer))
-        keeper = None
-        if file is not None:
-            left = ("model", "batches", "progress", "callback", "checkpoint", "checkpoint_every", "within", "score", "valid")
-            identity = identity_of(
-                model,
-                **{n: v for n, v in {**given, **chosen}.items() if n not in left and n in ARGUMENTS},
-                masked=list(names),
-                sampler_options=drawn.options,
-                held=size.held,
-            )
-            keeper = keeper_of(file, every, identity, tracker.message, warned)
-        with trainer.holding(), contextlib.nullcontext() if keeper is None else keeper.active():
-            history = run_steps(
-                trainer,
-                batches,
-                steps,
-                tracker,
-                after,
-                warned if shown else None,
-                settled=trainer.settled if stop else None,
-                returns=True,
-            )
-            route = trainer.route()
-        trainer.advance(steps)
-        own = wanted.masks({**trainer.masks(), **(fixed or {})}, model, fixed)
-        logits = {n: logit.detach().cpu() for n, logit in trainer.logits.items()}
-        weights = {n: trainer.weights[aliases[n]].detach().cpu() for n in train_weights or {}}
-        rows, stopped = history.dataset(), history.stopped
-        if keeper is not None and within is not None and stopped != "interrupted":
-            keeper.save()  # what follows may fail, or take long
-        masks = size.masks(model, logits, fixed, own, others, weights, tracker.message, allowed)
-    finally:
-        if shown:
-            tracker.close()
-    if masks is None:
-        masks, stopped = own, "interrupted"
-        warnings.warn(UNCUT, ModhookWarning, stacklevel=2)
-    unsized = size.by_loss and size.recovered is not None and not size.recovered.usable
-    turned = math.nan if size.own or unsized else turnover(trainer.earlier, masks)
-    by_default = include in ("*", ("*",), ["*"]) and exclude in (DEFAULT_EXCLUDE, list(DEFAULT_EXCLUDE), *DEFAULT_EXCLUDE)
-    found = findings(
-        course_of(
-            rows,
-            history.done,
-            learned=bool(learning),
-            weights=sum(logit.numel() for logit in logits.values()),
-            kept=sum(int(masks[n].count_nonzero()) for n in logits),
-            own=size.own or drawn.holds_density or unsized,
-            turnover=turned,
-            within=math.nan if size.within is None or unsized or masks is own else size.within,
-            outside=outside(masks, allowed) if size.within is not None and not unsized and masks is not own else 0,
-            unsaved="" if ranking is None or size.recovered is None else size.recovered.instead(cut is not None),
-            nearest=trainer.nearest,
-            travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not drawn.holds_density else math.nan,
-            special=special(model, wanted.weights) if by_default else {},
-            nothing=nothing,
-        )
-    )
-    if size.recovered is not None:
-        rows.attrs["gain"] = size.recovered.unit
-    if math.isfinite(turned):
-        rows.attrs["turnover"] = turned
-    rows.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in found.items()]
-    if keeper is not None and stopped != "interrupted":
-        keeper.remove()
-    for sentence in told(found):
+    asked = asked_of(locals())
+    here = prepared(asked)
+    if isinstance(here.sampler, Ranking):
+        fit = by_ranking(asked, here, here.sampler)
+    else:
+        trainer = trainer_of(asked, here)
+        with telling(asked) as tracker:
+            here = begun(asked, here, trainer, tracker)
+            keeper = keeper_for(asked, here, tracker)
+            with trainer.holding(), contextlib.nullcontext() if keeper is None else keeper.active():
+                history = run_steps(
+                    trainer,
+                    here.batches,
+                    asked.steps,
+                    tracker,
+                    None if callback is None else lambda step: callback(step, trainer),
+                    warned if asked.shown else None,
+                    settled=trainer.settled if stop else None,
+                    returns=True,
+                )
+                route = trainer.route()
+            found = learned(asked, here, trainer, history, route)
+            if keeper is not None and here.size.within is not None and found.stopped != "interrupted":
+                keeper.save()  # what follows may fail, or take long
+            masks = here.size.masks(model, found.logits, here.fixed, found.own, here.off, found.weights, tracker.message, here.allowed)
+        if masks is None:
+            warnings.warn(UNCUT, ModhookWarning, stacklevel=2)
+        fit = fit_of(asked, here, trainer, found, masks)
+        if keeper is not None and fit.stopped != "interrupted":
+            keeper.remove()
+    for sentence in told(fit.cautions):
         warnings.warn(sentence, TrustWarning, stacklevel=2)
-    return Fit(
-        masks=masks,
-        logits=logits,
-        history=rows,
-        weights=weights,
-        route=route,
-        carried=trainer.clipping.carried(),
-        steps=history.done,
-        stopped=stopped,
-        cautions=tuple(found.values()),
-        threshold=own,
-        fixed=fixed,
-        model=model,
-        off=kept(others),
-        among=among if cut is None else cut,
-        earlier=trainer.earlier,
-    )
+    return fit
 
 
 ARGUMENTS = tuple(inspect.signature(fit_masks).parameters)
+
+
+@contextlib.contextmanager
+def telling(asked: Asked) -> Iterator[Tracker]:
+    """Within it the tracker that was asked for is told of; one of our own has its stage here, and is closed at the end."""
+    tracker = tracker_of(asked.progress)
+    if asked.shown:
+        tracker.stage_started("masks", asked.steps)
+    try:
+        yield tracker
+    finally:
+        if asked.shown:
+            tracker.close()

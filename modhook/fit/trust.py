@@ -102,9 +102,9 @@ def told_later() -> Iterator[None]:
         _LATER.reset(token)
 
 
-def told(found: Mapping[str, str]) -> list[str]:
+def told(cautions: Sequence[str]) -> Sequence[str]:
     """Return the sentences that are to be warnings now."""
-    return [] if _LATER.get() else list(found.values())
+    return () if _LATER.get() else cautions
 
 
 def findings(course: Course) -> dict[str, str]:
