@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from modhook.errors import RunError
+from modhook.errors import UserError
 
 LARGE = 1 << 28
 """From this many masked weights of all samples on they are made layer by layer: 1 GiB, in float32, of each thing that is K times W.
@@ -21,9 +21,9 @@ def at_once(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int
     """
     each = wide * sum(_bytes(logits))
     if memory < each + stored:
-        raise RunError(
+        raise UserError(
             f"memory={memory} bytes is less than the {each + stored} bytes that one mask sample of this network needs; "
-            "raise it."
+            f"give memory={each + stored} or more, or leave it away."
         )
     return min(samples, (memory - stored) // max(1, each))
 
@@ -31,16 +31,16 @@ def at_once(samples: int, logits: Mapping[str, Tensor], memory: int, stored: int
 def by_layers(samples: int, masked: Mapping[str, Tensor], memory: int | None, stored: int, wide: int = 3) -> bool:
     """Return whether weights should be made layer by layer: where there is memory for one sample at most, or they are many.
 
-    Raises `RunError` for less memory than the largest parameter of one sample needs.
+    Raises `UserError` for less memory than the largest parameter of one sample needs.
     """
     large = samples * sum(weight.numel() for weight in masked.values()) >= LARGE
     if memory is None:
         return large
     least, each = wide * max(_bytes(masked), default=0) + stored, wide * sum(_bytes(masked))
     if memory < least:
-        raise RunError(
+        raise UserError(
             f"memory={memory} bytes is less than the {least} bytes that one mask sample of this network's largest masked parameter "
-            "needs; raise it."
+            f"needs; give memory={least} or more, or leave it away."
         )
     return memory < (samples if large else min(samples, 2)) * each + stored
 

@@ -94,7 +94,7 @@ class SampledLosses(MaskedWeights):
                 self.stacked.guard = None
 
     def plan(self, *, layers: bool) -> None:
-        """Say how many samples run at once, and whether their weights are masked layer by layer. Raises `RunError`."""
+        """Say how many samples run at once, and whether their weights are masked layer by layer. Raises `UserError`."""
         wide = 3 + 2 * asks(self._loss) + (self.off is not None)
         masked = {n: self.weights[n] for n in self.masked} if self.gates else self.logits
         self.layers = None

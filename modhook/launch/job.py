@@ -207,7 +207,10 @@ def _loaded(token: str, holder: _Holder) -> Work:
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise RunError(f"a worker cannot use device {str(device)!r}: {str(error).splitlines()[0]}.") from error
+        raise UserError(
+            f"a worker cannot use device {str(device)!r} ({str(error).splitlines()[0]}); give --device cpu or another one, or workers "
+            "that have it."
+        ) from error
     return Work(
         prepare(study, installed, tasks),
         cube,

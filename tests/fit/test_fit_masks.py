@@ -185,7 +185,7 @@ def test_memory_limit_gives_the_same_result(net: nn.Module) -> None:
         parts = modhook.fit_masks(net, data, loss, sampler="gumbel", steps=6, progress=False, memory=memory)
         for name in whole.logits:
             torch.testing.assert_close(parts.logits[name], whole.logits[name])
-    with pytest.raises(RunError, match="less than the"):
+    with pytest.raises(UserError, match=f"less than the {least} bytes .*; give memory={least} or more, or leave it away"):
         modhook.fit_masks(net, data, loss, sampler="gumbel", steps=1, progress=False, memory=least - 1)
 
 

@@ -194,7 +194,7 @@ def test_what_cannot_be_made_again_is_masked_all_at_once() -> None:
     assert "not masked layer by layer" in nested.route["reason"]
     for name in whole.logits:
         torch.testing.assert_close(nested.logits[name], whole.logits[name])
-    with pytest.raises(modhook.RunError, match=r"memory=200 bytes is less than the 288 bytes that one mask sample of"):
+    with pytest.raises(modhook.UserError, match=r"memory=200 bytes is less than the 288 bytes that one mask sample of"):
         modhook.fit_masks(net, batches, loss, sampler="gumbel", memory=200, steps=2, progress=False)
 
 

@@ -424,5 +424,5 @@ def test_memory_counts_no_copies_where_there_are_none() -> None:
     fit = fitted(model, batch(shape), units=units, memory=1, callback=after)
     assert fit.route["route"] == "activations"
     assert seen == [K]
-    with pytest.raises(modhook.RunError, match="memory=1 bytes is less than"):
+    with pytest.raises(modhook.UserError, match="memory=1 bytes is less than"):
         fitted(model, batch(shape), units=units, memory=1, off="shuffled")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from warm import Warm
 
 from modhook.cube import masks_from, open_cube, weights_from
 from modhook.errors import UserError
-from modhook.launch.job import Job, compute
+from modhook.launch.job import Job, Refused, compute
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import plugins
 from modhook.run import run_study
@@ -315,6 +316,16 @@ def test_a_worker_with_another_file_refuses(place: Path) -> None:
         getattr(answer, "text", "")
         == "a worker found another own_network.py than this machine; give every worker the same files."
     )
+
+
+def test_a_worker_without_the_device_refuses(place: Path) -> None:
+    """It is a mistake of who asked for the device, as on a single machine, and says what to give."""
+    job = attrs.evolve(_job(place), device="cuda:99", token="another device")
+    answer = compute(job, Run(0, {"seed": 1}), lambda kind, text: None)
+    assert isinstance(answer, Refused)
+    assert answer.kind is UserError
+    assert answer.text.startswith("a worker cannot use device 'cuda:99' (")
+    assert answer.text.endswith("); give --device cpu or another one, or workers that have it.")
 
 
 def test_namesakes_beside_two_studies(place: Path, tmp_path: Path) -> None:
