@@ -14,9 +14,8 @@ from modhook.fit.among import among_only, per_entry
 from modhook.fit.engine import MaskTrainer
 from modhook.fit.losses import Loss
 from modhook.fit.ranked import ranked
-from modhook.fit.recovered import WITHIN
 from modhook.fit.size import Size
-from modhook.fit.usual import RANKED_BY
+from modhook.fit.usual import RANKED_BY, WITHIN_OF_LOSS
 from modhook.masks import Masks
 from modhook.masks.granular import Masked
 from modhook.plugin.interfaces import Ranking
@@ -64,7 +63,7 @@ class First:
             size = size.measuring(model, batches, loss, fixed, off)
         known, among = size.recovered, None
         if self.ranking is not None and (size.score is not None or (known is not None and known.usable)):
-            cut = size if size.within is not None else attrs.evolve(size, within=WITHIN)
+            cut = size if size.within is not None else attrs.evolve(size, within=WITHIN_OF_LOSS)
             among = ranked(model, batches, loss, masked, self.ranking, cut, RANKED_BY, fixed, off).masks
             allowed = per_entry(among, masked, model)
             trainer.begin_with(among_only({n: v.detach() for n, v in trainer.logits.items()}, allowed))

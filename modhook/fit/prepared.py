@@ -18,11 +18,10 @@ from modhook.fit.filed import identity_of, keeper_of
 from modhook.fit.first import First
 from modhook.fit.ranked import ranked
 from modhook.fit.recovered import LOOKED_AT, looked_at
-from modhook.fit.recovered import WITHIN as LOST
 from modhook.fit.result import Fit
 from modhook.fit.size import BETA, Size, size_of
 from modhook.fit.trust import Course, findings
-from modhook.fit.usual import GUMBEL, WITHIN, samples_for
+from modhook.fit.usual import GUMBEL, WITHIN_OF_LOSS, WITHIN_OF_SCORE, samples_for
 from modhook.masks import Masks
 from modhook.masks.granular import Masked, masked_by
 from modhook.masks.off import off_weights, the_same
@@ -129,13 +128,14 @@ def prepared(asked: Asked) -> Prepared:
 def _size(asked: Asked, masked: Masked, sampler: Sampler) -> Size:
     """Return how large masks are to be; where a call does not say how to learn, as small as a default of `within` allows."""
     said = asked.within is not None or asked.usual is GUMBEL
+    usual = WITHIN_OF_LOSS if asked.score is None else WITHIN_OF_SCORE
     return size_of(
         asked.model,
         masked,
         sampler,
         beta=asked.beta,
         density=asked.density,
-        within=asked.within if said else WITHIN if asked.score is not None else LOST,
+        within=asked.within if said else usual,
         score=asked.score,
         valid=asked.valid,
         asked=said,

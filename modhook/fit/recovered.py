@@ -24,8 +24,6 @@ from modhook.fit.losses import Loss
 from modhook.masks import Masks
 from modhook.noise.randomness import undisturbed
 
-WITHIN = 0.003
-"""The share of what the network saves that masks may lose where nothing else is said; chosen on known networks (docs/real.md)."""
 LOOKED_AT = 16
 """Batches by which sizes are chosen where no held-out ones are given."""
 

@@ -16,7 +16,9 @@ RANKED_BY = 8
 MOST_COPIES = 1 << 21
 """Weights in all samples together, above which samples are fewer, down to `FEWEST`: of 406,000 weights 4 find what 16 find."""
 FEWEST = 4
-WITHIN = 0.001
+WITHIN_OF_LOSS = 0.003
+"""The share of what a network saves on its loss that masks may lose where nothing else is said, chosen on known ones (docs/real.md)."""
+WITHIN_OF_SCORE = 0.001
 """The share of a score that masks may lose where only a score is given."""
 SAYS_HOW = {
     "beta": None,
