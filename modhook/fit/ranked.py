@@ -36,14 +36,12 @@ def ranked(
     steps: int,
     fixed: Masks | None,
     off: Mapping[str, Tensor] | None = None,
-    cautions: Mapping[str, str] | None = None,
 ) -> Fit:
     """Return the masks of the best weights by the ranking's scores, from one pass over the batches, `steps` at most.
 
     A unit's score is the sum or the mean of those of its weights, as the ranking says (`Ranking.pooled`).
 
-    With fixed masks, the weights are ranked on the network under these; with `off`, their changes from it are. `cautions` are the
-    reasons not to trust them, {rule: sentence}.
+    With fixed masks, the weights are ranked on the network under these; with `off`, their changes from it are.
 
     Raises `UserError`, `RunError`.
     """
@@ -59,8 +57,6 @@ def ranked(
     logits = {n: pooled(g, scores, ranking.pooled).cpu() for n, g in masked.units.items()}
     logits |= {n: scores[n].detach().cpu() for n in masked.weights}
     history = xr.Dataset(coords={"step": np.empty(0, dtype=np.int64)})
-    known = cautions or {}
-    history.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in known.items()]
     masks = size.masks(model, logits, fixed, None, off)
     assert masks is not None
     return Fit(
@@ -69,7 +65,6 @@ def ranked(
         history=history,
         weights={},
         route={},
-        cautions=tuple(known.values()),
         fixed=fixed,
         model=model,
         off=kept(off),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from torch import Tensor, nn
 
-from modhook.errors import UserError
+from modhook.errors import TrustWarning, UserError
 from modhook.fit.cuts import Cuts, Measured, Score
 from modhook.fit.files import load, save
 from modhook.fit.settled import turnover
 from modhook.fit.show import page, text
+from modhook.fit.trust import needless, told
 from modhook.masks import Masks
 from modhook.masks.order import Order
 from modhook.plugin.contract import CarriedGradients
@@ -163,23 +165,36 @@ class Fit:
             within: the share of the reference that may be lost: the score is at least `reference - within * |reference|`.
             reference: the score to compare with; by default that of the unmasked network.
 
+        Warns:
+            TrustWarning: the network scores enough without any of the learned weights, so that the masks keep none.
+
         Raises:
             UserError: `within` outside 0 to 1, no batch, a score that is no finite number, or no cut that scores enough.
         """
         cuts = self._cuts
-        return cuts.smallest(Measured(cuts.model, batches, score, metric, self.off, self.weights), within, reference, self._own)
+        masks = cuts.smallest(Measured(cuts.model, batches, score, metric, self.off, self.weights), within, reference, self._own)
+        self._told(masks, within)
+        return masks
 
     def smallest_by(
         self, measure: Callable[[Masks | None], float], within: float = 0.01, *, reference: float | None = None
     ) -> Masks:
         """Return the same, measured by a function of the masks (None: the unmasked network) that returns one number.
 
-        It is the function that puts `fit.weights` and `fit.off` in place, where there are any.
+        Warns as `smallest` does. It is the function that puts `fit.weights` and `fit.off` in place, where there are any.
         """
         function("measure", measure, "measure(masks)")
-        return self._cuts.smallest(
+        masks = self._cuts.smallest(
             lambda masks: float(checked("what measure returns", measure(masks), float)), within, reference, self._own
         )
+        self._told(masks, within)
+        return masks
+
+    def _told(self, masks: Masks, within: float) -> None:
+        """Warn, at the line of the caller's caller, of masks that keep none of the learned weights."""
+        if not any(bool(masks[n].any()) for n in self.logits):
+            for sentence in told((needless(within),)):
+                warnings.warn(sentence, TrustWarning, stacklevel=3)
 
     def turnover(self, masks: Masks | None = None) -> float:
         """Return how much a cut was still changing: the share of the weights that it keeps which as large a cut did not keep a tenth of

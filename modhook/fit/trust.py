@@ -125,7 +125,7 @@ def findings(course: Course) -> dict[str, str]:
             f"the masks that lose at most {c.within:g} keep every weight: no smaller cut was enough, and they say nothing about the "
             "function; learn longer, or allow a larger within."
             if c.kept
-            else f"the masks that lose at most {c.within:g} keep no weight: what they are measured by needs none of those that are learned."
+            else needless(c.within)
         )
     if c.outside:
         found["outside"] = (
@@ -158,6 +158,11 @@ def findings(course: Course) -> dict[str, str]:
         shown = f"[{', '.join(map(repr, without[: _NAMED + 1]))}{', ...' if len(without) > _NAMED + 1 else ''}]"
         found["patterns"] = f"the default patterns also mask {kinds}; to leave them out, give exclude={shown}."
     return found
+
+
+def needless(within: float) -> str:
+    """Say that the smallest masks that lose no more than a share keep nothing."""
+    return f"the masks that lose at most {within:g} keep no weight: what they are measured by needs none of those that are learned."
 
 
 def moved(turnover: float) -> str:

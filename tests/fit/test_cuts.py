@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import modhook
 from modhook.fit.target import DensityTarget
+from modhook.fit.trust import told_later
 from modhook_plugins.samplers.gumbel import Gumbel
 
 WEIGHTS = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625])
@@ -86,6 +87,27 @@ def test_the_smallest_cut_is_the_smallest_that_scores_enough(within: float, size
     assert fit.smallest(ONES, kept_sum, within).kept() == size
     direct = ranked(within=within, score=kept_sum, valid=iter(ONES), include="weight")
     assert direct.masks == fit.cut(keep=size)
+
+
+def test_masks_that_keep_nothing_are_told() -> None:
+    """Where the score without any weight is enough already, each way to the smallest cut warns of its empty mask, at the caller's line."""
+    fit, said = ranked(density=1.0, include="weight"), "the masks that lose at most 0.01 keep no weight: what they are measured by needs"
+
+    def same(model: nn.Module, batch: Tensor) -> Tensor:
+        return torch.ones(len(batch))
+
+    def direct() -> modhook.Masks:
+        found = ranked(within=0.01, score=same, valid=ONES, include="weight")
+        assert found.history.attrs["trust"] == [f"cut: {found.cautions[0]}"]
+        return found.masks
+
+    for way in (lambda: fit.smallest(ONES, same), lambda: fit.smallest_by(lambda masks: 1.0), direct):
+        with pytest.warns(modhook.TrustWarning, match=said) as caught:
+            masks = way()
+        assert (len(caught), masks.kept()) == (1, 0)
+        assert caught[0].filename == __file__
+    with told_later():  # a stage of a study: its findings count the masks themselves
+        assert fit.smallest(ONES, same).kept() == 0
 
 
 def test_a_score_that_falls_and_rises_again_has_its_small_mask_found() -> None:
