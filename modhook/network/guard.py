@@ -53,7 +53,9 @@ class Guard:
             often.append(name)
         self._often = often
         self._together = [_Together(self, names) for names in _alike(self, often)]
-        self._alone = sorted(set(often) - {name for group in self._together for name in group.names})
+        alone = sorted(set(often) - {name for group in self._together for name in group.names})
+        self._apart = [name for name in alone if _plain(self._aliases[name])]  # not contiguous, such as weights of channels last
+        self._alone = [name for name in alone if name not in self._apart]
         rest = [name for name in self._values if name not in often]
         self._pieces = itertools.cycle(list(_pieces(self, rest, numbers or 1)))
         self._memory: dict[int, set[str]] | None = None
@@ -74,12 +76,20 @@ class Guard:
             return frozenset(found | self.differing(self._values))
         pieces = list(itertools.islice(self._pieces, 1))
         # On a GPU they are asked first and answered together: each answer would wait for all that it has to do.
-        asked = [group.same() for group in self._together] + [_same(now, before) for _, now, before in pieces]
+        apart = []
+        for name in self._apart:
+            now, before = self.tensors[name].data, self._values[name]
+            if now.shape != before.shape or now.dtype != before.dtype or not _plain(now):
+                found.add(name)
+            else:
+                apart.append((name, _bits(now), _bits(before)))
+        asked = [group.same() for group in self._together] + [_same(now, before) for _, now, before in (*pieces, *apart)]
         answers = [bool(answer) for answer in _told(asked)]
         for group, same in zip(self._together, answers, strict=False):
             if not same:
                 found |= self.differing(group.names)
-        found |= {name for (name, _, _), same in zip(pieces, answers[len(self._together) :], strict=True) if not same}
+        each = zip((*pieces, *apart), answers[len(self._together) :], strict=True)
+        found |= {name for (name, _, _), same in each if not same}
         return frozenset(found | self.differing(self._alone))
 
     def differing(self, names: Collection[str]) -> set[str]:

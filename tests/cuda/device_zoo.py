@@ -83,6 +83,7 @@ MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "lstm": (lambda: Sequences(nn.LSTM), _tokens),
     "gru": (lambda: Sequences(nn.GRU), _tokens),
     "images": (Images, lambda: torch.randn(16, 1, 6, 6, dtype=DTYPE)),
+    "channels_last": (lambda: Images().to(memory_format=torch.channels_last), lambda: torch.randn(16, 1, 6, 6, dtype=DTYPE)),
     "encoder": (
         lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(12, 3)),
         lambda: torch.randn(16, 3, 4, dtype=DTYPE),

@@ -58,6 +58,7 @@ FITS: dict[str, tuple[str, dict[str, Any]]] = {
     "channels": ("images", {"units": "channel", "samples": 4}),
     "heads": ("lstm", {"units": "head", "samples": 4}),
     "density": ("perceptron", {"density": 0.3}),
+    "readout": ("channels_last", {"include": "last.*"}),
     "all clipped": ("perceptron", {"clip_over": "all", "scale_regulariser": True}),
     "in chunks": ("perceptron", {"memory": 3000}),
     "among": ("perceptron", {"among": modhook.Masks({"0.weight": torch.arange(24).view(6, 4) % 2 == 0})}),
@@ -96,15 +97,16 @@ def test_a_fit_is_that_of_the_cpu(case: str, there: There, device: str) -> None:
 
 
 WAITS = {
-    "perceptron": {"network/guard.py", "values/moving.py"},
-    "units": {"network/guard.py", "values/moving.py"},
-    "hard_concrete": {"network/guard.py", "values/moving.py"},
-    "all clipped": {"network/guard.py", "values/moving.py"},
+    **dict.fromkeys(("perceptron", "units", "hard_concrete", "continuous_sparsification", "top_k", "lstm", "images", "encoder"), 1),
+    **dict.fromkeys(("heads", "channels", "readout", "among", "fixed", "weights", "off", "sgd"), 1),
+    "all clipped": 3,  # the norms of what is scaled, of what is clipped, and the loss
 }
+"""How often a step reads numbers, by the case of `FITS`."""
 
 
+@pytest.mark.parametrize("executor", ["auto", "loop"])
 @pytest.mark.parametrize("case", WAITS)
-def test_a_step_waits_twice(case: str, there: There, pretend: Any) -> None:
+def test_a_step_waits_twice(case: str, executor: str, there: There, pretend: Any) -> None:
     """Between records, a step asks the device twice: whether the pass wrote anything, and, at its end, for loss and norm."""
     name, options = FITS[case]
     net, batch = zoo.made(name)
@@ -117,13 +119,25 @@ def test_a_step_waits_twice(case: str, there: There, pretend: Any) -> None:
             seen.extend(pretend.waits)
         return step == 6
 
+    own = {**options, "executor": executor, "steps": 1000, "lr": 0.1, "progress": False, "callback": after}
     with pretend.counting():
-        modhook.fit_masks(there(net), [there(batch)], zoo.loss, steps=1000, lr=0.1, progress=False, callback=after, **options)
+        modhook.fit_masks(there(net), [there(batch)], zoo.loss, **own)
     counts = collections.Counter(wait.split()[1].rpartition(":")[0] for wait in seen)
-    expected = dict.fromkeys(WAITS[case], 1)
-    if case == "all clipped":
-        expected["values/moving.py"] = 3  # the norms of what is scaled, of what is clipped, and the loss
-    assert counts == expected, seen
+    assert counts == {"network/guard.py": 1, "values/moving.py": WAITS[case]}, seen
+
+
+def test_a_training_step_waits_once(there: There, pretend: Any) -> None:
+    """Base training asks the device once per step, for loss and norm."""
+    net, batch = (there(x) for x in zoo.made("images"))
+    counts: list[int] = []
+
+    def after(step: int) -> bool:
+        counts.append(len(pretend.waits))
+        return step == 8
+
+    with pretend.counting():
+        modhook.train(net, [batch], zoo.loss, 1000, callback=after)
+    assert counts[5] - counts[4] == counts[7] - counts[6] == 1, pretend.waits
 
 
 def test_scores_wait_once(there: There, pretend: Any) -> None:

@@ -14,6 +14,7 @@ import modhook
 from modhook.noise.noise import generators, keys, uniform
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 from modhook_plugins.samplers.hard_concrete import HardConcrete
+from modhook_plugins.samplers.top_k import TopK, TopKOptions
 
 There = Callable[[Any], Any]
 GRID = torch.linspace(-3, 3, 7)
@@ -84,6 +85,17 @@ def test_gumbel_is_its_formula(kernel: str, tau: float, there: There, device: st
     assert ell.grad is not None
     torch.testing.assert_close(ell.grad.cpu().double(), to_logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(w.grad.cpu()[clear.all(0)], (grad * kept).sum(0).float()[clear.all(0)])
+
+
+@pytest.mark.parametrize("density", [0.001, 0.3, 0.5, 0.999])
+def test_top_k_keeps_the_first_of_equal_scores(density: float, there: There) -> None:
+    """The device's mask is that of a stable sort: the largest, and of equal scores those that come first."""
+    torch.manual_seed(0)
+    for scores in (torch.randn(40, 30), torch.randint(-2, 3, (40, 30)).float(), torch.zeros(1200)):
+        sampler = TopK(TopKOptions(density=density))
+        order = scores.reshape(-1).sort(descending=True, stable=True).indices[: round(density * 1200)]
+        expected = torch.zeros(1200, dtype=torch.bool).scatter_(0, order, True).view(scores.shape)
+        assert torch.equal(sampler.deterministic(there(scores)).cpu(), expected)
 
 
 @pytest.mark.parametrize("size", [5000, 2**31 + 3000])

@@ -60,6 +60,8 @@ class TopK(Sampler):
         count = round(self.density * flat.numel())
         if count == 0 or count == flat.numel():
             return torch.full_like(logits, count > 0, dtype=torch.bool)
+        if flat.device.type != "cpu":
+            return _unasked(flat, count).view(logits.shape)
         least = _largest(flat, count)
         mask = flat >= least
         if int(mask.count_nonzero()) != count:  # several are equal to the least one that is kept
@@ -79,6 +81,16 @@ class TopK(Sampler):
     def penalty_slope(self, logits: Tensor) -> float:
         """Return 0."""
         return 0.0
+
+
+def _unasked(flat: Tensor, count: int) -> Tensor:
+    """Return the mask of the `count` largest numbers of a tensor (n,), 0 < count < n, without a wait for a GPU.
+
+    By sorting: torch has no `kthvalue` for GPUs that repeats itself.
+    """
+    least = flat.sort(descending=True).values[count - 1]
+    more, equal = flat > least, flat == least
+    return more | (equal & (equal.cumsum(0) <= count - more.sum()))
 
 
 def _largest(flat: Tensor, count: int) -> Tensor:
