@@ -17,6 +17,7 @@ from modhook.plugin.variables import Variable
 from modhook.run.build import build_model, model_shapes
 from modhook.run.control_plan import control_plan
 from modhook.run.declaring import labels_of, once, variables_of
+from modhook.run.histories import GAIN, STEPS, TRUST, TURNOVER, history
 from modhook.run.network_labels import network_labels
 from modhook.run.units import masked_of
 from modhook.steps.loop import recorded_steps
@@ -129,9 +130,9 @@ def plan(
         for m in task.metrics
     ]
     stops = masked and any(p.study.masks.stop for p in prepared.points)
-    variables += [*([_STEPS] if stops else []), *([_TRUST] if masked else [])]
-    variables += [v for v, wanted in ((_GAIN, _gains(prepared)), (_TURNOVER, masked and _rises(prepared))) if wanted]
-    variables += _history(task, labels["history"], labels["timing"])
+    variables += [*([STEPS] if stops else []), *([TRUST] if masked else [])]
+    variables += [v for v, wanted in ((GAIN, _gains(prepared)), (TURNOVER, masked and _rises(prepared))) if wanted]
+    variables += history(task, labels["history"], labels["timing"])
     if controls:
         declared, its_labels = control_plan(task, controls, variables, labels["history"])
         variables += declared
@@ -209,40 +210,6 @@ def _steps(prepared: Prepared) -> dict[str, list[int]]:
     }
 
 
-_STEPS = Variable(
-    "history/steps",
-    ("stage",),
-    "float64",
-    'number of optimiser steps that the mask stage did, where `masks.stop = "settled"` may end it early',
-    attrs={"table": "number"},
-)
-
-
-_TRUST = Variable(
-    "history/trust",
-    ("stage",),
-    "str",
-    "reasons not to believe in the stage's masks yet, one line each, `rule: sentence`; empty without any",
-)
-
-
-_GAIN = Variable(
-    "history/gain",
-    ("stage",),
-    "float64",
-    "what the network saves on its loss by the learned weights, on the first training batches: what a relative beta counts in",
-)
-
-
-_TURNOVER = Variable(
-    "history/turnover",
-    ("stage",),
-    "float64",
-    "share of the weights that the stage's cut keeps which as large a cut did not keep a tenth of the steps before the end",
-    units="share",
-)
-
-
 def _gains(prepared: Prepared) -> bool:
     return any(p.study.masks.relative_beta or p.study.masks.among for p in prepared.points)
 
@@ -250,126 +217,6 @@ def _gains(prepared: Prepared) -> bool:
 def _rises(prepared: Prepared) -> bool:
     """Return whether masks are cut under a pull that rises: how much they change is not told by their threshold's density."""
     return any(p.study.masks.beta_start is not None and p.study.masks.cut != "threshold" for p in prepared.points)
-
-
-def _history(task: Task, labels: dict[str, list[Any]], timing: dict[str, list[Any]]) -> list[Variable]:
-    """Declare the history; a dimension without any step or parameter is left out, together with its variables."""
-    window = "mean since the step before"
-    found = [
-        Variable(
-            "history/loss", ("stage", "step"), "float64", f"loss of the mask stage without its regulariser, {window}"
-        ),
-        Variable(
-            "history/gradient_norm",
-            ("stage", "step"),
-            "float64",
-            f"gradient norm of the logits before clipping, {window}",
-        ),
-        Variable(
-            "history/density",
-            ("stage", "step"),
-            "float64",
-            "share of the masked weights that the deterministic mask keeps",
-        ),
-        Variable(
-            "history/changed",
-            ("stage", "step"),
-            "float64",
-            "number of logits that changed side of the deterministic mask since the step before",
-        ),
-        Variable(
-            "history/mask_loss",
-            ("stage", "step"),
-            "float64",
-            "loss under the deterministic mask on that step's batch, before it is learned from; NaN where it was not measured",
-        ),
-        Variable(
-            "history/unmasked_loss",
-            ("stage", "step"),
-            "float64",
-            "loss of the unmasked network on the same batch; NaN where it was not measured",
-        ),
-        Variable(
-            "history/parameter_gradient_norm",
-            ("stage", "step", "parameter"),
-            "float32",
-            "norm of the loss' gradient of each parameter's logits at that step, before regulariser and clipping",
-        ),
-        Variable(
-            "history/parameter_density",
-            ("stage", "step", "parameter"),
-            "float32",
-            "share of each parameter's weights that the deterministic mask keeps",
-        ),
-        Variable(
-            "history/remaining",
-            ("stage", "step", "parameter"),
-            "float32",
-            "share of the weights of each parameter that the control keeps which the deterministic mask keeps; "
-            "in the control itself, and where there is none, of all its weights",
-        ),
-        Variable(
-            "timing/ms_per_step",
-            ("stage", "step"),
-            "float64",
-            f"time of an optimiser step of the mask stage, batches and measuring aside, {window}",
-            units="ms",
-        ),
-        Variable(
-            "timing/train_ms_per_step",
-            ("train_step",),
-            "float64",
-            f"time of an optimiser step of base training, batches and measuring aside, {window}",
-            units="ms",
-        ),
-        Variable("history/train_loss", ("train_step",), "float64", f"loss of base training, {window}"),
-        Variable(
-            "history/train_gradient_norm",
-            ("train_step",),
-            "float64",
-            f"gradient norm of base training before clipping, {window}",
-        ),
-    ]
-    for metric in task.metrics:
-        found.append(
-            Variable(
-                f"history/valid_{metric}",
-                ("stage", "valid_step", "split"),
-                "float64",
-                f"{metric} measured during the mask stage",
-            )
-        )
-        found.append(
-            Variable(
-                f"history/train_valid_{metric}",
-                ("train_valid_step", "split"),
-                "float64",
-                f"{metric} measured during base training",
-            )
-        )
-        found.append(
-            Variable(
-                f"history/subset_{metric}",
-                ("stage", "valid_step"),
-                "float64",
-                f"{metric} during the mask stage on a fixed random subset of the base training set",
-            )
-        )
-        found.append(
-            Variable(
-                f"history/train_subset_{metric}",
-                ("train_valid_step",),
-                "float64",
-                f"{metric} during base training on a fixed random subset of the training set",
-            )
-        )
-    optional = ("step", "train_step", "valid_step", "train_valid_step", "parameter")
-    empty = [d for d in optional if not labels[d] or (d == "step" and not labels["stage"])]
-    for dim in empty:
-        del labels[dim]
-    for dim in ("valid_step", "train_valid_step", *(d for d in ("step", "train_step") if d in empty)):
-        del timing[dim]
-    return [v for v in found if not set(v.dims) & set(empty)]
 
 
 def versions() -> dict[str, str]:
