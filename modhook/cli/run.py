@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from modhook.errors import UserError
 
 if TYPE_CHECKING:
     from modhook.cube import Where
+    from modhook.run.drive import Outcome
     from modhook.run.one import Spread
 
 
@@ -102,10 +103,8 @@ def run_command(
     """
     if workers and scheduler:
         raise UserError("give --workers N for workers of this machine, or --scheduler ADDRESS for others; not both.")
-    from modhook.cube import place_of
     from modhook.plugin.manager import plugins
     from modhook.run import run_study
-    from modhook.run.checkpoints import Checkpoints
     from modhook.run.drive import cube_path
     from modhook.run.trackers import also_tracked, make_trackers
     from modhook.study import load, study_file
@@ -127,10 +126,8 @@ def run_command(
     loaded = also_tracked(loaded, trackers)
     installed = installed.beside(study.parent)
     path = cube_path(loaded, out)
-    if fresh and not yes and (place_of(path).exists() or Checkpoints.of(path).folder.exists()):
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
-        click.confirm(f"Delete {path} and start over?", abort=True)
+    if fresh and not yes:
+        _asked_to_delete(path)
     chosen = dict(_pair(text) for text in only)
     if ranks.several() and (workers or scheduler):
         raise UserError(
@@ -153,10 +150,24 @@ def run_command(
                 repair=repair,
                 spread=_spread(workers, scheduler),
             )
-    code = 1 if outcome.failed else 0
-    if not ranks.speaks():
-        return code
+    if ranks.speaks():
+        _told(outcome, tracker.failures)
+    return 1 if outcome.failed else 0
 
+
+def _asked_to_delete(path: Where) -> None:
+    """Ask whether what lies at the place of a cube may go. Raises `UserError` where there is nobody to ask, and click's `Abort` for no."""
+    from modhook.cube import place_of
+    from modhook.run.checkpoints import Checkpoints
+
+    if place_of(path).exists() or Checkpoints.of(path).folder.exists():
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise UserError(f"--fresh would delete {path}; without a terminal to ask on, add --yes.")
+        click.confirm(f"Delete {path} and start over?", abort=True)
+
+
+def _told(outcome: Outcome, failures: Sequence[str]) -> None:
+    """Say what the runs have come to: the first tables, what to know before one trusts them, and what failed, of trackers too."""
     from modhook.cube import open_cube
     from modhook.report.cautions import doubts, in_lines
     from modhook.report.facts import Facts
@@ -180,9 +191,8 @@ def run_command(
     say(f"{outcome.computed} stages computed{had}; the cube is {outcome.path}")
     for line in outcome.failed:
         say(f"Failed: {line}", err=True)
-    for line in tracker.failures:
+    for line in failures:
         say(f"Warning: {line}", err=True)
-    return code
 
 
 def _spread(workers: int | None, scheduler: str | None) -> Spread:
