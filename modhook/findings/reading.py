@@ -57,7 +57,6 @@ class Reader:
         self.splits = [str(s) for s in self.scores["split"].values]
         kept = self._masked()
         self.functions = [str(s) for s in self.scores["stage"].values if s not in ("unmasked", "control") and s in kept]
-        self._agreements: dict[str, tuple[Values, Values] | None] = {}
 
     @classmethod
     def of(

@@ -51,7 +51,6 @@ class Guard:
             if numbers is not None and total > numbers:
                 break
             often.append(name)
-        self._often = often
         self._together = [_Together(self, names) for names in _alike(self, often)]
         alone = sorted(set(often) - {name for group in self._together for name in group.names})
         self._apart = [name for name in alone if _plain(self._aliases[name])]  # not contiguous, such as weights of channels last

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 import modhook
 
 SAMPLES, WORDS = 4, 4000
-TARGETS = {"start-up": 3.0, "inspect": 20.0, "evaluate": 1.05}
 
 
 class Language(nn.Module):
