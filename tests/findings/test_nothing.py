@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 import pytest
 import torch
-from torch import Tensor, nn
+from two_functions import asked, network
 
 import modhook
 from modhook.findings import Finding
@@ -17,36 +17,14 @@ from modhook.report.facts import Facts
 from modhook.report.findings import findings
 
 
-def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Cross-entropy."""
-    return nn.functional.cross_entropy(net(batch[0]), batch[1])
-
-
-def score(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Whether the largest output is the right class."""
-    return (net(batch[0]).argmax(-1) == batch[1]).double()
-
-
-def batches(part: int) -> list[tuple[Tensor, Tensor]]:
-    """Return one batch of a function."""
-    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(part))
-    return [(x, (x[:, part] > 0).long())]
-
-
 @pytest.fixture(scope="module")
 def answer(tmp_path_factory: pytest.TempPathFactory) -> modhook.Answer:
     """Two functions of a network that always answers the same, two seeds, compared with untrained networks."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 2))
+    model = network()
     with torch.no_grad():
         model[2].bias.copy_(torch.tensor([9.0, 0.0]))
-    given = {"a": batches(0), "b": batches(1)}
-    path: Path = tmp_path_factory.mktemp("nothing") / "n.zarr"
-    return modhook.ask(
-        model, given, loss=loss, score=score, tests=given, seeds=2, steps=4, lr=0.3, out=path, sampler="gumbel", samples=2,
-        density=0.3, analyses=[], controls={"untrained": {}}, progress=False, threads=1,
-    )  # fmt: skip
+    out = tmp_path_factory.mktemp("nothing") / "n.zarr"
+    return asked(model, out, seeds=2, steps=4, samples=2, density=0.3, analyses=[], controls={"untrained": {}})
 
 
 def test_nothing_is_said_first(answer: modhook.Answer) -> None:

@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from two_functions import asked, batches, loss, network, score
 
 import modhook
 from modhook.findings import measured
 
 
-def loss(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Cross-entropy."""
-    return nn.functional.cross_entropy(net(batch[0]), batch[1])
-
-
-def score(net: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Whether the largest output is the right class."""
-    return (net(batch[0]).argmax(-1) == batch[1]).double()
-
-
-def batches(part: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return one batch of a function."""
-    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(part))
-    return [(x, (x[:, part] > 0).long())]
-
-
 @pytest.fixture(scope="module")
 def answer(tmp_path_factory: pytest.TempPathFactory) -> modhook.Answer:
     """Two functions of an untrained network, three seeds."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(4, 12), nn.ReLU(), nn.Linear(12, 2))
-    given = {"a": batches(0), "b": batches(1)}
-    path: Path = tmp_path_factory.mktemp("findings") / "f.zarr"
-    return modhook.ask(
-        model, given, loss=loss, score=score, tests=given, seeds=3, steps=20, lr=0.3, out=path, analyses=["own_removed"],
-        sampler="gumbel", samples=4, within="threshold", controls={}, progress=False, threads=1,
-    )  # fmt: skip
+    out = tmp_path_factory.mktemp("findings") / "f.zarr"
+    return asked(network(), out, seeds=3, steps=20, samples=4, within="threshold", analyses=["own_removed"], controls={})
 
 
 def test_scores_removal_and_movement_are_the_cubes(answer: modhook.Answer) -> None:
