@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -14,6 +15,11 @@ from cubes_of_studies import Network, Values, published_study
 from paper_claims import CLAIMS, Claim
 from reference_code import Reference, apart, beyond_one
 from verdict_rule import CONFIDENCE, TEXT, Verdict, judged
+
+# Helpers of pages lie beside the tests of pages, and are imported by their file's name.
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+
+from page_parts import table
 
 HERE = Path(__file__).parent
 NONE = "\N{EN DASH}"
@@ -73,13 +79,6 @@ def page(networks: Sequence[Network], figures: Sequence[tuple[str, str]], refere
         if any(n.path.as_posix().endswith(walk.CUBE) for n in networks)
         else "",
         figures="\n\n".join(f"![{caption}]({file})\n\n*{caption}*" for file, caption in figures) or "None yet.",
-    )
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    return "\n".join(
-        f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in (head, ["---"] * len(head), *lines)
     )
 
 

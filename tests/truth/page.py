@@ -6,14 +6,24 @@ import json
 import math
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from methods import KINDS, METHODS, kind_of
 
+# Helpers of pages lie beside the tests of pages, and are imported by their file's name.
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+
+import page_parts
+from page_parts import table
+
 Row = dict[str, Any]
+plain = partial(page_parts.plain, digits=5)
+"""Numbers as docs/truth.json has them."""
 CUT = "cut"
 """The cut that the goals are about."""
 GOALS: dict[str, Callable[[Row, Row], bool]] = {
@@ -26,17 +36,6 @@ GOALS: dict[str, Callable[[Row, Row], bool]] = {
 """What a mask must reach: of compiled programs 99 % right, at most 5 % of it foreign, at most 1.4 times the necessary weights; of
 welded networks within one point of the part (which is what the unmasked network gives), at most 5 % of the foreign weights."""
 GROUPS = {"compiled": ("compiled", "pairs"), "welded": ("welded",)}
-
-
-def plain(value: Any) -> Any:
-    """Return numbers rounded to five digits, NaN as None, so that they can be written as JSON."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
 
 
 def summarised(fits: Sequence[Row], densities: Sequence[Row] = ()) -> dict[str, Any]:
@@ -109,11 +108,6 @@ def page(found: dict[str, Any]) -> str:
         others=_each(found, first, ("noisy", "hidden", "superposed")),
         nothing=_nothing(found),
     )
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
 def of_kinds(found: dict[str, Any], method: str, kinds: Sequence[str]) -> list[Row]:

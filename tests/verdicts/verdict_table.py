@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from asked_networks import KINDS, kind_of
 
 from modhook.findings import VERDICTS
 
+# Helpers of pages lie beside the tests of pages, and are imported by their file's name.
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+
+import page_parts
+from page_parts import table
+
 Row = dict[str, Any]
+plain = partial(page_parts.plain, digits=4)
+"""Numbers as docs/verdicts.json has them."""
 CLAIMS = ("sufficient", "necessary", "specific", "real")
 """Verdicts that say something of a function; the others say how its masks were learned."""
 TITLES = {
@@ -94,22 +103,6 @@ def _why(row: Row, verdict: str) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
-
-
-def plain(value: Any) -> Any:
-    """Return numbers rounded to four digits, NaN and infinity as None, so that they can be written as JSON."""
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.4g}") if math.isfinite(value) else None
-    return value
 
 
 def blocks(found: dict[str, Any]) -> dict[str, dict[str, str]]:
