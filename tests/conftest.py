@@ -16,6 +16,7 @@ from torch import nn
 
 # Helpers beside the tests are imported by their file's name.
 sys.path.insert(0, str(Path(__file__).parent / "processes"))
+sys.path.insert(0, str(Path(__file__).parent / "small"))
 
 from warm import Warm
 

@@ -9,35 +9,19 @@ from pathlib import Path
 
 import pytest
 from kill_harness import PHASES, Victim, differences, leftovers, uninterrupted
+from small_study import small_study
 
-SWEEP = """
-[study]
-name = "killed"
-seeds = 2
-[task]
-name = "addmul"
-train_size = 400
-valid_size = 60
-[model]
-name = "fnn"
-hidden = [12, 8]
-[train]
-steps = 8
-batch = 16
-validate_every = 3
-[masks]
-steps = 6
-samples = 2
-lr = 0.8
-validate_every = 4
-[analyses]
-sharing = {}
-inverse = {}
-[sweep]
+SWEEP = small_study(
+    "killed",
+    train_steps=8,
+    train="validate_every = 3",
+    steps=6,
+    masks="validate_every = 4",
+    more="""[sweep]
 "masks.beta" = [1e-4, 1e-2]
 [run]
-threads = 1
-"""
+threads = 1""",
+)
 TRANSFER = """
 [study]
 name = "killed"

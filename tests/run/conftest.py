@@ -8,40 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_study import small_study
 
 # Helpers beside the tests are imported by their file's name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-TINY = """
-[study]
-name = "tiny"
-seeds = 2
-
-[task]
-name = "addmul"
-train_size = 400
-valid_size = 60
-
-[model]
-name = "fnn"
-hidden = [12, 8]
-
-[train]
-steps = 6
-batch = 16
-validate_every = 3
-
-[masks]
-steps = 5
-samples = 2
-lr = 0.8
-beta = 1e-4
-validate_every = 2
-
-[analyses]
-sharing = {}
-inverse = {}
-"""
+TINY = small_study(train="validate_every = 3", masks="beta = 1e-4\nvalidate_every = 2")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
-"""The study that reports are written of: it runs in a second."""
+"""The study of a second that tests of runs, reports and kills compute: what each of them wants otherwise is given."""
 
-STUDY = """
+from __future__ import annotations
+
+_TEXT = """
 [study]
-name = "tiny"
+name = "{name}"
 description = "A study that runs in a second."
 seeds = 2
 [task]
@@ -13,20 +15,27 @@ valid_size = 60
 name = "fnn"
 hidden = [12, 8]
 [train]
-steps = 6
+steps = {train_steps}
 batch = 16
+{train}
 [masks]
-steps = 5
+steps = {steps}
 samples = 2
 lr = 0.8
+{masks}
 [analyses]
-sharing = {}
-inverse = {}
-[sweep]
-"masks.beta" = [1e-4, 1e-3]
-[run]
-threads = 1
-[variants.one]
-"study.seeds" = 1
-"masks.beta" = 1e-4
+sharing = {{}}
+inverse = {{}}
+{more}
 """
+
+
+def small_study(name: str = "tiny", *, train_steps: int = 6, train: str = "", steps: int = 5, masks: str = "", more: str = "") -> str:
+    """Return the study's text: two seeds of a network of two hidden layers on add and mul.
+
+    Args:
+        name: what it and its cube are called.
+        train_steps, steps: of base training, and of each mask stage.
+        train, masks: further lines of these tables. more: what follows after the analyses, such as whole tables.
+    """
+    return _TEXT.format(name=name, train_steps=train_steps, train=train, steps=steps, masks=masks, more=more)
