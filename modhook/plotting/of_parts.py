@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from modhook.errors import UserError
@@ -14,6 +16,8 @@ from modhook.masks.overlap import overlaps as of_overlaps
 from modhook.plotting.style import Shown, below, colour, styled
 from modhook.values.arguments import checked
 from modhook.values.bounds import Count
+
+Numbers = npt.NDArray[np.float64]
 
 
 def parts(given: Any, shared: bool, most: int) -> Shown:
@@ -38,53 +42,67 @@ def parts(given: Any, shared: bool, most: int) -> Shown:
         grid = figure.subplots(2, 2, sharey="row", gridspec_kw=ratios)
         (corner, bars), (sizes, dots) = grid
         corner.set_axis_off()
-        places = np.arange(len(order))
-        bars.bar(places, values[order], 0.7, color=colour(0), label="measured")
-        if spread is not None:
-            ends = [np.minimum(spread, values)[order], spread[order]]
-            bars.errorbar(places, values[order], yerr=ends, fmt="none", elinewidth=0.8, ecolor="0.15")
-        bars.hlines(chance[order], places - 0.4, places + 0.4, color="black", linewidth=1.4, label="chance", zorder=3)
-        tops = values if spread is None else values + spread
-        for at, value, top, mark in zip(places, values[order], tops[order], chance[order], strict=True):
-            bars.annotate(
-                f"{value:,.0f}", (at, max(top, mark)), xytext=(0, 1.5), textcoords="offset points", ha="center", va="bottom",
-                fontsize=5, rotation=90 if len(order) > 8 else 0,
-            )  # fmt: skip
-        bars.set_xticks([])
-        bars.tick_params(labelleft=True)
-        bars.set_ylim(0, 1.25 * max(1.0, float(tops[order].max(initial=0)), float(chance[order].max(initial=0))))
-        bars.set_xlim(-0.6, len(order) - 0.4)
+        _bars(bars, values[order], None if spread is None else spread[order], chance[order])
         corner.legend(*bars.get_legend_handles_labels(), loc="center left", borderpad=0)
         figure.suptitle(
             f"Weights kept by {'all of these functions' if shared else 'exactly these functions'}", fontsize=8
         )
-        for i in range(len(functions)):
-            if i % 2 == 0:
-                dots.axhspan(i - 0.5, i + 0.5, color="0.95", zorder=0)
-        for at, row in zip(places, member, strict=True):
-            inside = np.flatnonzero(row)
-            dots.scatter(np.full(len(functions), at), range(len(functions)), s=12, color="0.85", zorder=2)
-            dots.plot([at, at], [inside.min(), inside.max()], color="0.2", linewidth=1.2, zorder=2)
-            dots.scatter(np.full(len(inside), at), inside, s=14, color="0.2", zorder=3)
-        dots.set_xlim(-0.6, len(order) - 0.4)
-        dots.set_ylim(len(functions) - 0.5, -0.5)
-        dots.set_axis_off()
-        sizes.barh(range(len(functions)), data["kept"].values, 0.6, color="0.5")
-        sizes.invert_xaxis()
-        sizes.set_yticks(range(len(functions)), functions)
-        sizes.yaxis.tick_right()
-        sizes.tick_params(axis="y", length=0)
-        sizes.tick_params(axis="x", labelsize=5)
-        sizes.locator_params(axis="x", nbins=3)
-        sizes.spines[["left", "top"]].set_visible(False)
-        sizes.grid(visible=False, axis="y")
-        sizes.set_xlabel("kept", fontsize=6)
+        _members(dots, member)
+        _sizes(sizes, functions, data["kept"].values)
         left = (
             f"; the {len(order)} largest of {data.sizes['subset']} subsets" if len(order) < data.sizes["subset"] else ""
         )
         over = f"\nmean over {seeds} seed{'s, bars: standard deviation' if seeds > 1 else ''}" if "seed" in given_dims else ""
         below(figure, f"chance: random masks with as many weights of each tensor{left}{over}")
     return figure
+
+
+def _bars(bars: Any, values: Numbers, spread: Numbers | None, chance: Numbers) -> None:
+    """Draw what each subset keeps, with its spread over seeds, and what it would by chance: (shown,) each."""
+    places = np.arange(len(values))
+    bars.bar(places, values, 0.7, color=colour(0), label="measured")
+    if spread is not None:
+        bars.errorbar(places, values, yerr=[np.minimum(spread, values), spread], fmt="none", elinewidth=0.8, ecolor="0.15")
+    bars.hlines(chance, places - 0.4, places + 0.4, color="black", linewidth=1.4, label="chance", zorder=3)
+    tops = values if spread is None else values + spread
+    for at, value, top, mark in zip(places, values, tops, chance, strict=True):
+        bars.annotate(
+            f"{value:,.0f}", (at, max(top, mark)), xytext=(0, 1.5), textcoords="offset points", ha="center", va="bottom",
+            fontsize=5, rotation=90 if len(values) > 8 else 0,
+        )  # fmt: skip
+    bars.set_xticks([])
+    bars.tick_params(labelleft=True)
+    bars.set_ylim(0, 1.25 * max(1.0, float(tops.max(initial=0)), float(chance.max(initial=0))))
+    bars.set_xlim(-0.6, len(values) - 0.4)
+
+
+def _members(dots: Any, member: npt.NDArray[np.bool_]) -> None:
+    """Draw which functions each subset is of: (shown, F)."""
+    shown, functions = member.shape
+    for i in range(0, functions, 2):
+        dots.axhspan(i - 0.5, i + 0.5, color="0.95", zorder=0)
+    for at, row in enumerate(member):
+        inside = np.flatnonzero(row)
+        dots.scatter(np.full(functions, at), range(functions), s=12, color="0.85", zorder=2)
+        dots.plot([at, at], [inside.min(), inside.max()], color="0.2", linewidth=1.2, zorder=2)
+        dots.scatter(np.full(len(inside), at), inside, s=14, color="0.2", zorder=3)
+    dots.set_xlim(-0.6, shown - 0.4)
+    dots.set_ylim(functions - 0.5, -0.5)
+    dots.set_axis_off()
+
+
+def _sizes(sizes: Any, functions: Sequence[str], kept: Numbers) -> None:
+    """Draw how many weights each function keeps: (F,)."""
+    sizes.barh(range(len(functions)), kept, 0.6, color="0.5")
+    sizes.invert_xaxis()
+    sizes.set_yticks(range(len(functions)), functions)
+    sizes.yaxis.tick_right()
+    sizes.tick_params(axis="y", length=0)
+    sizes.tick_params(axis="x", labelsize=5)
+    sizes.locator_params(axis="x", nbins=3)
+    sizes.spines[["left", "top"]].set_visible(False)
+    sizes.grid(visible=False, axis="y")
+    sizes.set_xlabel("kept", fontsize=6)
 
 
 def overlaps(given: Any) -> Shown:
