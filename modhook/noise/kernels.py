@@ -31,6 +31,8 @@ ROUNDS = 7
 LANES = 256
 BLOCK = 4 * LANES
 """Numbers per block."""
+FOUR = 4
+"""Samples that are done in one pass over a block's probabilities, where there are as many: memory is asked for the next rows earlier."""
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
@@ -154,36 +156,68 @@ def probabilities(logits, p, q):  # type: ignore[no-untyped-def]
 @compiled
 def sample(keys, first, last, w, logits, out):  # type: ignore[no-untyped-def]
     """Write W under one mask per key into `out` (K, N), for blocks first..last of w and logits (N,)."""
-    u, p, q = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    u, p, q = np.empty((FOUR, BLOCK), np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    u0, u1, u2, u3 = u[0], u[1], u[2], u[3]
+    whole = keys.shape[0] - keys.shape[0] % FOUR
     for b in range(first, last):
         start = b * BLOCK
         size = min(BLOCK, w.size - start)
         weight = w[start : start + size]
         probabilities(logits[start : start + size], p, q)
-        for k in range(keys.shape[0]):
-            draw_block(keys[k], b, u)
+        for k in range(0, whole, FOUR):
+            for j in range(FOUR):
+                draw_block(keys[k + j], b, u[j])
+            r0, r1 = out[k, start : start + size], out[k + 1, start : start + size]
+            r2, r3 = out[k + 2, start : start + size], out[k + 3, start : start + size]
+            for i in range(size):
+                r0[i] = weight[i] if u0[i] > q[i] else _ZERO
+                r1[i] = weight[i] if u1[i] > q[i] else _ZERO
+                r2[i] = weight[i] if u2[i] > q[i] else _ZERO
+                r3[i] = weight[i] if u3[i] > q[i] else _ZERO
+        for k in range(whole, keys.shape[0]):
+            draw_block(keys[k], b, u0)
             row = out[k, start : start + size]
             for i in range(size):
-                row[i] = weight[i] if u[i] > q[i] else _ZERO
+                row[i] = weight[i] if u0[i] > q[i] else _ZERO
+
+
+@numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, inline="always")
+def _slope(u, p, q):  # type: ignore[no-untyped-def]
+    """Return the slope of the soft sample over p q."""
+    rest = _ONE - u
+    base = p * u + q * rest
+    return u * rest / (base * base)
 
 
 @compiled
 def pull_back(keys, first, last, w, logits, grad, out):  # type: ignore[no-untyped-def]
     """Write the logits' gradient into `out` (N,), given the gradient (K, N) of what `sample` wrote for the same keys."""
-    u, p, q = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    u, p, q = np.empty((FOUR, BLOCK), np.float32), np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
+    u0, u1, u2, u3 = u[0], u[1], u[2], u[3]
     total = np.empty(BLOCK, np.float32)
+    whole = keys.shape[0] - keys.shape[0] % FOUR
     for b in range(first, last):
         start = b * BLOCK
         size = min(BLOCK, w.size - start)
         probabilities(logits[start : start + size], p, q)
         total[:] = 0
-        for k in range(keys.shape[0]):
-            draw_block(keys[k], b, u)
+        for k in range(0, whole, FOUR):
+            for j in range(FOUR):
+                draw_block(keys[k + j], b, u[j])
+            r0, r1 = grad[k, start : start + size], grad[k + 1, start : start + size]
+            r2, r3 = grad[k + 2, start : start + size], grad[k + 3, start : start + size]
+            for i in range(size):
+                t = total[i]
+                t += r0[i] * _slope(u0[i], p[i], q[i])
+                t += r1[i] * _slope(u1[i], p[i], q[i])
+                t += r2[i] * _slope(u2[i], p[i], q[i])
+                t += r3[i] * _slope(u3[i], p[i], q[i])
+                total[i] = t
+        for k in range(whole, keys.shape[0]):
+            draw_block(keys[k], b, u0)
             row = grad[k, start : start + size]
             for i in range(size):
-                x, y = u[i], _ONE - u[i]
-                base = p[i] * x + q[i] * y
-                total[i] += row[i] * (x * y / (base * base))
+                total[i] += row[i] * _slope(u0[i], p[i], q[i])
         weight, result = w[start : start + size], out[start : start + size]
         for i in range(size):
             result[i] = total[i] * weight[i] * p[i] * q[i]
@@ -224,9 +258,7 @@ def pull_back_both(keys, first, last, w, logits, grad, to_weights, out):  # type
             for i in range(size):
                 kept[i] += row[i] if u[i] > q[i] else _ZERO
             for i in range(size):
-                x, y = u[i], _ONE - u[i]
-                base = p[i] * x + q[i] * y
-                total[i] += row[i] * (x * y / (base * base))
+                total[i] += row[i] * _slope(u[i], p[i], q[i])
         to_weights[start : start + size] = kept[:size]
         weight, result = w[start : start + size], out[start : start + size]
         for i in range(size):

@@ -77,15 +77,16 @@ def test_probabilities_are_accurate() -> None:
     assert np.abs(p * (1 + 1 / exponential) - 1).max() < 3 * 2.0**-23
 
 
+@pytest.mark.parametrize("samples", [1, 3, 4, 6, 9])
 @pytest.mark.parametrize("size", [1, 7, BLOCK, BLOCK + 1, 5 * BLOCK - 3])
-def test_masks_and_gradients_equal_the_formula(size: int) -> None:
-    """Masked weights and both gradients equal the paper's formulas in float64 for the same uniform numbers."""
+def test_masks_and_gradients_equal_the_formula(size: int, samples: int) -> None:
+    """Masked weights and both gradients equal the paper's formulas in float64 for the same uniform numbers, in fours or alone."""
     random = np.random.default_rng(size)
-    drawn = random.integers(0, 2**32, (3, 2), dtype=np.uint32)
+    drawn = random.integers(0, 2**32, (samples, 2), dtype=np.uint32)
     w, logits = random.normal(size=(2, size)).astype(np.float32) * [[1], [3]]
-    w, logits, grad = w.astype(np.float32), logits.astype(np.float32), random.normal(size=(3, size)).astype(np.float32)
+    w, logits, grad = w.astype(np.float32), logits.astype(np.float32), random.normal(size=(samples, size)).astype(np.float32)
     blocks = -(-size // BLOCK)
-    noise, out = np.empty((2, 3, size), np.float32)
+    noise, out = np.empty((2, samples, size), np.float32)
     fill(drawn, 0, blocks, noise)
     sample(drawn, 0, blocks, w, logits, out)
     u, p = noise.astype(np.float64), 1 / (1 + np.exp(-logits.astype(np.float64)))
