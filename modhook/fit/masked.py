@@ -17,6 +17,9 @@ from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
 from modhook.unit.group import Group
 
+_FIRST = 2**62
+"""A place in autograd's order before all that a step computes."""
+
 
 class MaskedWeights:
     """The logits of masks, the weights that these are multiplied with, and the noise that they are drawn by.
@@ -114,7 +117,7 @@ class MaskedWeights:
             sampled = self.layers.masked(name, weight, logit, drawn)
         else:
             sampled = self.samplers[name].apply(weight, logit, drawn)
-        return sampled if self.off is None else plus(sampled, self.off[name])
+        return at_once(sampled if self.off is None else plus(at_once(sampled), self.off[name]))
 
     def _gated(self, name: str, gates: Mapping[str, Tensor], own: Tensor | None, samples: int) -> Tensor:
         """Return one parameter under gates of units, (k, *shape); `own`: it has a sampled mask of its own, too."""
@@ -141,3 +144,13 @@ class MaskedWeights:
         if self.off is None:
             return self.weights[name].masked_fill(gone, 0)
         return torch.where(gone, self.off[name], self.weights[name])
+
+
+def at_once(made: Tensor) -> Tensor:
+    """Return a masked weight, whose gradient goes on to its logits as soon as it is known.
+
+    Masks are made before the rest, so that autograd would pull back last: K gradients of a layer would be read when no cache holds them.
+    """
+    if made.grad_fn is not None and hasattr(made.grad_fn, "_set_sequence_nr"):  # a private name, which another torch may not have
+        made.grad_fn._set_sequence_nr(_FIRST)
+    return made
