@@ -7,8 +7,10 @@ where losses and gradients agree to the last bit are later ones done at once. So
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import types
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
-from modhook.network.alike import unlike
+from modhook.network.alike import alike, unlike
 from modhook.network.guard import Guard, same_bits
+from modhook.network.kinds import ATOMS
 from modhook.network.scope import Kept, parameter_names
 from modhook.network.twin import twin
 from modhook.noise.randomness import random_state
@@ -37,6 +41,7 @@ SHAPES = 8
 """Most shapes of batches that a set of fits tries: where they are others in every step, there is nothing to gain."""
 _TRY = object()
 _CHANGED = "a network is changed between steps"
+_RAISED = "a step that was done at once raised an error"
 
 
 @attrs.frozen(eq=False)
@@ -93,8 +98,9 @@ class Joint:
         self._kept: weakref.WeakKeyDictionary[MaskTrainer, Kept] = weakref.WeakKeyDictionary()
         self._numbers = itertools.count()
 
+    @torch.inference_mode(False)
     def __call__(self, works: Sequence[Any]) -> list[Any]:
-        """Return for each: its loss, or None where it is to be done alone."""
+        """Return for each: its loss, None where it is to be done alone, or the error that it ends with."""
         answers: list[Any] = [None] * len(works)
         together: dict[Any, list[int]] = {}
         for i, work in enumerate(works):
@@ -102,11 +108,16 @@ class Joint:
             if kind is not None:
                 shapes = tuple((leaf.tensor.shape, leaf.tensor.dtype, leaf.shared) for leaf in work.tree.leaves)
                 together.setdefault((id(kind), type(work), work.tree.structure, shapes), []).append(i)
+        if any(len(members) == 1 and any(k != key and k[:2] == key[:2] for k in together) for key, members in together.items()):
+            self._tell("their batches have different shapes, in some steps at least")
         for key, members in together.items():
             chosen = [works[i] for i in members]
             kind = self._known[chosen[0].trainer][1]
             fits = tuple(self._known[w.trainer][0] for w in chosen)
-            if len(chosen) < 2 or kind is None or fits in kind.refused or not all(_alike(chosen[0].tree, w.tree) for w in chosen):
+            if len(chosen) < 2 or kind is None or fits in kind.refused:
+                continue
+            if not all(_alike(chosen[0].tree, w.tree) for w in chosen):
+                self._tell("their batches differ in what is not cut into groups, in some steps at least")
                 continue
             admitted, why = kind.admitted.setdefault(fits, set()), ""
             if isinstance(chosen[0], Trial):
@@ -114,7 +125,7 @@ class Joint:
                 admitted.add(key[2:])
             elif key[2:] in admitted:
                 losses = self._at_once(kind, chosen)
-                why = "" if losses else "a step that was done at once raised an error"
+                why = "" if losses else _RAISED
                 for i, loss in zip(members, losses, strict=False):
                     answers[i] = loss
             elif len(admitted) < SHAPES:
@@ -149,6 +160,7 @@ class Joint:
                     self._tell(self._kinds[-1].differs(trainer))
                 kind = _Kind.of(trainer)
                 self._kinds.append(kind)
+            kind.take(trainer)
         self._known[trainer] = next(self._numbers), kind
         return kind
 
@@ -178,8 +190,11 @@ class Joint:
             _rewind(works, states)
         return "" if same else "at once their losses or gradients are not the same to the last bit"
 
-    def _at_once(self, kind: _Kind, works: Sequence[Step]) -> list[float | Tensor]:
-        """Add the gradients of all, and return the losses; none, with nothing changed, where one of them raises an error."""
+    def _at_once(self, kind: _Kind, works: Sequence[Step]) -> list[Any]:
+        """Add the gradients of all, and return the losses; none, with nothing changed, where one of them raises an error.
+
+        An error of the backward pass is returned instead where gradients that had been there may have been added to.
+        """
         states = _noise(works)
         try:
             parts, losses = kind.losses(works)
@@ -188,8 +203,17 @@ class Joint:
         except (Exception, Written):  # each says it as it does alone
             _rewind(works, states)
             return []
-        with kind.workspace.active():
-            torch.autograd.backward(parts)
+        grads = [(t, t.grad, None if t.grad is None else t.grad._version) for w in works for t in _learned(w.trainer)]
+        try:
+            with kind.workspace.active():
+                torch.autograd.backward(parts)
+        except Exception as error:
+            if any(grad is not None and grad._version != version for _, grad, version in grads):
+                return [error] * len(works)
+            for tensor, grad, _ in grads:
+                tensor.grad = grad
+            _rewind(works, states)
+            return []
         self.done += len(works)
         return losses
 
@@ -212,6 +236,8 @@ class _Kind:
     admitted: dict[tuple[int, ...], set[Any]] = attrs.field(factory=dict)
     """{the fits, by number: shapes of their batches with which they were tried}"""
     refused: set[tuple[int, ...]] = attrs.field(factory=set)
+    own: bool = False
+    """Whether weights without a mask are each network's own, and not those of the copy."""
 
     @classmethod
     def of(cls, trainer: MaskTrainer) -> _Kind:
@@ -224,7 +250,7 @@ class _Kind:
         one, other = self.first, trainer
         if one.samples != other.samples:
             return "they draw different numbers of mask samples"
-        if one.loss != other.loss:
+        if not _same_function(one.loss, other.loss):
             return "their losses are different functions"
         if one.model is not other.model and _structure(one.model) != _structure(other.model):
             return "their networks have different structures"
@@ -236,14 +262,19 @@ class _Kind:
             return f"their networks hold different values in {place!r}"
         return ""
 
+    def take(self, trainer: MaskTrainer) -> None:
+        """Count a fit in: where a weight without a mask is another one than in the copy, those of all fits are stacked, too."""
+        there = dict(self.net.named_parameters())
+        given = {self.names[n] for n in (*trainer.logits, *trainer.constant())}
+        self.own |= any(n not in given and not same_bits(p, there[n]) for n, p in trainer.model.named_parameters())
+
     def losses(self, works: Sequence[Step]) -> tuple[list[Tensor], list[float | Tensor]]:
         """Return what is differentiated for each fit, and its mean loss, with noise from its generators."""
         trainers, samples = [w.trainer for w in works], self.first.samples
         with torch.enable_grad(), self.workspace.active():
             sets = [t.drawn(0, samples) for t in trainers]  # {name: (K, *shape)} each
             sets = [{self.names[n]: w for n, w in one.items()} for one in sets]
-            models = list({id(t.model): t.model for t in trainers}.values())
-            if len(models) > 1:  # what has no mask is each network's own
+            if self.own:
                 for one, trainer in zip(sets, trainers, strict=True):
                     for name, p in trainer.model.named_parameters():
                         if name not in one:
@@ -292,7 +323,7 @@ def _alone(trainer: MaskTrainer) -> str:
 
 def _structure(model: nn.Module) -> Any:
     parameters = [(n, tuple(p.shape), p.dtype, p.device) for n, p in model.named_parameters(remove_duplicate=False)]
-    modules = [(n, type(m), m.training) for n, m in model.named_modules()]
+    modules = [(n, type_before_parametrizations(m), m.training) for n, m in model.named_modules()]
     return parameters, parameter_names(model), modules, repr(model)
 
 
@@ -302,10 +333,26 @@ def _alike(one: Tree, other: Tree) -> bool:
         if a.shared and a.tensor is not b.tensor and not same_bits(a.tensor, b.tensor):
             return False
     none: Any = [None] * len(one.leaves)
-    try:
-        return bool(one.rebuild(none) == other.rebuild(none))
-    except Exception:  # what cannot be compared may differ
-        return False
+    return alike(one.rebuild(none), other.rebuild(none))
+
+
+def _same_function(one: Any, other: Any) -> bool:
+    """Return whether two losses are one, now and later: equal ones that hold something of their own may be changed apart."""
+    if isinstance(one, functools.partial) and type(one) is type(other):
+        if len(one.args) != len(other.args) or one.keywords.keys() != other.keywords.keys() or vars(one) or vars(other):
+            return False
+        pairs = [*zip(one.args, other.args, strict=True), *((one.keywords[k], other.keywords[k]) for k in one.keywords)]
+        return _same_function(one.func, other.func) and all(a is b or (_lasting(a) and alike(a, b)) for a, b in pairs)
+    if isinstance(one, types.MethodType) and isinstance(other, types.MethodType):
+        return one.__self__ is other.__self__ and one.__func__ is other.__func__
+    return one is other
+
+
+def _lasting(value: Any) -> bool:
+    """Return whether a value stays what it is."""
+    if isinstance(value, slice):
+        return _lasting((value.start, value.stop, value.step))
+    return isinstance(value, ATOMS) or (type(value) is tuple and all(map(_lasting, value)))
 
 
 def _noise(works: Sequence[Step]) -> list[tuple[Tensor, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,8 @@ from modhook.fit.api import ARGUMENTS, fit_masks
 from modhook.fit.joint import Joint
 from modhook.fit.result import Fit
 from modhook.fit.usual import GUMBEL, USUAL, says_how
-from modhook.plugin.interfaces import Tracker
+from modhook.network.kinds import Drawing, contents
+from modhook.plugin.interfaces import Sampler, Tracker
 from modhook.plugin.trackers import tracker_of
 from modhook.steps.lockstep import Lockstep
 from modhook.values.arguments import shown
@@ -29,9 +31,10 @@ def fit_masks_together(fits: Sequence[Mapping[str, Any]], *, progress: bool | Tr
     that cuts the samples), runs one by one, and why is said in one sentence.
 
     Args:
-        fits: for each fit the arguments of `fit_masks` by name, `{"model": ..., "batches": ..., "loss": ..., "seed": 1}`. Iterators
-            and `checkpoint` files must not be shared between fits, which is an error. Networks and losses may be; callbacks that change a
-            network which others have, too, change it for all.
+        fits: for each fit the arguments of `fit_masks` by name, `{"model": ..., "batches": ..., "loss": ..., "seed": 1}`. Iterators,
+            batches that draw from one generator of random numbers of their own, and `checkpoint` files must not be shared between fits,
+            which is an error. Networks, losses and samplers may be; callbacks that change a network which others have, too, change it
+            for all.
         progress: True for one progress bar, at the step that all fits have reached; False for silence, or a `Tracker`.
         common: arguments that all fits have, unless a fit gives its own.
 
@@ -57,6 +60,7 @@ def fit_masks_together(fits: Sequence[Mapping[str, Any]], *, progress: bool | Tr
         if missing := [name for name in ("model", "batches", "loss") if name not in call]:
             raise UserError(f"{where} lacks {listing(missing)}; give it there, or for all.")
     _refuse_shared(calls)
+    _own_samplers(calls)
     tracker = tracker_of(progress)
     bar = _Bar(tracker, len(calls), None if isinstance(progress, Tracker) else max(map(_steps, calls)))
     joint = Joint(tracker.message)
@@ -89,11 +93,42 @@ def _refuse_shared(calls: Sequence[Mapping[str, Any]]) -> None:
                     f"fit {number} of {len(calls)} and fit {first} have the same iterator as {name}, so that each would get only some of "
                     "what it gives; give each fit its own, or a list."
                 )
+            for generator in _generators(found):
+                if (first := seen.setdefault(id(generator), number)) != number:
+                    raise UserError(
+                        f"{name} of fit {number} of {len(calls)} and of fit {first} draw from the same generator of random numbers, so "
+                        "that each would get other batches than alone; give each fit a generator of its own, or a list."
+                    )
         path = call.get("checkpoint")
         if isinstance(path, str | os.PathLike) and (first := seen.setdefault(os.path.realpath(path), number)) != number:
             raise UserError(
                 f"fit {number} of {len(calls)} and fit {first} have the same checkpoint file, {os.fspath(path)!r}; give each fit its own."
             )
+
+
+def _generators(value: Any, depth: int = 3) -> Iterator[Any]:
+    """Yield the generators of random numbers that an object and the objects in its attributes draw from; the process's own is none."""
+    for content in contents(value):
+        if isinstance(content, Drawing):
+            yield content.owner
+        elif content is not value and depth:  # attributes: what is in a list of batches draws nothing
+            for _, attribute in list(content.items()):
+                yield from _generators(attribute, depth - 1)
+
+
+def _own_samplers(calls: Sequence[dict[str, Any]]) -> None:
+    """Give each fit a sampler of its own: they are told how far a fit is. Raises `UserError` where one cannot be copied."""
+    seen: dict[int, int] = {}
+    for number, call in enumerate(calls, 1):
+        sampler = call.get("sampler")
+        if isinstance(sampler, Sampler) and (first := seen.setdefault(id(sampler), number)) != number:
+            try:
+                call["sampler"] = copy.deepcopy(sampler)
+            except Exception as error:
+                raise UserError(
+                    f"fit {number} of {len(calls)} and fit {first} have the same sampler, of which no copy can be made "
+                    f"({type(error).__name__}: {error}); give each fit its own."
+                ) from error
 
 
 def _steps(call: Mapping[str, Any]) -> int:

@@ -14,6 +14,9 @@ from modhook.network.guard import same_bits
 from modhook.network.kinds import ATOMS, Drawing, State, contents
 from modhook.network.slots import Slots
 
+_SAVING = frozenset(["_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"])
+"""What no forward pass reads."""
+
 
 def unlike(one: nn.Module, other: nn.Module) -> str:
     """Return where two networks of one structure hold different values beside their parameters, as a path; "" where nowhere.
@@ -33,8 +36,13 @@ def unlike(one: nn.Module, other: nn.Module) -> str:
     return ""
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Return whether two values are the same, whatever their `==` says: of one type, with the same content."""
+    return _Look({}).same(one, other)
+
+
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    return {key: value for key, value in vars(module).items() if key != "_buffers"} | module._buffers
+    return {key: value for key, value in vars(module).items() if key != "_buffers" and key not in _SAVING} | module._buffers
 
 
 class _Look:
@@ -61,8 +69,10 @@ class _Look:
             return False
         if isinstance(one, Tensor):
             return same_bits(one, other)
+        if isinstance(one, float | complex):
+            return repr(one) == repr(other)  # 0.0 is not -0.0, and NaN is NaN
         if isinstance(one, ATOMS):
-            return bool(one == other) or (one != one and other != other)
+            return bool(one == other)
         if isinstance(one, np.ndarray) and not one.dtype.hasobject:
             return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
         if isinstance(one, weakref.ref):
