@@ -23,6 +23,10 @@ from measure import busy
 from networks import CASES
 
 ROOT = Path(__file__).parents[2]
+KINDS: dict[str, Any] = {"table": table, "samplers": samplers, "units": units}
+PROCESSES = {"table": 5, "samplers": 1, "units": 1}
+"""Per row, on a CPU. On other devices one process measures all kinds of a row: what differs between processes is the CPU's allocator, and
+a GPU is often lent by the minute."""
 
 
 def main() -> None:
@@ -39,6 +43,7 @@ def main() -> None:
         "--processes", type=int, help="per row; the table gives the median of their ratios to the fastest plain step"
     )
     parser.add_argument("--row", choices=list(CASES), help=argparse.SUPPRESS)  # what each of them does
+    parser.add_argument("--kinds", nargs="*", choices=list(KINDS), help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true", help="CPU time of one thread: for a machine with other work")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -47,13 +52,14 @@ def main() -> None:
     if options.busy:
         busy()
     only = options.samplers or options.units
-    seconds = 3.0 if options.quick else 15.0
+    kind_of_device = torch.device(options.device).type
+    seconds = 3.0 if options.quick else 15.0 if kind_of_device == "cpu" else 7.5
     if options.row:
-        kind = samplers if options.samplers else units if options.units else table
-        print(json.dumps(kind.measure(CASES[options.row], options.device, seconds / 5, least=2)))
+        found = {kind: KINDS[kind].measure(CASES[options.row], options.device, seconds / 5, least=2) for kind in options.kinds}
+        print(json.dumps(found))
         return
     timed = "; CPU time of one thread and of the fastest steps, as other work ran beside" if options.busy else ""
-    suffix = "" if options.device == "cpu" else f"-{options.device}"
+    suffix = "" if kind_of_device == "cpu" else f"-{kind_of_device}"
     file = ROOT / f"docs/benchmarks{suffix}.json"
     stored = compare.by_processor(json.loads(file.read_text())) if file.exists() else {}
     kind_of = _kind(options.device) + compare.BUSY * options.busy
@@ -65,30 +71,30 @@ def main() -> None:
             print(f"Error: {error.args[0]}", file=sys.stderr)
             sys.exit(2)
     results: dict[str, Any] = {"table": {}, "samplers": {}, "units": {}, "ratios": {}, "machine": _machine(options.device) + timed}
-    for name in () if only else options.only or CASES:
-        # A plain step's speed differs by a third between processes: in some the allocator gives memory back every step.
-        found = [_row(name, options) for _ in range(options.processes or (1 if options.quick else 5))]
-        head, line = table.rows({name: found})
-        results["ratios"] |= {f"{name}: {path}": r for path in compare.OURS if (r := table.ratios(found, path, "plain"))}
-        results["table"][name] = dict(zip(head, line, strict=True))
-        if options.device != "cpu":  # no GPU has said what can be reached there
-            results["table"][name].pop("must reach")
-        print("  ".join(f"{key} {cell}" for key, cell in results["table"][name].items()), flush=True)
-    for title, kind in (("samplers", samplers), ("units", units)):
-        if only and not getattr(options, title):
-            continue
-        own = argparse.Namespace(**{**vars(options), "samplers": title == "samplers", "units": title == "units"})
-        for name in options.only or CASES:
-            found = [_row(name, own) for _ in range(options.processes or 1)]
-            results[title][name] = kind.row(name, found)
-            results["ratios"] |= {f"{name}, {title}: {what}": r for what, r in kind.ratios(found).items()}
-            print("  ".join(f"{key} {cell}" for key, cell in results[title][name].items()), flush=True)
+    wanted = [kind for kind in KINDS if getattr(options, kind, False)] if only else list(KINDS)
+    rows, failed = list(options.only or CASES), []
+    for kinds in [[kind] for kind in wanted] if kind_of_device == "cpu" else [wanted]:
+        usual = PROCESSES[kinds[0]] if kind_of_device == "cpu" and not options.quick else 1
+        for name in rows:
+            # A plain step's speed differs by a third between processes: in some the allocator gives memory back every step.
+            try:
+                found = [_row(name, kinds, options) for _ in range(options.processes or usual)]
+            except subprocess.CalledProcessError:
+                if kind_of_device == "cpu":
+                    raise
+                failed.append(name)  # the others are measured all the same: the next loan of a GPU may be far
+                continue
+            for kind in kinds:
+                line = _take(results, name, kind, [each[kind] for each in found], promised=kind_of_device == "cpu")
+                print("  ".join(f"{key} {cell}" for key, cell in line.items()), flush=True)
     if options.compare:
         text, code = compare.report(then, results["ratios"])
         print(text)
         sys.exit(code)
-    if options.quick or options.only or only:
-        return
+    if failed:
+        print(f"Error: {', '.join(failed)} could not be measured; what was printed above says why. The tables lack them.", file=sys.stderr)
+    if options.quick or options.only or only or failed == rows:
+        sys.exit(bool(failed))
     results["curves"] = curves.measure(options.device, seconds / 6)
     if not suffix:
         speed = floor.speeds()
@@ -99,13 +105,28 @@ def main() -> None:
     file.write_text(json.dumps({**stored, kind_of: results}, indent=1) + "\n")
     curves.draw(results["curves"], ROOT / f"docs/benchmarks{suffix}.png")
     (ROOT / f"docs/benchmarks{suffix}.md").write_text(_page(results, suffix))
+    sys.exit(bool(failed))
 
 
-def _row(name: str, options: argparse.Namespace) -> Any:
-    """Return what a process of its own measures for one row."""
+def _take(results: dict[str, Any], name: str, kind: str, found: list[Any], promised: bool) -> dict[str, str]:
+    """Put what the processes of a row measured into the results, and return its line."""
+    if kind == "table":
+        head, line = table.rows({name: found})
+        results["ratios"] |= {f"{name}: {path}": r for path in compare.OURS if (r := table.ratios(found, path, "plain"))}
+        results[kind][name] = dict(zip(head, line, strict=True))
+        if not promised:  # no GPU has said what can be reached there
+            results[kind][name].pop("must reach")
+    else:
+        results[kind][name] = KINDS[kind].row(name, found)
+        results["ratios"] |= {f"{name}, {kind}: {what}": r for what, r in KINDS[kind].ratios(found).items()}
+    line_of: dict[str, str] = results[kind][name]
+    return line_of
+
+
+def _row(name: str, kinds: list[str], options: argparse.Namespace) -> Any:
+    """Return what a process of its own measures for one row, by kind."""
     command = [sys.executable, __file__, "--row", name, "--threads", str(options.threads), "--device", options.device]
-    command += ["--quick"] * options.quick + ["--busy"] * options.busy
-    command += ["--samplers"] * options.samplers + ["--units"] * options.units
+    command += ["--quick"] * options.quick + ["--busy"] * options.busy + ["--kinds", *kinds]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -144,7 +165,7 @@ def _list(points: list[curves.Point]) -> str:
 
 def _kind(device: str) -> str:
     """Return what ratios depend on, and results are stored by: the processor and the number of threads."""
-    return f"{torch.cuda.get_device_name() if device == 'cuda' else _processor()}, {_threads()}"
+    return f"{torch.cuda.get_device_name(device) if device.startswith('cuda') else _processor()}, {_threads()}"
 
 
 def _machine(device: str) -> str:
