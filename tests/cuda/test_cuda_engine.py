@@ -200,6 +200,17 @@ def test_a_checkpoint_of_another_device_is_refused(there: There, device: str, tm
         modhook.fit_masks(there(net), [there(batch)], zoo.loss, sampler="gumbel", **own)
 
 
+def test_fits_together_are_those_one_by_one(there: There) -> None:
+    """Masks of several functions that are learned together on the device are, bit for bit, those of fits of their own there."""
+    net, (inputs, labels) = (there(x) for x in zoo.made("perceptron"))
+    common: dict[str, Any] = {"model": net, "loss": zoo.loss, "sampler": "gumbel", "steps": 4, "lr": 0.1, "progress": False}
+    every = [[(inputs, labels)], [(inputs.flip(0), labels)]]
+    found = modhook.fit_masks_together([{"batches": batches} for batches in every], **common)
+    for fit, batches in zip(found, every, strict=True):
+        alone = modhook.fit_masks(batches=batches, **common)
+        assert all(torch.equal(fit.logits[n], alone.logits[n]) for n in alone.logits)
+
+
 def test_training_and_looking(there: There) -> None:
     """Base training, `inspect` and `units` run on the device; the loss of training falls."""
     net, batch = (there(x) for x in zoo.made("images"))
