@@ -16,7 +16,6 @@ from modhook.errors import StackError
 from modhook.network.guard import memory_of
 
 _M = TypeVar("_M", bound=nn.Module)
-_CONTAINERS = (dict, list, tuple, set)
 _AS_THEY_ARE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, weakref.ref)
 
 
