@@ -92,8 +92,19 @@ class Guard:
         return frozenset(found | self.differing(self._alone))
 
     def differing(self, names: Collection[str]) -> set[str]:
-        """Return which of these tensors have other values than at the start."""
-        return {n for n in names if n in self._values and not same_bits(self.tensors[n], self._values[n])}
+        """Return which of these tensors have other values than at the start; those on a GPU are asked first and answered together."""
+        found, asked = set(), {}
+        for name in names:
+            if name not in self._values:
+                continue
+            now, before = self.tensors[name].data, self._values[name]
+            alike = now.shape == before.shape and now.dtype == before.dtype and _plain(now) and _plain(before)
+            if alike and now.device.type != "cpu" and now.device == before.device:
+                asked[name] = _same(_bits(now), _bits(before))
+            elif not same_bits(self.tensors[name], before):
+                found.add(name)
+        answers = _told(list(asked.values()))
+        return found | {name for name, same in zip(asked, answers, strict=True) if not bool(same)}
 
     @property
     def recoverable(self) -> frozenset[str]:
@@ -116,8 +127,9 @@ class Guard:
                 alias = self._aliases[name]
                 if _pointer(tensor) != _pointer(alias) or tensor.shape != alias.shape:
                     tensor.data = alias
-                if name in self._values and not same_bits(alias, self._values[name]):
-                    _overwrite(alias, self._values[name])
+            for name in self.differing(self._values):
+                _overwrite(self._aliases[name], self._values[name])
+            for name, tensor in self.tensors.items():
                 if tensor.requires_grad is not self._flags[name] and tensor.is_leaf:
                     tensor.requires_grad_(self._flags[name])
         self.begin()

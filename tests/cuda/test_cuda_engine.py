@@ -141,12 +141,16 @@ def test_a_training_step_waits_once(there: There, pretend: Any) -> None:
 
 
 def test_scores_wait_once(there: There, pretend: Any) -> None:
-    """`evaluate` asks the device for its numbers once, not once per batch."""
-    net, batch = (there(x) for x in zoo.made("perceptron"))
+    """`evaluate` asks the device for its numbers once, not once per batch, and once whether any tensor was written, not once per tensor."""
+    net, batch = (there(x) for x in zoo.made("images"))
     with pretend.counting() as waits:
         modhook.evaluate(net, None, [batch] * 5, zoo.score)
-        passes = [w for w in waits if "values/moving.py" in w or "masks/evaluation.py" in w]
-    assert len(passes) == 1, waits
+        found = sorted(wait.split()[1].rpartition(":")[0] for wait in waits)
+    assert found == ["network/guard.py", "values/moving.py"], waits
+    mean = net.norm.running_mean.cpu().clone()
+    net.norm.train()
+    modhook.evaluate(net, None, [batch] * 2, zoo.score)
+    assert torch.equal(net.norm.running_mean.cpu(), mean)
 
 
 @pytest.mark.parametrize("kernel", ["usual", "triton"])
