@@ -73,9 +73,12 @@ class S3:
 
     def files(self, prefix: str) -> dict[str, bytes]:
         """Return the content of every object below a prefix, by its name below it."""
+        return {k: self.client.get_object(Bucket=BUCKET, Key=f"{prefix}/{k}")["Body"].read() for k in self.names(prefix)}
+
+    def names(self, prefix: str) -> set[str]:
+        """Return the names of the objects below a prefix."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix + "/")
-        keys = [found["Key"] for page in pages for found in page.get("Contents", ())]
-        return {k.removeprefix(prefix + "/"): self.client.get_object(Bucket=BUCKET, Key=k)["Body"].read() for k in keys}
+        return {found["Key"].removeprefix(prefix + "/") for page in pages for found in page.get("Contents", ())}
 
     def put(self, key: str, content: bytes = b"x") -> None:
         """Write one object."""
@@ -101,6 +104,20 @@ def s3() -> Iterator[S3]:
     os.environ.clear()
     os.environ.update(before)
     process.communicate("")
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the cubes that undisturbed runs make, of the first of two seeds, `half`, and of both, `whole`; do not change them."""
+    from modhook.cli import main
+
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "tiny.toml").write_text(STUDY.format(seeds=2, analyses="sharing = {}"))
+    for out, only in (("half", ["--only", "seed=1"]), ("whole", [])):
+        with pytest.raises(SystemExit) as stop:
+            main(["run", str(folder / "tiny.toml"), "--out", str(folder / out), *only])
+        assert stop.value.code == 0
+    return folder
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from warm import Warm
 from zarr.storage import LocalStore
 
 from modhook.cube import open_cube
@@ -78,21 +79,30 @@ def of_seed(files: dict[str, bytes], index: int) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def whole(study: Callable[..., Path], modhook_run: Run, local_files: Any, tmp_path: Path) -> dict[str, bytes]:
+def half(made: Path) -> Callable[[Path], Path]:
+    """Put the cube whose first seed is done into a folder; return its path."""
+    return lambda out: shutil.copytree(made / "half/tiny.zarr", out / "tiny.zarr")
+
+
+@pytest.fixture
+def whole(made: Path, local_files: Any) -> dict[str, bytes]:
     """The files of the cube that a run without any failure makes."""
-    assert modhook_run("run", study(2), "--out", tmp_path / "whole")[0] == 0
-    return untimed(local_files(tmp_path / "whole/tiny.zarr"))
+    return untimed(local_files(made / "whole/tiny.zarr"))
 
 
 def test_a_full_disk(
-    study: Callable[..., Path], modhook_run: Run, local_files: Any, tmp_path: Path, whole: dict[str, bytes]
+    study: Callable[..., Path],
+    modhook_run: Run,
+    local_files: Any,
+    tmp_path: Path,
+    half: Callable[[Path], Path],
+    whole: dict[str, bytes],
 ) -> None:
     """With no space left the run stops; the first seed is as it was; with space it continues to the same bits."""
     disk = tmp_path / "disk"
     disk.mkdir()
     with mounted("-t", "tmpfs", "-o", "size=8m", "tmpfs", disk):
-        file, cube = study(2), disk / "tiny.zarr"
-        assert modhook_run("run", file, "--out", disk, "--only", "seed=1")[0] == 0
+        file, cube = study(2), half(disk)
         before = local_files(cube)
         with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
             while True:
@@ -110,11 +120,15 @@ def test_a_full_disk(
 
 
 def test_a_cube_that_became_read_only(
-    study: Callable[..., Path], modhook_run: Run, local_files: Any, tmp_path: Path, whole: dict[str, bytes]
+    study: Callable[..., Path],
+    modhook_run: Run,
+    local_files: Any,
+    tmp_path: Path,
+    half: Callable[[Path], Path],
+    whole: dict[str, bytes],
 ) -> None:
     """Without the right to write the run stops, and every file is as it was."""
-    file, cube = study(2), tmp_path / "tiny.zarr"
-    assert modhook_run("run", file, "--out", tmp_path, "--only", "seed=1")[0] == 0
+    file, cube = study(2), half(tmp_path)
     before = local_files(cube)
     with mounted("--bind", cube, cube):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(cube)], check=True)
@@ -128,16 +142,21 @@ def test_a_cube_that_became_read_only(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
 def test_a_limit_on_the_size_of_files(
-    study: Callable[..., Path], modhook_run: Run, local_files: Any, tmp_path: Path, whole: dict[str, bytes]
+    study: Callable[..., Path],
+    modhook_run: Run,
+    local_files: Any,
+    tmp_path: Path,
+    half: Callable[[Path], Path],
+    whole: dict[str, bytes],
+    warm: Warm,
 ) -> None:
     """A quota that refuses a larger file in the middle of a stage: what was written is whole, and the stage is done again."""
-    file, cube = study(2), tmp_path / "tiny.zarr"
-    assert modhook_run("run", file, "--out", tmp_path, "--only", "seed=1")[0] == 0
+    file, cube = study(2), half(tmp_path)
     code = (
         "import resource, sys\nfrom modhook.cli import main\nresource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))\n"
         f"main(['run', {str(file)!r}, '--out', {str(tmp_path)!r}])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = warm.run("-c", code)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     assert "File too large" in told(done.stderr, cube)
@@ -151,12 +170,12 @@ def test_a_place_that_can_no_longer_be_read(
     modhook_run: Run,
     local_files: Any,
     tmp_path: Path,
+    half: Callable[[Path], Path],
     whole: dict[str, bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A read that fails in the middle of a run stops it as a write does, and says as much."""
-    file, cube = study(2), tmp_path / "tiny.zarr"
-    assert modhook_run("run", file, "--out", tmp_path, "--only", "seed=1")[0] == 0
+    file, cube = study(2), half(tmp_path)
     get = LocalStore.get
 
     async def broken(store: LocalStore, key: str, *rest: Any, **named: Any) -> Any:
@@ -201,7 +220,7 @@ def test_a_connection_that_is_cut(s3: Any, study: Callable[..., Path], tmp_path:
     try:
         status = "runs/status/c/0/0"  # the first stage of the first seed is done
         until = time.monotonic() + 240
-        while status not in s3.files("cut/tiny.zarr") and time.monotonic() < until:
+        while status not in s3.names("cut/tiny.zarr") and time.monotonic() < until:
             time.sleep(0.2)
         proxy.kill()
         proxy.communicate()
@@ -218,4 +237,3 @@ def test_a_connection_that_is_cut(s3: Any, study: Callable[..., Path], tmp_path:
         for process in (proxy, run):
             with process:
                 process.kill()
-        shutil.rmtree(tmp_path / "whole")

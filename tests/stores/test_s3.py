@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import xarray as xr
+from warm import Warm
 
 from modhook.cube import create, masks_from, open_cube, place_of, writer_lock
 from modhook.cube.plan import Plan
@@ -40,14 +39,14 @@ def test_a_study_in_a_bucket(
             assert f"the cube is {url}" in out
         assert modhook_run("run", file, "--out", "r")[0] == 0
         assert untimed(s3.files("one/tiny.zarr")) == untimed(local_files(local))
-    assert set(s3.files("one")) == {f"tiny.zarr/{k}" for k in local_files(local)}  # no marker, no probe is left
+    assert s3.names("one") == {f"tiny.zarr/{k}" for k in local_files(local)}  # no marker, no probe is left
     # plain xarray and modhook's readers
     with xr.open_datatree(url, engine="zarr", chunks=None) as tree, open_cube(local) as same:
         xr.testing.assert_identical(tree["scores"].to_dataset().load(), same["scores"].to_dataset().load())
     with open_cube(url) as tree:
         assert masks_from(tree, seed=2, stage="add") == masks_from(local, seed=2, stage="add")
     assert modhook_run("show", url)[1] == modhook_run("show", local)[1]
-    code, out, _ = modhook_run("plot", url, "--format", "svg")
+    code, out, _ = modhook_run("plot", url, "--format", "svg", "--figure", "addmul_performance")
     assert (code, "tiny-figures/addmul_performance.svg" in out.split()) == (0, True)
     code, out, _ = modhook_run("report", url)
     assert (code, Path(out.strip())) == (0, tmp_path / "tiny-report.html")
@@ -55,14 +54,17 @@ def test_a_study_in_a_bucket(
     code, _, err = modhook_run("run", file, "--out", "s3://bucket/one", "--fresh")
     assert (code, f"would delete {url}" in err) == (2, True)
     place_of(url).remove()
-    assert s3.files("one") == {}
+    assert s3.names("one") == set()
 
 
-def test_another_study_is_refused(s3: Any, study: Callable[..., Path], modhook_run: Run) -> None:
+def test_another_study_is_refused(
+    s3: Any, study: Callable[..., Path], made: Path, modhook_run: Run, local_files: Any
+) -> None:
     """A cube in a bucket is protected as a local one is: another study does not write into it."""
-    assert modhook_run("run", study(1), "--out", "s3://bucket/two", "--only", "seed=1")[0] == 0
+    for name, content in local_files(made / "half/tiny.zarr").items():
+        s3.put(f"two/tiny.zarr/{name}", content)
     before = s3.files("two")
-    code, _, err = modhook_run("run", study(1), "--out", "s3://bucket/two", "--set", "masks.beta=0.5")
+    code, _, err = modhook_run("run", study(2), "--out", "s3://bucket/two", "--set", "masks.beta=0.5")
     assert (code, "holds another study" in err) == (2, True)
     assert s3.files("two") == before
 
@@ -75,9 +77,9 @@ def test_leftovers_of_a_killed_creation(s3: Any) -> None:
         open_cube("s3://bucket/three/a.zarr")
     create("s3://bucket/three/a.zarr", PLAN)
     assert open_cube("s3://bucket/three/a.zarr").attrs["modhook_format"] == 2
-    assert "old/c/0" not in s3.files("three/a.zarr")
+    assert "old/c/0" not in s3.names("three/a.zarr")
     assert s3.files("three/a.zarrs") == {"mine": b"x"}
-    assert ".a.zarr.partial" not in s3.files("three")
+    assert ".a.zarr.partial" not in s3.names("three")
 
 
 def test_the_root_is_written_last(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +100,7 @@ def test_the_root_is_written_last(s3: Any, monkeypatch: pytest.MonkeyPatch) -> N
             fuse[0] = writes
             with pytest.raises(RuntimeError, match="stands for"):
                 create("s3://bucket/four/a.zarr", PLAN)
-            assert "zarr.json" not in s3.files("four/a.zarr")
+            assert "zarr.json" not in s3.names("four/a.zarr")
     assert create("s3://bucket/four/a.zarr", PLAN).run_dims == {"seed": [1]}
     with pytest.raises(CubeError, match="exists already"):
         create("s3://bucket/four/a.zarr", PLAN)
@@ -122,14 +124,12 @@ def test_a_bucket_that_is_not_there(s3: Any, study: Callable[..., Path], modhook
     assert (code, "there is no cube at s3://bucket/none.zarr" in err) == (2, True)
 
 
-def test_one_writer_on_a_machine(s3: Any) -> None:
+def test_one_writer_on_a_machine(s3: Any, warm: Warm) -> None:
     """The lock of a URL keeps a second process of this machine out and dies with its holder."""
     url = "s3://bucket/six/a.zarr"
-    code = "import sys\nfrom modhook.cube import writer_lock\nwith writer_lock(sys.argv[1]):\n print('held', flush=True)\n sys.stdin.read()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, url + "/"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
+    code = "import signal, sys\nfrom modhook.cube import writer_lock\n"
+    code += "with writer_lock(sys.argv[1]):\n print('held', flush=True)\n signal.pause()"
+    process = warm.start("-c", code, url + "/")
     assert process.stdout.readline() == "held\n"
     with pytest.raises(CubeError, match=re.escape(f"is being written by another modhook run (process {process.pid})")):
         create(url, PLAN)
@@ -143,10 +143,10 @@ def test_one_writer_on_a_machine(s3: Any) -> None:
     ("module", "url", "told"),
     [("s3fs", "s3://bucket/x.zarr", 'pip install "modhook[s3]"'), ("gcsfs", "gs://bucket/x.zarr", "gcsfs")],
 )
-def test_a_missing_package(module: str, url: str, told: str) -> None:
+def test_a_missing_package(module: str, url: str, told: str, warm: Warm) -> None:
     """Where the package for a kind of URL is not installed, the sentence says which one to install."""
     code = f"import sys\nsys.modules[{module!r}] = None\nfrom modhook.cli import main\nmain(['show', {url!r}])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = warm.run("-c", code)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert told in done.stderr
