@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from modhook.cube.arrays import CONFIG, dim_names
 from modhook.cube.labels import Label, position
 from modhook.cube.ledger import Index
+from modhook.cube.metadata import variable_names
 from modhook.cube.packed import check_kept
 from modhook.cube.place import Where
 from modhook.cube.store import open_root, open_store
@@ -46,8 +47,7 @@ class Contents:
     @property
     def variables(self) -> list[str]:
         """Names of all variables, without coordinates, sorted."""
-        arrays = ((name, node) for name, node in self._root.members(max_depth=None) if isinstance(node, zarr.Array))
-        return sorted(name for name, node in arrays if dim_names(node) != (name.rpartition("/")[2],))
+        return variable_names(self._store.document)
 
     def labels(self, name: str) -> dict[str, tuple[Label, ...]]:
         """Return the labels of every dimension of a variable; 0, 1, ... where there are none. Raises `CubeError`."""

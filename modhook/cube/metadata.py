@@ -88,6 +88,13 @@ def nodes_of(document: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
     return nodes
 
 
+def variable_names(document: dict[str, Any]) -> list[str]:
+    """Return the names of all variables of a root document, without coordinates, sorted."""
+    # Every stage asks for them. Asked of zarr, each would first become an array with its codecs.
+    arrays = {n: m for n, m in (nodes_of(document) or {}).items() if m.get("node_type") == "array"}
+    return sorted(n for n, m in arrays.items() if m.get("dimension_names") != [n.rpartition("/")[2]])
+
+
 class Draft(WrapperStore["Store"]):
     """A store whose root document is held back until `commit`.
 

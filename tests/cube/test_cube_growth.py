@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -72,12 +73,22 @@ def test_seeds_that_are_not_counted_from_one(tmp_path: Path, plan: Callable[...,
         cube.grow_seeds(3)
 
 
+def variables(path: Path) -> list[str]:
+    """Return the names of all variables, found file by file: arrays, but those along their own name."""
+    found = {str(f.parent.relative_to(path)): json.loads(f.read_text()) for f in path.rglob("zarr.json")}
+    arrays = {n: node["dimension_names"] for n, node in found.items() if node["node_type"] == "array"}
+    return sorted(n for n, dims in arrays.items() if dims != [n.split("/")[-1]])
+
+
 def test_added_variables_are_found_by_everybody(full_cube: Cube, tmp_path: Path) -> None:
-    """A later analysis has its group, with the full seeds, next to untouched old groups."""
+    """A later analysis has its group, with the full seeds, next to untouched old groups, and its variables are known by name."""
     path = shutil.copytree(full_cube.path, tmp_path / "a.zarr")
     before = everything(path)
     cube = open_for_writing(path)
+    assert cube.variables == variables(path)
     cube.add_variables(ADDED, LABELS)
+    assert cube.variables == variables(path)
+    assert {v.name for v in ADDED} < set(cube.variables)
     run = {"seed": 1, "masks.beta": 1e-5}
     cube.write("extra/deep/count", np.array([1, 2, 3]), run, stage="add")
     cube.add_variables(ADDED, LABELS)  # again: nothing changes
