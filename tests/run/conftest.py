@@ -6,6 +6,7 @@ import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_study import small_study
@@ -57,6 +58,32 @@ def modhook_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[.
         return stop.value.code, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _known() -> dict[tuple[Any, ...], Path]:
+    """The cubes of `undisturbed`, by their study's text and options."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(
+    _known: dict[tuple[Any, ...], Path], tmp_path_factory: pytest.TempPathFactory, modhook_run: Callable[..., tuple[int, str, str]]
+) -> Callable[..., Path]:
+    """Return the cube that a study gives when nothing comes between; the same study is computed once, and not to be changed."""
+
+    def cube(file: Path, *options: Any) -> Path:
+        key = (file.read_text(), *options)
+        if key not in _known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            (folder / "tiny.toml").write_text(key[0])
+            code, _, err = modhook_run("run", folder / "tiny.toml", "--out", folder, *options)
+            assert code == 0, err
+            assert not (folder / "tiny.zarr.checkpoints").exists()
+            _known[key] = folder / "tiny.zarr"
+        return _known[key]
+
+    return cube
 
 
 def _contents(cube: Path) -> dict[str, str]:

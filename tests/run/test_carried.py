@@ -14,6 +14,7 @@ from modhook.run.carried import CarriedFile
 from modhook_plugins.trackers.progress import Progress
 
 Run = Callable[..., tuple[int, str, str]]
+Undisturbed = Callable[..., Path]
 
 TRANSFER = """
 [study]
@@ -55,12 +56,16 @@ def files(cube: Path) -> list[str]:
 
 @pytest.mark.parametrize("stops", [range(1, 8), range(2, 5)])
 def test_stopped_between_stages_and_continued(
-    stops: range, carrying: Path, tmp_path: Path, modhook_run: Run, contents: Any, monkeypatch: pytest.MonkeyPatch
+    stops: range,
+    carrying: Path,
+    tmp_path: Path,
+    modhook_run: Run,
+    undisturbed: Undisturbed,
+    contents: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped right after each change of a stage's status, the cube is that of a run without a stop; no file stays."""
-    code, _, err = modhook_run("run", carrying, "--out", tmp_path / "whole")
-    assert code == 0, err
-    assert files(tmp_path / "whole/tiny.zarr") == []
+    whole = undisturbed(carrying)
     set_status, calls = Cube.set_status, 0
     for stop in stops:
 
@@ -78,18 +83,24 @@ def test_stopped_between_stages_and_continued(
     code, _, err = modhook_run("run", carrying, "--out", tmp_path / "cut")
     assert code == 0, err
     assert "starts without" not in err
-    assert contents(tmp_path / "cut/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
+    assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)
     assert files(tmp_path / "cut/tiny.zarr") == []
 
 
 @pytest.mark.parametrize("at", [("unmasked", 6), ("control", 1), ("control", 4), ("add", 5), ("mul", 1), ("mul", 3)])
 def test_stopped_within_stages_and_continued(
-    at: tuple[str, int], tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, monkeypatch: pytest.MonkeyPatch
+    at: tuple[str, int],
+    tiny: Path,
+    tmp_path: Path,
+    modhook_run: Run,
+    undisturbed: Undisturbed,
+    contents: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Stopped at a step, also at the last one of base training and the first of a stage, every byte is the same."""
     text = tiny.read_text().replace("seeds = 2", "seeds = 1")
     tiny.write_text(text.replace("[masks]", '[masks]\nclip_over = "all"\nclip = 0.01'))
-    modhook_run("run", tiny, "--out", tmp_path / "whole", "--checkpoint-every", 0)
+    whole = undisturbed(tiny, "--checkpoint-every", 0)
     step = Progress.step
 
     def stopping(tracker: Progress, number: int, values: Any) -> None:
@@ -102,7 +113,7 @@ def test_stopped_within_stages_and_continued(
         assert modhook_run("run", tiny, "--out", tmp_path / "cut", "--checkpoint-every", 0)[0] == 130
     code, _, err = modhook_run("run", tiny, "--out", tmp_path / "cut", "--checkpoint-every", 0)
     assert code == 0, err
-    assert contents(tmp_path / "cut/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
+    assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)
 
 
 def test_the_last_gradients_of_base_training_survive_a_stop_after_its_last_step(

@@ -118,12 +118,18 @@ def test_a_rerun_computes_nothing(tiny: Path, tmp_path: Path, modhook_run: Run, 
 
 @pytest.mark.parametrize("stage", ["unmasked", "control", "mul"])
 def test_interrupted_and_continued_is_bit_identical(
-    tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, monkeypatch: pytest.MonkeyPatch, stage: str
+    tiny: Path,
+    tmp_path: Path,
+    modhook_run: Run,
+    undisturbed: Callable[..., Path],
+    contents: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
 ) -> None:
     """Ctrl-C in a stage loses that stage only; the same command continues to the very bytes of an uninterrupted run."""
     from modhook_plugins.trackers.progress import Progress
 
-    modhook_run("run", tiny, "--out", tmp_path / "whole")
+    whole = undisturbed(tiny)
     step = Progress.step
 
     def interrupt(self: Progress, number: int, values: Any) -> None:
@@ -145,10 +151,12 @@ def test_interrupted_and_continued_is_bit_identical(
     done = {"unmasked": 0, "control": 2 * 1, "mul": 2 * 3}[stage]
     assert code == 0
     assert f"{8 - done} stages computed" in out
-    assert contents(tmp_path / "cut/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
+    assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)
 
 
-def test_seeds_and_analyses_extend_the_cube(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+def test_seeds_and_analyses_extend_the_cube(
+    tiny: Path, tmp_path: Path, modhook_run: Run, undisturbed: Callable[..., Path]
+) -> None:
     """One seed without analyses, continued to two seeds with analyses, holds the same numbers as all at once."""
     text = tiny.read_text()
     tiny.write_text(text.replace("seeds = 2", "seeds = 1").partition("[analyses]")[0])
@@ -157,8 +165,7 @@ def test_seeds_and_analyses_extend_the_cube(tiny: Path, tmp_path: Path, modhook_
     code, out, _ = modhook_run("run", tiny, "--out", tmp_path / "grown")
     assert code == 0
     assert "4 stages computed, 4 were there already" in out
-    modhook_run("run", tiny, "--out", tmp_path / "whole")
-    with open_cube(tmp_path / "grown/tiny.zarr") as one, open_cube(tmp_path / "whole/tiny.zarr") as two:
+    with open_cube(tmp_path / "grown/tiny.zarr") as one, open_cube(undisturbed(tiny)) as two:
         for group in ("scores", "inverse", "overlap", "history", "masks/layout0"):
             xr.testing.assert_identical(one[group].to_dataset().load(), two[group].to_dataset().load())
         assert one.attrs["study"] == two.attrs["study"]

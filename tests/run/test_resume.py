@@ -12,6 +12,7 @@ import torch
 from modhook_plugins.trackers.progress import Progress
 
 Run = Callable[..., tuple[int, str, str]]
+Undisturbed = Callable[..., Path]
 
 TRANSFER = """
 [study]
@@ -127,7 +128,7 @@ def study(name: str, tiny: Path) -> Path:
     ],
 )
 def test_stopped_within_stages_and_continued(
-    name: str, stages: list[str], tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, stop: Stop
+    name: str, stages: list[str], tiny: Path, tmp_path: Path, modhook_run: Run, undisturbed: Undisturbed, contents: Any, stop: Stop
 ) -> None:
     """A stage continues at the step of its checkpoint, and every byte of the cube is as if nothing had happened.
 
@@ -135,8 +136,7 @@ def test_stopped_within_stages_and_continued(
     batch; a task that counts batches.
     """
     file = study(name, tiny)
-    code, _, err = modhook_run("run", file, "--out", tmp_path / "whole", "--checkpoint-every", 0)
-    assert code == 0, err
+    whole = undisturbed(file, "--checkpoint-every", 0)
     for stage in stages:
         stop.at = (stage, 4)
         assert modhook_run("run", file, "--out", tmp_path / "cut", "--checkpoint-every", 0)[0] == 130
@@ -146,20 +146,26 @@ def test_stopped_within_stages_and_continued(
     code, _, err = modhook_run("run", file, "--out", tmp_path / "cut", "--checkpoint-every", 0)
     assert code == 0, err
     assert stop.first(stages[-1]) == 4
-    assert contents(tmp_path / "cut/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
+    assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)
     assert not (tmp_path / "cut/tiny.zarr.checkpoints").exists()
 
 
 @pytest.mark.parametrize("after", ["write_weights", "set_status"])
 def test_stopped_while_results_are_written(
-    after: str, tmp_path: Path, tiny: Path, modhook_run: Run, contents: Any, monkeypatch: pytest.MonkeyPatch
+    after: str,
+    tmp_path: Path,
+    tiny: Path,
+    modhook_run: Run,
+    undisturbed: Undisturbed,
+    contents: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stage that wrote its weights and was not marked done yet starts again from the weights before it, not from these."""
     from modhook.cube import Cube
     from modhook.run import context
 
     file = study("transfer", tiny)
-    modhook_run("run", file, "--out", tmp_path / "whole")
+    whole = undisturbed(file)
     calls = 0
 
     def stopping(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -178,7 +184,7 @@ def test_stopped_while_results_are_written(
         assert modhook_run("run", file, "--out", tmp_path / "cut")[0] == 130
     code, _, err = modhook_run("run", file, "--out", tmp_path / "cut")
     assert code == 0, err
-    assert contents(tmp_path / "cut/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
+    assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)
 
 
 def stopped_in_training(file: Path, out: Path, modhook_run: Run, stop: Stop) -> Path:
@@ -202,10 +208,10 @@ def test_another_thread_count_starts_the_stage_over(tiny: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "empty"])
 def test_a_damaged_checkpoint_is_not_used(
-    damage: str, tiny: Path, tmp_path: Path, modhook_run: Run, contents: Any, stop: Stop
+    damage: str, tiny: Path, tmp_path: Path, modhook_run: Run, undisturbed: Undisturbed, contents: Any, stop: Stop
 ) -> None:
     """A flipped bit or a missing end is noticed and said; the stage starts over, to the same cube."""
-    modhook_run("run", tiny, "--out", tmp_path / "whole")
+    whole = undisturbed(tiny)
     checkpoint = stopped_in_training(tiny, tmp_path / "cut", modhook_run, stop)
     data = bytearray(checkpoint.read_bytes())
     data[-100] ^= 1
@@ -215,7 +221,7 @@ def test_a_damaged_checkpoint_is_not_used(
     assert str(checkpoint) in err
     assert "It is not used, and the stage starts over." in err
     assert stop.first("unmasked") == 1
-    assert contents(tmp_path / "cut/tiny.zarr") == contents(tmp_path / "whole/tiny.zarr")
+    assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)
 
 
 def test_other_weights_are_not_mixed_with_a_checkpoint(
