@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure as MatplotlibFigure
+from warm import Warm
 
 from modhook.cube import Plan, create, open_cube
 from modhook.errors import UserError
@@ -72,15 +72,26 @@ def cube(path: Path) -> xr.DataTree:
     return open_cube(path)
 
 
+KINDS = ("png", "svg", "pdf")
+
+
+@pytest.fixture(scope="module", params=[ScanAccuracy, Plain])
+def figure(request: pytest.FixtureRequest, path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[bytes]]:
+    """A figure, and its files where nothing is set."""
+    made: Any = request.param()
+    files = draw(made, [open_cube(path)], tmp_path_factory.mktemp("unset"), "a", KINDS)
+    return made, [f.read_bytes() for f in files]
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("figure", [ScanAccuracy, Plain])
-def test_settings_change_no_figure(figure: Callable[[], Any], settings: str, cube: xr.DataTree, tmp_path: Path) -> None:
+def test_settings_change_no_figure(
+    figure: tuple[Any, list[bytes]], settings: str, cube: xr.DataTree, tmp_path: Path
+) -> None:
     """Whatever stands in the user's matplotlibrc, the files are those of a machine without one; the settings stay as they are."""
-    kinds = ("png", "svg", "pdf")
-    right = [f.read_bytes() for f in draw(figure(), [cube], tmp_path / "right", "a", kinds)]
+    drawn, right = figure
     with mpl.rc_context(SETTINGS[settings]):
         before = {k: v for k, v in mpl.rcParams.items() if k != "backend"}
-        found = [f.read_bytes() for f in draw(figure(), [cube], tmp_path / "found", "a", kinds)]
+        found = [f.read_bytes() for f in draw(drawn, [cube], tmp_path, "a", KINDS)]
         assert {k: v for k, v in mpl.rcParams.items() if k != "backend"} == before
     assert found == right
 
@@ -94,39 +105,38 @@ def test_the_backend_is_given_back(cube: xr.DataTree, tmp_path: Path) -> None:
         mpl.use("agg")
 
 
-def plot(path: Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `modhook plot` in a folder, in an environment of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "modhook",
-        "plot",
-        str(path),
-        "--figure",
-        "scan_accuracy",
-        "--format",
-        "png",
-        "--out",
-        ".",
-    ]
-    rest = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
-    return subprocess.run(command, cwd=folder, env=rest | environment, capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def plot(path: Path, warm: Warm) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `modhook plot` in a folder, in an environment of its own; what the process is forked from has not imported matplotlib."""
+
+    def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        rest = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"}
+        told = ("--figure", "scan_accuracy", "--format", "png", "--out", ".")
+        return warm.run("-m", "modhook", "plot", path, *told, cwd=folder, env=rest | environment)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def right(plot: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file that the command draws where nothing is set."""
+    folder = tmp_path_factory.mktemp("right")
+    assert plot(folder).returncode == 0
+    return (folder / "scan_accuracy.png").read_bytes()
 
 
 @pytest.mark.parametrize("backend", ["nonsense", "gtk4agg", "module://no_such_module"])
-def test_command_with_a_hostile_machine(backend: str, path: Path, tmp_path: Path) -> None:
+def test_command_with_a_hostile_machine(
+    backend: str, plot: Callable[..., subprocess.CompletedProcess[str]], right: bytes, tmp_path: Path
+) -> None:
     """A settings file with LaTeX in it, and a backend that is not there: the command draws the same file and says nothing else."""
-    right, found = tmp_path / "right", tmp_path / "found"
-    right.mkdir()
-    found.mkdir()
-    (found / "matplotlibrc").write_text("text.usetex: True\nfont.size: 22\nsavefig.facecolor: red\n")
-    assert plot(path, right).returncode == 0
-    done = plot(path, found, MPLBACKEND=backend)
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 22\nsavefig.facecolor: red\n")
+    done = plot(tmp_path, MPLBACKEND=backend)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (found / "scan_accuracy.png").read_bytes() == (right / "scan_accuracy.png").read_bytes()
+    assert (tmp_path / "scan_accuracy.png").read_bytes() == right
 
 
-def test_a_notebook_shows_figures_afterwards(tmp_path: Path) -> None:
+def test_a_notebook_shows_figures_afterwards(tmp_path: Path, warm: Warm) -> None:
     """A backend that asks for its name when it is imported, as a notebook's does, hears it, also where a report was drawn first."""
     (tmp_path / "inline.py").write_text(
         "import matplotlib\nfrom matplotlib.backends.backend_agg import *\nheard = matplotlib.get_backend()\n"
@@ -138,17 +148,16 @@ def test_a_notebook_shows_figures_afterwards(tmp_path: Path) -> None:
         "plt.figure()\nimport inline\nprint(inline.heard, plt.get_backend())\n"
     )
     told = os.environ | {"MPLBACKEND": "module://inline", "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "script.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=told, capture_output=True, text=True, check=False)
+    done = warm.run("script.py", cwd=tmp_path, env=told)
     assert (done.stdout.split(), done.stderr) == (["module://inline"] * 2, "")
 
 
-def test_broken_installation_is_named(path: Path, tmp_path: Path) -> None:
+def test_broken_installation_is_named(plot: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
     """A matplotlib that cannot be imported is no defect of modhook: one sentence names it; the report is written without figures."""
     broken = tmp_path / "broken" / "matplotlib"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text('raise ImportError("DLL load failed while importing ft2font")\n')
-    done = plot(path, tmp_path, PYTHONPATH=str(broken.parent))
+    done = plot(tmp_path, PYTHONPATH=str(broken.parent))
     assert done.returncode == 2
     assert done.stderr.startswith(
         "Error: matplotlib, which draws the figures, cannot be imported (ImportError: DLL load failed"
