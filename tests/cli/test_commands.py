@@ -8,15 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
 ROOT = Path(__file__).parents[2]
 
 
-def modhook(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def modhook(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `python -m modhook`."""
-    return subprocess.run(
-        [sys.executable, "-m", "modhook", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
-    )
+    return subprocess.run([sys.executable, "-m", "modhook", *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
 def test_help_teaches() -> None:
@@ -48,11 +47,11 @@ def test_list_json() -> None:
     assert all(set(t) == {"name", "summary", "target", "package"} for t in tasks)
 
 
-def test_every_study_passes_check() -> None:
+def test_every_study_passes_check(warm: Warm) -> None:
     """Every study file in the repository is in order, with all of its variants, and has a smoke."""
     files = sorted((ROOT / "studies").glob("*.toml"))
     assert len(files) >= 2
-    found = modhook("check", *files)
+    found = warm.run("-m", "modhook", "check", *files)
     assert found.returncode == 0, found.stderr
     for line in found.stdout.splitlines():
         assert line.startswith("  ") or "smoke" in line  # what controls cost is said below the file's own line
@@ -67,9 +66,9 @@ def test_usage_mistakes_exit_with_2(tmp_path: Path) -> None:
         assert "Traceback" not in found.stderr
 
 
-def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+def test_debug_shows_the_traceback(tmp_path: Path, warm: Warm) -> None:
     """--debug, wherever it stands, adds the traceback to the sentence."""
-    found = modhook("show", tmp_path / "none.zarr", "--debug")
+    found = warm.run("-m", "modhook", "show", tmp_path / "none.zarr", "--debug")
     assert found.returncode == 2
     assert "Traceback" in found.stderr
     assert found.stderr.splitlines()[-1].startswith("Error: ")
