@@ -1,16 +1,17 @@
 """Compares what is measured now with what is stored for the same processor, ratio by ratio: worse, better, or the same within noise.
 
-A ratio has a value per process; it is worse where the least of now is above the most of then, and better the other way round. What only
-one process measured has no spread: it gets one of a twentieth to each side.
+A ratio has a value per process; it is worse where the least of now is above the most of then, and better the other way round. Processes
+of one day differ less than days: the least and the most are at least a twentieth from the median.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-ALONE = 0.05
-"""The spread to each side, as a share, of a ratio that one process measured."""
+LEAST = 0.05
+"""The least spread to each side, as a share of the median."""
 OURS = ("auto", "vmap", "loop")
 """The columns of the main table that are mask steps of ours, in plain steps."""
 BUSY = "; CPU time"
@@ -77,9 +78,8 @@ def report(then: Ratios, now: Ratios) -> tuple[str, int]:
 
 
 def _band(values: Sequence[float]) -> tuple[float, float]:
-    if len(values) == 1:
-        return values[0] * (1 - ALONE), values[0] * (1 + ALONE)
-    return min(values), max(values)
+    median = statistics.median(values)
+    return min(*values, median * (1 - LEAST)), max(*values, median * (1 + LEAST))
 
 
 def _shown(values: Sequence[float]) -> str:

@@ -33,7 +33,9 @@ def main() -> None:
     """Measure, print, and write unless --quick."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short measurements; nothing is written")
-    parser.add_argument("--only", nargs="*", choices=list(CASES), help="rows of the table; nothing is written")
+    parser.add_argument(
+        "--only", "--rows", nargs="*", choices=list(CASES), metavar="ROW", help=f"of {', '.join(CASES)}; nothing is written"
+    )
     parser.add_argument("--samplers", action="store_true", help="only the samplers' table; nothing is written")
     parser.add_argument("--units", action="store_true", help="only the table of units; nothing is written")
     parser.add_argument(

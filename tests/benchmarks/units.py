@@ -9,6 +9,7 @@ import torch
 from measure import interleaved
 from networks import Case
 from steps import BETA, LR, Step, plain
+from table import ratios as in_steps
 
 from modhook.fit.engine import MaskTrainer
 from modhook.masks.granular import masked_by
@@ -65,17 +66,16 @@ def measure(case: Case, device: str, seconds: float, least: int) -> dict[str, An
 def row(name: str, found: list[dict[str, Any]]) -> dict[str, str]:
     """Return one row of the table: medians over processes, in plain steps of the process that had the fastest ones."""
     cells = {"network": name, "units": ", ".join(KINDS[name])}
-    plain = min(each["milliseconds"]["plain"] for each in found)
-    cells["plain ms"] = f"{plain:.1f}"
+    cells["plain ms"] = f"{min(each['milliseconds']['plain'] for each in found):.1f}"
     for path in ("auto", "vmap", "loop"):
-        ratios = sorted(each["milliseconds"][path] / plain for each in found if path in each["milliseconds"])
-        cells[path] = f"{statistics.median(ratios):.2f}" if ratios else "-"
+        values = sorted(in_steps(found, path, "plain"))
+        cells[path] = f"{statistics.median(values):.2f}" if values else "-"
         if path == "auto":
-            cells["least to most"] = f"{ratios[0]:.2f}-{ratios[-1]:.2f}"
+            cells["least to most"] = f"{values[0]:.2f}-{values[-1]:.2f}"
             cells["route"] = found[0]["route"]
     return cells
 
 
 def ratios(found: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Return the ratio of `auto` to a plain step of every process."""
-    return {"auto": [each["milliseconds"]["auto"] / each["milliseconds"]["plain"] for each in found]}
+    """Return the ratio of `auto` in every process to the plain step of the one that had the fastest ones, as in the table."""
+    return {"auto": in_steps(found, "auto", "plain")}
