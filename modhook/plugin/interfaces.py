@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from modhook.plugin.nonsense import permuted
+from modhook.plugin.tracker import Tracker as Tracker
 from modhook.plugin.variables import Variable
 
 if TYPE_CHECKING:
@@ -346,50 +347,3 @@ class Figure(ABC):
     @abstractmethod
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Return the figure. Missing runs are left out, and said so."""
-
-
-class Tracker:
-    """Receives the events of a run's life. Every method may be left as it is.
-
-    A tracker that cannot work here (a package is missing) raises `UserError` when it is made, before anything is computed;
-    one that raises later is left out from then on, and said to have failed.
-    """
-
-    def place(self, cube: str) -> None:
-        """Told first of all: where the cube is. Logs go beside it."""
-
-    def study_started(self, name: str, runs: int) -> None:
-        """A study of `runs` runs begins."""
-
-    def study_progress(self, done: int, failed: int, running: int, runs: int) -> None:
-        """Of `runs` runs that workers compute, this many are done, have failed and are under way."""
-
-    def run_started(self, label: str) -> None:
-        """One run (`seed=3, masks.beta=1e-4`) begins."""
-
-    def run_settings(self, settings: Mapping[str, Any]) -> None:
-        """What the run that has begun is computed with, `{"seed": 3, "masks.beta": 1e-4, ...}`: numbers, bools and texts."""
-
-    def stage_started(self, stage: str, steps: int) -> None:
-        """A stage of `steps` optimiser steps begins (0: nothing to iterate)."""
-
-    def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Step number `step` (from 1) is done; `values` holds what was logged at it, often nothing."""
-
-    def stage_finished(self, stage: str, scores: Mapping[str, float]) -> None:
-        """A stage is done and its scores (`accuracy/split`) are in the cube."""
-
-    def stage_masks(self, stage: str, masks: Mapping[str, Tensor]) -> None:
-        """The masks of a stage that is done, `{parameter: bool tensor of its shape}`; told before `stage_finished`. Change none."""
-
-    def run_scores(self, scores: Mapping[str, float]) -> None:
-        """The scores of the run that ends now, also from earlier, `{"add/accuracy/iid": 0.98, ...}`; NaN: the stage is not done."""
-
-    def run_finished(self, label: str) -> None:
-        """A run is done."""
-
-    def message(self, text: str) -> None:
-        """Say something once, such as a dropped last batch."""
-
-    def close(self) -> None:
-        """Nothing follows."""

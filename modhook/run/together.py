@@ -7,6 +7,7 @@ the backward passes of all are one stacked pass, where that gives the numbers of
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
@@ -18,6 +19,7 @@ from modhook.cube import computing
 from modhook.errors import listing
 from modhook.fit.joint import Joint
 from modhook.plugin.interfaces import Task, Tracker
+from modhook.plugin.tracker import told_of
 from modhook.run.failure import stops_the_study
 from modhook.run.live import Live
 from modhook.run.one import PATIENCE, Done, Run, Work, compute_held, compute_run, missing
@@ -56,7 +58,7 @@ def at_once(work: Work, run: Run) -> int:
         return 1  # a task that remembers, remembers what one run drew
     if asked != "auto":
         return MOST if asked is True else int(asked)
-    shapes = [shape for shape, dtype in layout.state.values() if dtype.startswith("float")]
+    shapes = [shape for shape, dtype in layout.state.values() if "float" in dtype or "complex" in dtype]
     stacked = study.masks.executor in ("auto", "vmap") and study.masks.mode == "eval" and not layout.units
     if work.device.type != "cpu" or not stacked or study.mask_batch > BATCH or any(len(shape) > 2 for shape in shapes):
         return 1
@@ -78,14 +80,16 @@ def _computed(work: Work, runs: Sequence[Run]) -> Iterator[Done]:
         yield compute_run(work, runs[0])
         return
     people = work.people or work.tracker
-    turns = Turns(people, len(runs))
+    rest, own = people.divided(len(runs)) if isinstance(people, Trackers) else (people, [Trackers({}) for _ in runs])
+    turns = Turns(rest, len(runs))
     people.message(f"{len(runs)} runs together: {listing([run.text for run in runs], MOST)}")
     with contextlib.ExitStack() as stack:
         stack.enter_context(computing(work.cube.path, [run.text for run in runs], PATIENCE))
         functions = []
         for number, run in enumerate(runs):
             live = stack.enter_context(contextlib.closing(Live(work.cube.path)))
-            tracker = Trackers({"tracker": turns.of(number), **({} if work.people is None else {"live": live})})
+            told = {"tracker": turns.of(number), "own": stack.enter_context(contextlib.closing(own[number]))}
+            tracker = Trackers(told if work.people is None else {**told, "live": live})
             functions.append(partial(_one, attrs.evolve(work, tracker=tracker), run, turns, number))
         lockstep = Lockstep(Joint(people.message), _ends_all, people.message)
         outcomes = lockstep.run(functions)
@@ -109,14 +113,14 @@ def _ends_all(error: BaseException) -> bool:
 
 
 class Turns:
-    """The events of runs at once, told as trackers expect them: those of one run after those of the other.
+    """The events of runs at once, for trackers that cannot tell runs apart: those of one run after those of the other.
 
-    The first run that has not ended is told as it goes; what the others tell meanwhile is kept.
+    The first run that has not ended is told as it goes; what the others tell meanwhile is kept, with the time.
     """
 
     def __init__(self, tracker: Tracker, runs: int) -> None:
         self._tracker = tracker
-        self._kept: list[list[tuple[str, tuple[Any, ...]]]] = [[] for _ in range(runs)]
+        self._kept: list[list[tuple[str, tuple[Any, ...], float]]] = [[] for _ in range(runs)]
         self._over = [False] * runs
         self._front = 0
 
@@ -132,7 +136,7 @@ class Turns:
         kept = self._kept[number]
         if kept and event == "step" == kept[-1][0] and not kept[-1][1][1]:
             kept.pop()
-        kept.append((event, arguments))
+        kept.append((event, arguments, time.monotonic()))
 
     def ended(self, number: int) -> None:
         """Tell what the next runs have told up to now."""
@@ -141,8 +145,9 @@ class Turns:
             self._front += 1
             if self._front < len(self._over):
                 kept, self._kept[self._front] = self._kept[self._front], []
-                for event, arguments in kept:
-                    getattr(self._tracker, event)(*arguments)
+                for event, arguments, at in kept:
+                    with told_of(at):
+                        getattr(self._tracker, event)(*arguments)
 
 
 class _Turn(Tracker):

@@ -12,7 +12,7 @@ from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.study import Study
 
-EVENTS = tuple(name for name, found in vars(Tracker).items() if callable(found) and not name.startswith("_"))
+EVENTS = tuple(name for name, found in vars(Tracker).items() if callable(found) and not name.startswith("_") and name != "now")
 
 
 def also_tracked(study: Study, names: Iterable[str]) -> Study:
@@ -40,18 +40,44 @@ class Trackers(Tracker):
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self.failures: list[str] = []
         self._trackers = dict(trackers)
+        self._begun: dict[str, tuple[Any, ...]] = {}
+        self._say: Callable[[str], None] = lambda text: self._tell("message", text)
+
+    def divided(self, runs: int) -> tuple[Trackers, list[Trackers]]:
+        """Return trackers for runs at once: those that hear of one after the other, and for each run those of its own (`Tracker.apart`)."""
+        apart = {name: type(tracker) for name, tracker in self._trackers.items() if tracker.apart}
+        rest = Trackers({name: tracker for name, tracker in self._trackers.items() if name not in apart})
+        every = [rest, *(Trackers({}) for _ in range(runs))]
+        for one in every:
+            one.failures = self.failures
+        for one in every[1:]:
+            one._say = rest.message
+            for name, made in apart.items():
+                try:
+                    one._trackers[name] = made()
+                except Exception as error:
+                    one._leave_out(name, error)
+            for event, arguments in self._begun.items():
+                one._tell(event, *arguments)
+        return rest, every[1:]
 
     def _tell(self, event: str, *arguments: Any) -> None:
         shown = [_printable(argument) for argument in arguments]
+        if event in ("place", "study_started"):
+            self._begun[event] = arguments
         for name, tracker in list(self._trackers.items()):
             try:
                 getattr(tracker, event)(*shown)
             except Exception as error:
                 del self._trackers[name]
-                said = str(error).strip().partition("\n")[0]
-                text = f"the tracker {name!r} failed ({type(error).__name__}: {said}) and is left out from here on"
-                self.failures.append(f"{text}; the cube has everything.")
-                self._tell("message", text)
+                self._leave_out(name, error)
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        said = str(error).strip().partition("\n")[0]
+        text = f"the tracker {name!r} failed ({type(error).__name__}: {said}) and is left out from here on"
+        if (failure := f"{text}; the cube has everything.") not in self.failures:
+            self.failures.append(failure)
+            self._say(text)
 
 
 def _printable(argument: Any) -> Any:

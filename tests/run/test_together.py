@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from modhook.plugin.manager import plugins
 from modhook.run import together as module
 from modhook.run.data import Draw
 from modhook.run.together import Turns
+from modhook.run.trackers import Trackers
 from modhook.study import load
 from modhook_tasks.addmul import AddMul, AddMulOptions
 
@@ -98,16 +101,17 @@ def test_bad_values_and_the_rule(three: Path) -> None:
             load(three, None, [f"run.together={value}"], plugins=plugins())
     layout = attrs.make_class("L", ["name", "state", "units"])
 
-    def number(weights: tuple[int, ...], device: str = "cpu", task: Any = ADDMUL, **settings: str) -> int:
+    def number(weights: tuple[int, ...], device: str = "cpu", task: Any = ADDMUL, dtype: str = "float32", **settings: str) -> int:
         study = load(three, None, [f"{k.replace('__', '.')}={v}" for k, v in settings.items()], plugins=plugins())
         prepared = attrs.make_class("P", ["points", "layouts", "tasks"])
         point = attrs.make_class("O", ["study"])(study)
-        found = prepared([point], [layout("a", {"w": (weights, "float32"), "n": ((10**9,), "int64")}, ())], [task])
+        found = prepared([point], [layout("a", {"w": (weights, dtype), "n": ((10**9,), "int64")}, ())], [task])
         work = attrs.make_class("W", ["prepared", "device"])(found, torch.device(device))
         return module.at_once(work, attrs.make_class("R", ["index"])(0))  # type: ignore[arg-type]
 
     assert [number(shape) for shape in ((100, 100), (300, 300), (500, 500))] == [8, 6, 1]
     assert number((10, 10, 3, 3)) == 1
+    assert [number((500, 500), dtype=dtype) for dtype in ("bfloat16", "float16", "float64", "complex64")] == [1] * 4
     assert number((10, 10), device="cuda") == 1
     assert [number((9, 9), run__together=text) for text in ("false", "1", "3", "true")] == [1, 1, 3, 8]
     assert number((600, 600), run__together="true") == 8
@@ -116,23 +120,30 @@ def test_bad_values_and_the_rule(three: Path) -> None:
     assert number((9, 9), masks__mode='"train"') == 1
 
 
-def test_trackers_hear_one_run_after_the_other() -> None:
-    """The first run is told as it goes, the next when it has ended, from its beginning; of empty steps the latest is kept."""
+def test_trackers_hear_one_run_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run is told as it goes, the next when it has ended, from its beginning and as of when it happened.
+
+    Of empty steps the latest is kept.
+    """
 
     class Heard(Tracker):
         def __init__(self) -> None:
             self.events: list[Any] = []
+            self.times: list[float] = []
 
         def run_started(self, label: str) -> None:
             self.events.append(label)
 
         def step(self, step: int, values: Any) -> None:
             self.events.append((step, dict(values)))
+            self.times.append(self.now())
 
         def run_finished(self, label: str) -> None:
             self.events.append(f"end {label}")
 
     heard = Heard()
+    clock = itertools.count(100.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     turns = Turns(heard, 3)
     runs = [turns.of(i) for i in range(3)]
     for name, run in zip("abc", runs, strict=True):
@@ -149,3 +160,55 @@ def test_trackers_hear_one_run_after_the_other() -> None:
     runs[2].run_finished("c")
     turns.ended(2)
     assert heard.events[-1] == "end c"
+    # The clock was asked three times by the first run's steps, four times each by the others' events, twice at the end of b.
+    assert heard.times == [100, 101, 102, 105, 106, 109, 110]
+
+
+def test_trackers_that_tell_runs_apart_hear_all_at_once() -> None:
+    """Of these each run has one of its own, told where the cube is and of that run, as it goes; one that fails is named once."""
+    made: list[Any] = []
+
+    class Apart(Tracker):
+        apart = True
+
+        def __init__(self) -> None:
+            self.events: list[Any] = []
+            made.append(self)
+
+        def place(self, cube: str) -> None:
+            self.events.append(cube)
+
+        def run_started(self, label: str) -> None:
+            self.events.append(label)
+
+        def close(self) -> None:
+            self.events.append("closed")
+
+    class Fails(Tracker):
+        apart = True
+
+        def run_started(self, label: str) -> None:
+            raise OSError("no space")
+
+    class InTurn(Tracker):
+        def __init__(self) -> None:
+            self.events: list[Any] = []
+
+        def run_started(self, label: str) -> None:
+            self.events.append(label)
+
+        def message(self, text: str) -> None:
+            self.events.append(text)
+
+    every = Trackers({"in turn": (heard := InTurn()), "apart": Apart(), "fails": Fails()})
+    every.place("here.zarr")
+    rest, own = every.divided(2)
+    for one in own:
+        one.run_started(f"run {own.index(one)}")
+    rest.run_started("run 0")
+    for one in own:
+        one.close()
+    assert [one.events for one in made] == [["here.zarr"], *(["here.zarr", f"run {i}", "closed"] for i in range(2))]
+    text = "the tracker 'fails' failed (OSError: no space) and is left out from here on"
+    assert heard.events == [text, "run 0"]
+    assert every.failures == [f"{text}; the cube has everything."]

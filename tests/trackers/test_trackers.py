@@ -8,7 +8,6 @@ import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 def test_what_comes_before_the_first_step_is_no_speed(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where weights are ranked for 40 s before a stage's first step, or it is continued, speed and time left are those of its steps."""
     now, told = [0.0], io.StringIO()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(progress.Progress, "now", lambda self: now[0])
     shown = progress.Progress(Console(file=told, width=200))
     shown.stage_started("a", 400)
     for step, when in ((first, 40.0), (first + 40, 60.0), (first + 80, 80.0)):
@@ -288,7 +287,7 @@ def test_every_event_reaches_every_tracker() -> None:
             return super().__getattribute__(name)
 
     both = Trackers({"a": Spy(), "b": Spy()})
-    public = [n for n in vars(Tracker) if not n.startswith("_")]
+    public = [n for n, found in vars(Tracker).items() if callable(found) and not n.startswith("_") and n != "now"]  # which trackers ask
     places = {
         "step": (1, {}),
         "stage_finished": ("s", {}),
@@ -302,7 +301,7 @@ def test_every_event_reaches_every_tracker() -> None:
     }
     for name in public:
         getattr(both, name)(*places.get(name, ("text",)))
-    assert [n for n in seen if not n.startswith("_")] == [n for name in public for n in (name, name)]
+    assert [n for n in seen if n in public] == [n for name in public for n in (name, name)]
     assert both.failures == []
 
     class Stopped(Tracker):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -66,7 +65,7 @@ class Progress(Tracker):
         """Start a bar."""
         self._end_bar()
         self._stage, self._steps, self._shown = stage, steps, ""
-        self._since = self._last = time.monotonic()
+        self._since = self._last = self.now()
         self._first = None
         if self.console.is_terminal and steps:
             self._bar = Bar(
@@ -90,7 +89,7 @@ class Progress(Tracker):
             assert self._task is not None
             self._bar.update(self._task, completed=step, values=self._shown)
             return
-        now = time.monotonic()
+        now = self.now()
         if self._first is None:
             # A continued stage does not begin at 1; before a first step weights are ranked, and programs compiled.
             self._first = step, now
@@ -109,7 +108,7 @@ class Progress(Tracker):
         shown = ", ".join(
             f"{name.partition('/')[2]} {100 * v:.1f} %" for name, v in scores.items() if name.startswith("accuracy/")
         )
-        self.message(f"  {stage}: {shown or 'done'} ({_duration(time.monotonic() - self._since)})")
+        self.message(f"  {stage}: {shown or 'done'} ({_duration(self.now() - self._since)})")
 
     def message(self, text: str) -> None:
         """Print a line."""

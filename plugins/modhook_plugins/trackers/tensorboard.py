@@ -22,6 +22,8 @@ class TensorBoard(Tracker):
     scores of all its stages, `final/STAGE/accuracy/SPLIT`, their metrics.
     """
 
+    apart = True
+
     def __init__(self) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
