@@ -28,9 +28,9 @@ from modhook.steps.lockstep import Lockstep
 from modhook.steps.ranks import spread
 
 MOST = 8
-"""Runs at once for `together = true`."""
-SMALL = ((60_000, 8), (150_000, 6))
-"""Most weights of the network, and how many runs `auto` takes together then (docs/scale.md has what was measured)."""
+"""Runs at once for `together = true`, and for `auto` where it takes any."""
+SMALL = 130_000
+"""Most weights, those of all samples of a step counted, of the runs that `auto` takes together (docs/scale.md has what was measured)."""
 BATCH = 128
 """Largest mask batch that `auto` takes together: above it the products, which are the same at once, take most of the time."""
 
@@ -43,11 +43,11 @@ def in_turn(work: Work, runs: Sequence[Run]) -> Iterator[Done]:
             yield compute_run(work, run)
             continue
         if group and not (len(group) < at_once(work, group[0]) and _same_network(work, group[0], run)):
-            yield from _computed(work, group)
+            yield from _grouped(work, group)
             group = []
         group.append(run)
     if group:
-        yield from _computed(work, group)
+        yield from _grouped(work, group)
 
 
 def at_once(work: Work, run: Run) -> int:
@@ -62,8 +62,16 @@ def at_once(work: Work, run: Run) -> int:
     stacked = study.masks.executor in ("auto", "vmap") and study.masks.mode == "eval" and not layout.units
     if work.device.type != "cpu" or not stacked or study.mask_batch > BATCH or any(len(shape) > 2 for shape in shapes):
         return 1
-    weights = sum(prod(shape) for shape in shapes)
-    return next((runs for most, runs in SMALL if weights <= most), 1)
+    weights = study.masks.samples * sum(prod(shape) for shape in shapes)
+    return MOST if weights <= SMALL else 1
+
+
+def _grouped(work: Work, runs: Sequence[Run]) -> Iterator[Done]:
+    """Compute runs that may go together; `auto` takes as many as it wants or none, since waiting for each other costs time, too."""
+    if work.prepared.points[runs[0].index].study.run.together == "auto" and len(runs) < MOST:
+        yield from (compute_run(work, run) for run in runs)
+    else:
+        yield from _computed(work, runs)
 
 
 def _same_network(work: Work, one: Run, other: Run) -> bool:

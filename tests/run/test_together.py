@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -45,8 +46,10 @@ RunStudy = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def three(tiny: Path) -> Path:
-    """The study with three seeds and masks that are learned for ten steps."""
-    tiny.write_text(tiny.read_text().replace("seeds = 2", "seeds = 3").replace("steps = 5", "steps = 10"))
+    """The study with three seeds that go together, and masks that are learned for ten steps."""
+    text = tiny.read_text().replace("seeds = 2", "seeds = 3").replace("steps = 5", "steps = 10")
+    text = text.replace("[run]\n", "[run]\ntogether = true\n") if "[run]" in text else f"{text}\n[run]\ntogether = true\n"
+    tiny.write_text(text)
     return tiny
 
 
@@ -109,15 +112,46 @@ def test_bad_values_and_the_rule(three: Path) -> None:
         work = attrs.make_class("W", ["prepared", "device"])(found, torch.device(device))
         return module.at_once(work, attrs.make_class("R", ["index"])(0))  # type: ignore[arg-type]
 
-    assert [number(shape) for shape in ((100, 100), (300, 300), (500, 500))] == [8, 6, 1]
-    assert number((10, 10, 3, 3)) == 1
-    assert [number((500, 500), dtype=dtype) for dtype in ("bfloat16", "float16", "float64", "complex64")] == [1] * 4
-    assert number((10, 10), device="cuda") == 1
+    auto = {"run__together": '"auto"', "masks__samples": "4", "masks__batch": "64"}
+    assert [number((side, 100), **auto) for side in (100, 325, 326)] == [8, 8, 1]  # 4 x 32,500 is the bound
+    assert number((100, 100), **{**auto, "masks__samples": "16"}) == 1
+    assert number((10, 10, 3, 3), **auto) == 1
+    assert [number((500, 500), dtype=dtype, **auto) for dtype in ("bfloat16", "float16", "float64", "complex64")] == [1] * 4
+    assert number((10, 10), device="cuda", **auto) == 1
     assert [number((9, 9), run__together=text) for text in ("false", "1", "3", "true")] == [1, 1, 3, 8]
     assert number((600, 600), run__together="true") == 8
-    assert number((9, 9), masks__batch="1024") == 1
+    assert number((9, 9), **{**auto, "masks__batch": "1024"}) == 1
     assert number((9, 9), task=Remembers(AddMulOptions()), run__together="true") == 1
-    assert number((9, 9), masks__mode='"train"') == 1
+    assert number((9, 9), masks__mode='"train"', **auto) == 1
+
+
+@pytest.mark.parametrize(("seeds", "together", "groups"), [(8, "auto", [8]), (11, "auto", [8]), (7, "auto", []), (7, True, [7])])
+def test_auto_takes_as_many_as_pay_or_none(seeds: int, together: Any, groups: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer runs than `auto` wants go one by one: waiting for each other costs more than it saves; a number that was given is taken."""
+    formed: list[int] = []
+    done: list[int] = []
+
+    def one(work: Any, run: Any) -> Any:
+        done.append(run.index)
+        return run
+
+    def group(work: Any, runs: Any) -> Any:
+        formed.append(len(runs))
+        return [one(work, run) for run in runs]
+
+    for name, fake in {
+        "missing": lambda work, run: True,
+        "at_once": lambda work, run: 8,
+        "_same_network": lambda *a: True,
+        "compute_run": one,
+        "_computed": group,
+    }.items():
+        monkeypatch.setattr(module, name, fake)
+    run = SimpleNamespace(index=0)
+    study = SimpleNamespace(run=SimpleNamespace(together=together))
+    work: Any = SimpleNamespace(prepared=SimpleNamespace(points=[SimpleNamespace(study=study)]))
+    assert len(list(module.in_turn(work, [run] * seeds))) == seeds  # type: ignore[list-item]
+    assert (formed, len(done)) == (groups, seeds)
 
 
 def test_trackers_hear_one_run_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
