@@ -25,10 +25,11 @@ def fit_masks_together(fits: Sequence[Mapping[str, Any]], *, progress: bool | Tr
     """Learn the masks of several fits at once: of networks of one architecture (seeds), or of several functions of one network.
 
     Each fit is what `fit_masks` would return, to the last bit: it has its own network, batches, noise, pull and clipping. But the forward
-    and backward passes of all fits that are at a step are one stacked pass, which for small networks takes little longer than that of one
-    (docs/executor.md has the figures). The first steps are done one by one, too, and compared; what does not agree to the last bit, or
-    cannot be stacked (other architectures or losses, a network that writes into its buffers or draws random numbers, units, a memory limit
-    that cuts the samples), runs one by one, and why is said in one sentence.
+    and backward passes of all fits that are at a step are one stacked pass. That saves time for networks of up to some 30,000 weights,
+    eight at a time, and costs some for larger ones or few fits (docs/scale.md has what was measured). The first steps are done one by
+    one, too, and compared; what does not agree to the last bit, or cannot be stacked (other architectures or losses, a network that
+    writes into its buffers or draws random numbers, units, a memory limit that cuts the samples), runs one by one, and why is said in
+    one sentence.
 
     Args:
         fits: for each fit the arguments of `fit_masks` by name, `{"model": ..., "batches": ..., "loss": ..., "seed": 1}`. Iterators,
