@@ -48,7 +48,7 @@ MISTAKES: dict[str, tuple[tuple[str, str], list[str]]] = {
         ('name = "addmul"\ntrain_size = 400\nvalid_size = 60', 'name = "cifar10"\nremoved = ["hourse"]'),
         ["removed: unknown class 'hourse' (did you mean 'horse'?)", "CIFAR-10 has airplane"],
     ),
-    "malformed": (("[model]", "[model"), ["line 11", "not valid TOML"]),
+    "malformed": (("[model]", "[model"), ["line 10", "not valid TOML"]),
     "wrong inverse option": (("inverse = {}", 'inverse = { io_mask = "none" }'), ["io_mask", "'control' or 'full'"]),
 }
 

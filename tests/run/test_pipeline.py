@@ -116,7 +116,7 @@ def test_a_rerun_computes_nothing(tiny: Path, tmp_path: Path, modhook_run: Run, 
     assert contents(tmp_path / "tiny.zarr") == before
 
 
-@pytest.mark.parametrize("stage", ["unmasked", "control", "mul"])
+@pytest.mark.parametrize(("stage", "together"), [("unmasked", 1), ("control", 1), ("mul", 2)])
 def test_interrupted_and_continued_is_bit_identical(
     tiny: Path,
     tmp_path: Path,
@@ -125,11 +125,13 @@ def test_interrupted_and_continued_is_bit_identical(
     contents: Any,
     monkeypatch: pytest.MonkeyPatch,
     stage: str,
+    together: int,
 ) -> None:
-    """Ctrl-C in a stage loses that stage only; the same command continues to the very bytes of an uninterrupted run."""
+    """Ctrl-C in a stage loses it only, or that of all runs at once; the same command continues to the bytes of an uninterrupted run."""
     from modhook_plugins.trackers.progress import Progress
 
-    whole = undisturbed(tiny)
+    command = (tiny, "--set", f"run.together={together}")
+    whole = undisturbed(*command)
     step = Progress.step
 
     def interrupt(self: Progress, number: int, values: Any) -> None:
@@ -139,16 +141,16 @@ def test_interrupted_and_continued_is_bit_identical(
 
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "step", interrupt)
-        code, _, err = modhook_run("run", tiny, "--out", tmp_path / "cut")
+        code, _, err = modhook_run("run", *command, "--out", tmp_path / "cut")
     assert code == 130
     assert "the same command continues" in err
     with open_cube(tmp_path / "cut/tiny.zarr") as cube:  # a half-finished cube opens
         status = cube["runs"]["status"].sel(seed=1)
         assert status.sel(stage=stage) == 0
-        other = cube["scores"]["accuracy"].sel(seed=2)  # masks of both seeds are learned together
-        assert other.isnull().all() if stage == "unmasked" else other.sel(stage=stage).isnull().all()
-    code, out, _ = modhook_run("run", tiny, "--out", tmp_path / "cut")
-    done = {"unmasked": 0, "control": 2 * 1, "mul": 2 * 3}[stage]
+        other = cube["scores"]["accuracy"].sel(seed=2)
+        assert other.isnull().all() if together == 1 else other.sel(stage=stage).isnull().all()
+    code, out, _ = modhook_run("run", *command, "--out", tmp_path / "cut")
+    done = {"unmasked": 0, "control": 1, "mul": 3}[stage] * together
     assert code == 0
     assert f"{8 - done} stages computed" in out
     assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)

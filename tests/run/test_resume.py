@@ -140,8 +140,7 @@ def test_stopped_within_stages_and_continued(
     for stage in stages:
         stop.at = (stage, 4)
         assert modhook_run("run", file, "--out", tmp_path / "cut", "--checkpoint-every", 0)[0] == 130
-        # One of the run that was stopped, and in mask stages one of each run that is computed together with it.
-        assert len(list((tmp_path / "cut/tiny.zarr.checkpoints").iterdir())) == (2 if name == "addmul" and stage != "unmasked" else 1)
+        assert len(list((tmp_path / "cut/tiny.zarr.checkpoints").iterdir())) == 1
         stop.steps.clear()
     code, _, err = modhook_run("run", file, "--out", tmp_path / "cut", "--checkpoint-every", 0)
     assert code == 0, err
