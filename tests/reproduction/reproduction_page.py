@@ -196,7 +196,8 @@ def _agreement(network: Network, numbers: Mapping[str, Mapping[str, Values]], re
     by_chance = beyond_one(network.done, reference.seeds)
     return (
         f"Of these {len(told)} means of shares and IoU, {len(told) - len(far)} lie within one standard deviation (pooled) of the "
-        f"paper's own code. Of numbers of one distribution {100 * by_chance:.0f} % would lie farther apart with so few seeds. "
+        f"paper's own code. Of numbers of one distribution {100 * by_chance:.0f} % would lie farther apart with so "
+        "few seeds; those of one seed go together. "
         + (f"Farther apart, in standard deviations: {', '.join(far)}." if far else "None lies farther apart.")
     )
 
