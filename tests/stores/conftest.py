@@ -85,6 +85,12 @@ class S3:
         self.client.put_object(Bucket=BUCKET, Key=key, Body=content)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder of the test's own: what `modhook watch` reads of a cube that is on no disk lies where the run was begun."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
     """The server; modhook finds it through the environment, as it finds any S3-compatible one."""
