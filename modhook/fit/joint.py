@@ -22,7 +22,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from modhook.network.alike import alike, unlike
 from modhook.network.guard import Guard, same_bits
-from modhook.network.kinds import ATOMS
+from modhook.network.kinds import ATOMS, same_state
 from modhook.network.scope import Kept, parameter_names
 from modhook.network.twin import twin
 from modhook.noise.randomness import random_state
@@ -76,7 +76,7 @@ def backward(trainer: MaskTrainer, groups: Any) -> float | Tensor:
     before = tuple(None if t.grad is None else t.grad.clone() for t in _learned(trainer))
     state = random_state()
     loss = trainer.backward(groups)
-    meet(Trial(trainer, tree, noise, before, loss, not _same_state(state, random_state())))
+    meet(Trial(trainer, tree, noise, before, loss, not same_state(state, random_state())))
     return loss
 
 
@@ -374,14 +374,3 @@ def _same_sum(before: Tensor | None, found: Tensor | None, after: Tensor | None)
     if found is None or after is None:
         return found is None and (after is None) is (before is None)
     return same_bits(found if before is None else before + found, after)
-
-
-def _same_state(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    numpy = one["numpy"]["state"], other["numpy"]["state"]
-    return (
-        torch.equal(one["torch"], other["torch"])
-        and all(map(torch.equal, one["cuda"], other["cuda"]))
-        and one["python"] == other["python"]
-        and numpy[0]["pos"] == numpy[1]["pos"]
-        and bool((numpy[0]["key"] == numpy[1]["key"]).all())
-    )

@@ -52,9 +52,7 @@ class Guard:
                 break
             often.append(name)
         self._together = [_Together(self, names) for names in _alike(self, often)]
-        alone = sorted(set(often) - {name for group in self._together for name in group.names})
-        self._apart = [name for name in alone if _plain(self._aliases[name])]  # not contiguous, such as weights of channels last
-        self._alone = [name for name in alone if name not in self._apart]
+        self._alone = sorted(set(often) - {name for group in self._together for name in group.names})
         rest = [name for name in self._values if name not in often]
         self._pieces = itertools.cycle(list(_pieces(self, rest, numbers or 1)))
         self._memory: dict[int, set[str]] | None = None
@@ -75,24 +73,22 @@ class Guard:
             return frozenset(found | self.differing(self._values))
         pieces = list(itertools.islice(self._pieces, 1))
         # On a GPU they are asked first and answered together: each answer would wait for all that it has to do.
-        apart = []
-        for name in self._apart:
-            now, before = self.tensors[name].data, self._values[name]
-            if now.shape != before.shape or now.dtype != before.dtype or not _plain(now):
-                found.add(name)
-            else:
-                apart.append((name, _bits(now), _bits(before)))
-        asked = [group.same() for group in self._together] + [_same(now, before) for _, now, before in (*pieces, *apart)]
-        answers = [bool(answer) for answer in _told(asked)]
+        known, alone = self._asked(self._alone)
+        each = [*((name, _same(now, before)) for name, now, before in pieces), *alone.items()]
+        answers = [bool(answer) for answer in _told([*(group.same() for group in self._together), *(same for _, same in each)])]
         for group, same in zip(self._together, answers, strict=False):
             if not same:
                 found |= self.differing(group.names)
-        each = zip((*pieces, *apart), answers[len(self._together) :], strict=True)
-        found |= {name for (name, _, _), same in each if not same}
-        return frozenset(found | self.differing(self._alone))
+        found |= {name for (name, _), same in zip(each, answers[len(self._together) :], strict=True) if not same}
+        return frozenset(found | known)
 
     def differing(self, names: Collection[str]) -> set[str]:
         """Return which of these tensors have other values than at the start; those on a GPU are asked first and answered together."""
+        found, asked = self._asked(names)
+        return found | {name for name, same in zip(asked, _told(list(asked.values())), strict=True) if not bool(same)}
+
+    def _asked(self, names: Collection[str]) -> tuple[set[str], dict[str, bool | Tensor]]:
+        """Return which of these tensors have other values, and of those on a GPU whether each has the same, for which nobody has waited."""
         found, asked = set(), {}
         for name in names:
             if name not in self._values:
@@ -103,8 +99,7 @@ class Guard:
                 asked[name] = _same(_bits(now), _bits(before))
             elif not same_bits(self.tensors[name], before):
                 found.add(name)
-        answers = _told(list(asked.values()))
-        return found | {name for name, same in zip(asked, answers, strict=True) if not bool(same)}
+        return found, asked
 
     @property
     def recoverable(self) -> frozenset[str]:

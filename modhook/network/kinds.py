@@ -148,7 +148,7 @@ class Drawing(State):
 
     def same(self, taken: Any) -> bool:
         """Return whether nothing was drawn since, or another generator would draw the same."""
-        return _same_state(self.take(), taken)
+        return same_state(self.take(), taken)
 
     def _numpy(self) -> Any:
         if isinstance(self.owner, np.random.RandomState):
@@ -156,9 +156,12 @@ class Drawing(State):
         return getattr(self.owner, "bit_generator", self.owner)
 
 
-def _same_state(one: Any, other: Any) -> bool:
+def same_state(one: Any, other: Any) -> bool:
+    """Return whether two states of generators of random numbers are one: tensors, arrays and numbers, also in dicts and lists."""
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same_state(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(same_state(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same_state, one, other))
     if isinstance(one, Tensor):
         return torch.equal(one, other)
     return bool(np.all(one == other))

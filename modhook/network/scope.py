@@ -150,7 +150,7 @@ def _stand_in(value: Any, new: dict[int, Any]) -> Any:
 def _unchanged(container: Any, content: Any) -> bool:
     if isinstance(container, State):
         return container.same(content)
-    return same_items(container, content) if content else not container
+    return same_items(container, content)
 
 
 def _refill(container: Any, content: Any) -> None:
