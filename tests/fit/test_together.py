@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from one_by_one import Heard, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modhook
 from modhook import Tracker
 from modhook.errors import RunError, UserError
-from modhook.fit import joint, together
+from modhook.fit import together
 from modhook.fit.result import Fit
 
 pytestmark = pytest.mark.filterwarnings("ignore::modhook.errors.TrustWarning")
@@ -40,48 +41,6 @@ def loss(net: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
 def calls(number: int = 3) -> list[dict[str, Any]]:
     """Return fits of networks of one architecture, with a pull of their own."""
     return [{"model": network(i), "batches": batches(i), "seed": i, "beta": 0.01 * (i + 1)} for i in range(number)]
-
-
-class Heard(Tracker):
-    """Keeps what is said, and the steps that are told."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps: list[int] = []
-
-    def message(self, text: str) -> None:
-        """Keep it."""
-        self.said.append(text)
-
-    def step(self, step: int, values: Any) -> None:
-        """Keep it."""
-        self.steps.append(step)
-
-
-@pytest.fixture
-def stacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many fits each stacked pass did at once."""
-    found: list[int] = []
-    real = joint.Joint._at_once
-
-    def counted(self: Any, kind: Any, works: Any) -> Any:
-        found.append(len(works))
-        return real(self, kind, works)
-
-    monkeypatch.setattr(joint.Joint, "_at_once", counted)
-    return found
-
-
-def same(one: Fit, other: Fit) -> None:
-    """Compare everything but the clock."""
-    assert one.masks.keys() == other.masks.keys()
-    for name, logit in one.logits.items():
-        assert torch.equal(logit, other.logits[name]), name
-        assert torch.equal(one.masks[name], other.masks[name])
-    for name, weight in one.weights.items():
-        assert torch.equal(weight, other.weights[name])
-    assert one.history.drop_vars("ms_per_step").identical(other.history.drop_vars("ms_per_step"))
-    assert (one.steps, one.stopped) == (other.steps, other.stopped)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {

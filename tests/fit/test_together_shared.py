@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from one_by_one import Heard, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,7 +16,6 @@ from torch.utils.data import DataLoader, TensorDataset
 import modhook
 from modhook import Tracker
 from modhook.errors import UserError
-from modhook.fit import joint
 from modhook_plugins.samplers.continuous_sparsification import ContinuousSparsification
 
 pytestmark = pytest.mark.filterwarnings("ignore::modhook.errors.TrustWarning")
@@ -45,38 +45,12 @@ def of_one(net: Any, batch: Any, output: slice) -> Tensor:
     return F.mse_loss(net(batch[0])[:, output], batch[1][:, output])
 
 
-class Said(Tracker):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def message(self, text: str) -> None:
-        """Keep it."""
-        self.texts.append(text)
-
-
-@pytest.fixture
-def stacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many fits each stacked pass did at once."""
-    found: list[int] = []
-    real = joint.Joint._at_once
-
-    def counted(self: Any, kind: Any, works: Any) -> Any:
-        found.append(len(works))
-        return real(self, kind, works)
-
-    monkeypatch.setattr(joint.Joint, "_at_once", counted)
-    return found
-
-
 def check(each: list[dict[str, Any]], heard: Tracker | bool = False, **common: Any) -> None:
     """Compare fits together with `fit_masks` of each."""
     common = SETTING | common
     alone = [modhook.fit_masks(**{**common, **one}, progress=False) for one in each]
     for one, other in zip(alone, modhook.fit_masks_together(each, progress=heard, **common), strict=True):
-        assert all(torch.equal(logit, other.logits[name]) for name, logit in one.logits.items())
-        assert one.history.drop_vars("ms_per_step").identical(other.history.drop_vars("ms_per_step"))
+        same(one, other)
 
 
 def test_one_sampler_of_fits_with_different_steps(stacked: list[int]) -> None:
@@ -91,9 +65,9 @@ def test_fits_of_two_networks_when_those_of_the_first_have_ended(stacked: list[i
     """The biases of the second network are stacked also where only its fits are left: they are not those of the first."""
     models = [network(1), network(2)]
     each = [{"model": models[i // 2], "seed": i, "steps": 4 + 4 * (i // 2)} for i in range(4)]
-    heard = Said()
+    heard = Heard()
     check(each, heard, batches=batches(0), loss=loss)
-    assert heard.texts == []
+    assert heard.said == []
     assert stacked == [4, 4, 2, 2, 2]  # after the first step and a trial; the two that are left are tried once more
 
 
@@ -114,9 +88,9 @@ def weighed(net: Any, batch: Weighed) -> Tensor:
 def test_batches_that_differ_late_in_what_is_not_cut() -> None:
     """Batches are compared in every step by what they hold; what differs counts for its own fit, and is said."""
     each = [{"seed": i, "batches": [Weighed(*b, 1.0 + i * (n > 4)) for n, b in enumerate(batches(0))]} for i in range(2)]
-    heard = Said()
+    heard = Heard()
     check(each, heard, model=network(0), loss=weighed)
-    assert heard.texts == ["masks are learned one by one: their batches differ in what is not cut into groups, in some steps at least"]
+    assert heard.said == ["masks are learned one by one: their batches differ in what is not cut into groups, in some steps at least"]
 
 
 @dataclasses.dataclass
@@ -141,11 +115,11 @@ class Scaled:
 )
 def test_losses_that_are_one_or_are_not(losses: list[Any], at_once: bool, stacked: list[int]) -> None:
     """Losses are one where they can never differ, whatever their `==` says or raises."""
-    heard = Said()
+    heard = Heard()
     each = [{"seed": i, "loss": one} for i, one in enumerate(losses)]
     check(each, heard, model=network(0), batches=batches(0))
     assert bool(stacked) is at_once
-    assert heard.texts == ([] if at_once else ["masks are learned one by one: their losses are different functions"])
+    assert heard.said == ([] if at_once else ["masks are learned one by one: their losses are different functions"])
 
 
 class Breaking(torch.autograd.Function):

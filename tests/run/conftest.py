@@ -60,6 +60,14 @@ def modhook_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Callable[.
     return run
 
 
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A way to stop runs, and what they did: a `stopping.Stop`."""
+    from stopping import Stop
+
+    return Stop(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def _known() -> dict[tuple[Any, ...], Path]:
     """The cubes of `undisturbed`, by their study's text and options."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stopping import Stop
 
 from modhook.cube import Cube, open_cube
 from modhook.run.carried import CarriedFile
-from modhook_plugins.trackers.progress import Progress
 
 Run = Callable[..., tuple[int, str, str]]
 Undisturbed = Callable[..., Path]
@@ -95,22 +95,14 @@ def test_stopped_within_stages_and_continued(
     modhook_run: Run,
     undisturbed: Undisturbed,
     contents: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    stop: Stop,
 ) -> None:
     """Stopped at a step, also at the last one of base training and the first of a stage, every byte is the same."""
     text = tiny.read_text().replace("seeds = 2", "seeds = 1")
     tiny.write_text(text.replace("[masks]", '[masks]\nclip_over = "all"\nclip = 0.01'))
     whole = undisturbed(tiny, "--checkpoint-every", 0)
-    step = Progress.step
-
-    def stopping(tracker: Progress, number: int, values: Any) -> None:
-        if (tracker._stage, number) == at:
-            raise KeyboardInterrupt
-        step(tracker, number, values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "step", stopping)
-        assert modhook_run("run", tiny, "--out", tmp_path / "cut", "--checkpoint-every", 0)[0] == 130
+    stop.at = at
+    assert modhook_run("run", tiny, "--out", tmp_path / "cut", "--checkpoint-every", 0)[0] == 130
     code, _, err = modhook_run("run", tiny, "--out", tmp_path / "cut", "--checkpoint-every", 0)
     assert code == 0, err
     assert contents(tmp_path / "cut/tiny.zarr") == contents(whole)

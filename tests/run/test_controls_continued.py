@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stopping import Stop
 
 from modhook.cube import masks_from, open_cube, open_for_writing
 from modhook.run.mend import survey
@@ -53,20 +54,12 @@ def states(cube: Path) -> dict[str, int]:
 
 
 def test_stopped_within_controls_and_continued(
-    study: Path, whole: Path, tmp_path: Path, modhook_run: Run, contents: Any, monkeypatch: pytest.MonkeyPatch
+    study: Path, whole: Path, tmp_path: Path, modhook_run: Run, contents: Any, stop: Stop
 ) -> None:
     """Stopped at steps of three controls, one after the other, every byte is that of a run without a stop; no file stays."""
-    step = Progress.step
     for at in (("mul (shuffled)", 2), ("mul (nonsense)", 5), ("add (mask seed 2)", 1)):
-
-        def stopping(tracker: Progress, number: int, values: Any, at: Any = at) -> None:
-            if (tracker._stage, number) == at:
-                raise KeyboardInterrupt
-            step(tracker, number, values)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Progress, "step", stopping)
-            assert modhook_run("run", study, "--out", tmp_path, "--checkpoint-every", 0)[0] == 130
+        stop.at = at
+        assert modhook_run("run", study, "--out", tmp_path, "--checkpoint-every", 0)[0] == 130
     code, out, err = modhook_run("run", study, "--out", tmp_path, "--checkpoint-every", 0)
     assert (code, "2 stages computed, 7 were there already" in out) == (0, True), err
     assert contents(tmp_path / "tiny.zarr") == contents(whole)

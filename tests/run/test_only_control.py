@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stopping import Stop
 
 from modhook.cube import open_cube
-from modhook_plugins.trackers.progress import Progress
 from modhook_tasks.addmul import AddMul
 
 Run = Callable[..., tuple[int, str, str]]
@@ -50,7 +50,7 @@ def test_the_rest_starts_with_what_the_control_left(
     modhook_run: Run,
     undisturbed: Callable[..., Path],
     contents: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    stop: Stop,
 ) -> None:
     """With `clip_over = "all"` the control's gradients wait for the later run, asked for twice or stopped within the control too."""
     text = tiny.read_text().replace("[masks]", '[masks]\nclip_over = "all"\nclip = 0.01\nlogits_dtype = "float32"')
@@ -62,16 +62,8 @@ def test_the_rest_starts_with_what_the_control_left(
     waiting = tmp_path / "parts/tiny.zarr.checkpoints"
     whole = undisturbed(tiny, "--checkpoint-every", 0)
     if stopped:
-        step = Progress.step
-
-        def stopping(tracker: Progress, number: int, values: Any) -> None:
-            if (tracker._stage, number) == ("control", 3):
-                raise KeyboardInterrupt
-            step(tracker, number, values)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Progress, "step", stopping)
-            assert modhook_run(*parts, "--only-control")[0] == 130
+        stop.at = ("control", 3)
+        assert modhook_run(*parts, "--only-control")[0] == 130
     for _ in range(2):
         code, _, err = modhook_run(*parts, "--only-control")
         assert code == 0, err

@@ -11,6 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from safetensors.torch import save_file
+from stopping import Stop
 from torch import nn
 
 import modhook
@@ -123,25 +124,15 @@ def test_interrupted_and_continued_is_bit_identical(
     modhook_run: Run,
     undisturbed: Callable[..., Path],
     contents: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    stop: Stop,
     stage: str,
     together: int,
 ) -> None:
     """Ctrl-C in a stage loses it only, or that of all runs at once; the same command continues to the bytes of an uninterrupted run."""
-    from modhook_plugins.trackers.progress import Progress
-
     command = (tiny, "--set", f"run.together={together}")
     whole = undisturbed(*command)
-    step = Progress.step
-
-    def interrupt(self: Progress, number: int, values: Any) -> None:
-        if self._stage == stage and number == 3:
-            raise KeyboardInterrupt
-        step(self, number, values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "step", interrupt)
-        code, _, err = modhook_run("run", *command, "--out", tmp_path / "cut")
+    stop.at = (stage, 3)
+    code, _, err = modhook_run("run", *command, "--out", tmp_path / "cut")
     assert code == 130
     assert "the same command continues" in err
     with open_cube(tmp_path / "cut/tiny.zarr") as cube:  # a half-finished cube opens

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-
-from modhook_plugins.trackers.progress import Progress
+from stopping import Stop
 
 Run = Callable[..., tuple[int, str, str]]
 Undisturbed = Callable[..., Path]
@@ -81,34 +80,6 @@ samples = 2
 lr = 0.8
 exclude = ["*embedding*", "*bias*"]
 """
-
-
-class Stop:
-    """Stops the run as a kill does: an exception that nobody expects, at a chosen step of a chosen stage."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.at: tuple[str, int] | None = None
-        self.steps: list[tuple[str, int]] = []
-        step = Progress.step
-
-        def stopping(tracker: Progress, number: int, values: Any) -> None:
-            self.steps.append((tracker._stage, number))
-            if (tracker._stage, number) == self.at:
-                self.at = None
-                raise KeyboardInterrupt
-            step(tracker, number, values)
-
-        patch.setattr(Progress, "step", stopping)
-
-    def first(self, stage: str) -> int:
-        """The first step that was done in a stage since the last `clear`."""
-        return next(n for s, n in self.steps if s == stage)
-
-
-@pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Stop:
-    """A way to stop runs, and what they did."""
-    return Stop(monkeypatch)
 
 
 def study(name: str, tiny: Path) -> Path:

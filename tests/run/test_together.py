@@ -48,8 +48,7 @@ RunStudy = Callable[..., tuple[int, str, str]]
 def three(tiny: Path) -> Path:
     """The study with three seeds that go together, and masks that are learned for ten steps."""
     text = tiny.read_text().replace("seeds = 2", "seeds = 3").replace("steps = 5", "steps = 10")
-    text = text.replace("[run]\n", "[run]\ntogether = true\n") if "[run]" in text else f"{text}\n[run]\ntogether = true\n"
-    tiny.write_text(text)
+    tiny.write_text(f"{text}\n[run]\ntogether = true\n")
     return tiny
 
 
