@@ -24,7 +24,7 @@ from networks import CASES
 
 ROOT = Path(__file__).parents[2]
 KINDS: dict[str, Any] = {"table": table, "samplers": samplers, "units": units}
-PROCESSES = {"table": 5, "samplers": 1, "units": 1}
+PROCESSES = {"table": 5, "samplers": 3, "units": 3}
 """Per row, on a CPU. On other devices one process measures all kinds of a row: what differs between processes is the CPU's allocator, and
 a GPU is often lent by the minute."""
 

@@ -49,7 +49,7 @@ def measure(case: Case, device: str, seconds: float, least: int) -> dict[str, An
 
 def rows(results: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     """Return the table as text: medians over processes, in plain steps of the process that had the fastest ones."""
-    head = ["network (batch, K = 4)", "plain ms", "auto", "least to most", "must reach", "route", "vmap", "loop",
+    head = ["network (batch, K = 4)", "plain ms", "auto", "least to most", "own", "must reach", "route", "vmap", "loop",
             "K passes", "simple", "auto / K passes", "auto / best", "fastest / best", "extra MB: plain", "mask", "3 K W"]  # fmt: skip
     lines = [head]
     for name, found in results.items():
@@ -57,9 +57,10 @@ def rows(results: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
         size = {k: f"{b / 1e6:.0f}" for k, b in {**first["bytes"], "bound": first["bound"]}.items()}
         plain = min(each["milliseconds"]["plain"] for each in found)
         auto = sorted(ratios(found, "auto", "plain"))
+        own = [each["milliseconds"]["auto"] / each["milliseconds"]["plain"] for each in found]
         lines.append([
             f"{name} ({CASES[name].size})", f"{plain:.1f}", _median(found, "auto", "plain"), f"{auto[0]:.2f}-{auto[-1]:.2f}",
-            f"{first['target']:.2f}", first["route"],
+            f"{statistics.median(own):.2f}", f"{first['target']:.2f}", first["route"],
             *(_median(found, path, "plain") for path in ("vmap", "loop", "sequential", "simple")),
             *(_median(found, a, b) for a, b in (("auto", "sequential"), ("auto", "best"), ("fastest", "best"))),
             size["plain"], size["mask"], size["bound"],

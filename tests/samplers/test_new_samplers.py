@@ -140,20 +140,26 @@ def test_top_k_breaks_ties_by_position() -> None:
 
 @pytest.mark.parametrize("kind", ["normal", "rising", "ties", "equal", "misleading"])
 @pytest.mark.parametrize("density", [1e-5, 0.01, 0.5, 0.9999])
-def test_top_k_finds_the_largest_of_many(kind: str, density: float) -> None:
+@pytest.mark.parametrize(("dtype", "threads"), [(torch.float32, 1), (torch.float32, 2), (torch.float64, 2)])
+def test_top_k_finds_the_largest_of_many(kind: str, density: float, dtype: torch.dtype, threads: int) -> None:
     """In large tensors, where a sample is looked at first, the mask is still that of sorting: with ties, and where samples err."""
     n = 200_000
-    scores = torch.randn(n, generator=torch.Generator().manual_seed(0))
+    scores = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=dtype)
     if kind == "rising":
         scores = scores.sort().values
     elif kind == "ties":
         scores = scores.round()
     elif kind == "equal":
-        scores = torch.zeros(n)
+        scores = torch.zeros(n, dtype=dtype)
     elif kind == "misleading":  # what is looked at, every twelfth number, is larger than all others
         scores[:: n // (1 << 14)] += 100
     order = np.argsort(-scores.numpy(), kind="stable")[: round(density * n)]
-    mask = TopK(TopKOptions(density=density)).deterministic(scores.view(400, 500))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        mask = TopK(TopKOptions(density=density)).deterministic(scores.view(400, 500))
+    finally:
+        torch.set_num_threads(before)
     assert np.array_equal(mask.numpy().ravel().nonzero()[0], np.sort(order))
 
 

@@ -62,13 +62,7 @@ class TopK(Sampler):
             return torch.full_like(logits, count > 0, dtype=torch.bool)
         if flat.device.type != "cpu":
             return _unasked(flat, count).view(logits.shape)
-        least = _largest(flat, count)
-        mask = flat >= least
-        if int(mask.count_nonzero()) != count:  # several are equal to the least one that is kept
-            mask = flat > least
-            equal = (flat == least).nonzero().view(-1)
-            mask[equal[: count - int(mask.count_nonzero())]] = True
-        return mask.view(logits.shape)
+        return _first_largest(flat, count).view(logits.shape)
 
     def keep_probability(self, logits: Tensor) -> Tensor:
         """Return the mask, as 0 and 1."""
@@ -93,23 +87,30 @@ def _unasked(flat: Tensor, count: int) -> Tensor:
     return more | (equal & (equal.cumsum(0) <= count - more.sum()))
 
 
-def _largest(flat: Tensor, count: int) -> Tensor:
-    """Return the `count`-th largest number of a tensor (n,), 0 < count < n.
+def _first_largest(flat: Tensor, count: int) -> Tensor:
+    """Return the mask of the `count` largest numbers of a tensor (n,) on the CPU, 0 < count < n; of equal ones, the first.
 
-    In a large one it is looked for between two numbers that a sample says it lies between, which is many times as fast; where
-    the sample was wrong, everywhere.
+    In a large one the least of them is looked for between two numbers that a sample says it lies between, which is many times as
+    fast; where the sample was wrong, everywhere.
     """
     n = flat.numel()
-    if n > _LARGE:
+    if n > _LARGE and flat.dtype in (torch.float32, torch.float64):
+        from modhook_plugins.samplers.top_k_kernels import largest
+
         share = count / n
         seen = flat[:: n // _SEEN].sort(descending=True).values  # (m,), m about _SEEN
         at, margin = share * len(seen), 5 * (len(seen) * share * (1 - share)) ** 0.5 + 5
         high, low = seen[max(0, int(at - margin))], seen[min(len(seen) - 1, int(at + margin))]
-        inside = flat[(flat >= low) & (flat <= high)]
-        left = count - int((flat > high).count_nonzero())
-        if 0 < left <= len(inside):
-            return inside.kthvalue(len(inside) - left + 1).values
-    return flat.kthvalue(n - count + 1).values
+        found = largest(flat.contiguous().numpy(), count, low.numpy()[()], high.numpy()[()], torch.get_num_threads())
+        if found is not None:
+            return torch.from_numpy(found)
+    least = flat.kthvalue(n - count + 1).values
+    mask = flat >= least
+    if int(mask.count_nonzero()) != count:  # several are equal to the least one that is kept
+        mask = flat > least
+        equal = (flat == least).nonzero().view(-1)
+        mask[equal[: count - int(mask.count_nonzero())]] = True
+    return mask
 
 
 class _StraightThrough(torch.autograd.Function):
