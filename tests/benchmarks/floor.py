@@ -44,13 +44,13 @@ def speeds(tries: int = 40) -> dict[str, float]:
     }
 
 
-def measure(case: Case, speed: dict[str, float], seconds: float) -> dict[str, float]:
-    """Return W, FLOPs of a step, a plain step's milliseconds, and the least that masks add to it, in plain steps."""
+def measure(case: Case, speed: dict[str, float], seconds: float, plain_ms: float | None = None) -> dict[str, float]:
+    """Return W, FLOPs of a step, a plain step's milliseconds (measured, unless given), and the least that masks add, in plain steps."""
     torch.manual_seed(0)
     model = case.make().eval()
     batch = case.batch(case.size)
     weights = sum(p.numel() for n, p in model.named_parameters() if "bias" not in n)
-    milliseconds = interleaved({"plain": plain(case, model, batch)}, seconds)["plain"]
+    milliseconds = plain_ms or interleaved({"plain": plain(case, model, batch)}, seconds)["plain"]
     with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:  # type: ignore[no-untyped-call]
         case.loss(model, batch).backward()
     moved = 4 * weights * ((5 * SAMPLES + 17) - 10)

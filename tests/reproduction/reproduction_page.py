@@ -197,7 +197,7 @@ def _agreement(network: Network, numbers: Mapping[str, Mapping[str, Values]], re
     return (
         f"Of these {len(told)} means of shares and IoU, {len(told) - len(far)} lie within one standard deviation (pooled) of the "
         f"paper's own code. Of numbers of one distribution {100 * by_chance:.0f} % would lie farther apart with so "
-        "few seeds; those of one seed go together. "
+        "few seeds, were they independent; but those of one seed go together, IoU depends on the shares, and *all* pools the other rows. "
         + (f"Farther apart, in standard deviations: {', '.join(far)}." if far else "None lies farther apart.")
     )
 

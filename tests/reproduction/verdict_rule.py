@@ -16,7 +16,7 @@ LEAST_SEEDS = 3
 SEEN, WEAKLY, NOT_SEEN, UNCLEAR = "seen", "seen weakly", "not seen", "cannot tell"
 TEXT = f"""\
 Each claim is one number per seed, with a bound for *{SEEN}* and a laxer one for *{WEAKLY}*, which stand below its heading. Of the
-numbers the mean and its two-sided t interval over seeds at {100 * CONFIDENCE:.0f} % count.
+numbers the mean and its two-sided t interval over seeds at {100 * CONFIDENCE:.0f} % count, cut where the number cannot go (0 or 100 %).
 
 - *{SEEN}*: the whole interval is at least as good as the first bound.
 - *{WEAKLY}*: the whole interval is at least as good as the second bound, but not as the first.
