@@ -333,12 +333,11 @@ if hasattr(os, "register_at_fork"):  # a system that cannot fork has no such chi
 def run(kernel: Callable[..., None], keys: Any, *arrays: Any, threads: int) -> None:
     """Run a kernel for all blocks of its arrays; the result does not depend on `threads`."""
     size = arrays[-1].shape[-1]
-    with same_threads():
-        if size * len(keys) < _SPREAD_FROM or alone(threads):
+    with as_many(threads if size * len(keys) >= _SPREAD_FROM else 1) as count:
+        if count == 1:
             kernel(keys, 0, -(-size // BLOCK), *arrays)
         else:
-            with on_threads(threads) as count:
-                _SPREAD[kernel](keys, count, *arrays)
+            _SPREAD[kernel](keys, count, *arrays)
 
 
 @contextmanager
@@ -364,3 +363,14 @@ def on_threads(threads: int) -> Iterator[int]:
     with _one:
         numba.set_num_threads(count)
         yield count
+
+
+@contextmanager
+def as_many(threads: int) -> Iterator[int]:
+    """Let `spread` kernels use up to that many threads; gives their number, or 1 where those of one thread must do the work."""
+    with same_threads():
+        if alone(threads):
+            yield 1
+        else:
+            with on_threads(threads) as count:
+                yield count

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from one_by_one import Heard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import modhook
-from modhook import Masks, Tracker
+from modhook import Masks
 from modhook.errors import MaskError, PatternError, RunError, UserError
 from modhook.fit.arguments import bytes_of
 from modhook.noise.noise import generators, uniform
@@ -277,25 +278,9 @@ def test_initial_logits(net: nn.Module) -> None:
         modhook.fit_masks(net, batches(1), loss, steps=1, init={"0.bias": torch.zeros(6)}, progress=False)
 
 
-class Recorder(Tracker):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.messages: list[str] = []
-        self.steps: list[int] = []
-
-    def message(self, text: str) -> None:
-        """Keep the text."""
-        self.messages.append(text)
-
-    def step(self, step: int, values: Any) -> None:
-        """Keep the number."""
-        self.steps.append(step)
-
-
 def test_batches_restart_or_end() -> None:
     """A list starts again at its end; nothing at all is an error."""
-    model, told = nn.Linear(4, 3), Recorder()
+    model, told = nn.Linear(4, 3), Heard()
     fit = modhook.fit_masks(model, batches(2), loss, steps=5, progress=told)
     assert told.steps == [1, 2, 3, 4, 5]
     assert fit.steps == 5
@@ -308,13 +293,13 @@ def test_batches_restart_or_end() -> None:
 def test_an_iterator_that_ends_early_is_a_warning(count: int) -> None:
     """Without a bar, too: one warning, `steps` says how many were done, and the history has all of them."""
     model, data = nn.Linear(4, 3), batches(15)
-    told = Recorder()
+    told = Heard()
     for progress in (False, told):
         with pytest.warns(modhook.ModhookWarning, match=f"the batches ended after {count} of 1200 steps") as caught:
             fit = modhook.fit_masks(model, iter(data[:count]), loss, sampler="gumbel", steps=1200, lr=0.1, progress=progress)
         assert len(heard(caught)) == 1
         assert caught[0].filename == __file__
-    assert [m.split(" steps")[0] for m in told.messages] == [f"the batches ended after {count} of 1200"]
+    assert [m.split(" steps")[0] for m in told.said] == [f"the batches ended after {count} of 1200"]
     assert fit.steps == fit.history["step"].values[-1] == count
     whole = modhook.fit_masks(model, data[:count], loss, sampler="gumbel", steps=count, lr=0.1, progress=False)
     assert torch.equal(fit.logits["weight"], whole.logits["weight"])
@@ -349,13 +334,13 @@ def test_a_last_batch_loses_fewer_than_k_items() -> None:
 
 def test_a_batch_of_fewer_than_k_items_is_counted() -> None:
     """A later batch that has no item for every sample is left out, and counted; the steps are done all the same."""
-    told = Recorder()
+    told = Heard()
     data = [*batches(1), *batches(1, size=3)]
     with pytest.warns(modhook.ModhookWarning) as caught:
         fit = modhook.fit_masks(nn.Linear(4, 3), data, loss, sampler="gumbel", steps=4, progress=told)
-    assert heard(caught) == told.messages
-    assert "a batch of 3 items is left out before step 2: it has fewer" in told.messages[0]
-    assert "in all, 9 items of 3 batches" in told.messages[1]
+    assert heard(caught) == told.said
+    assert "a batch of 3 items is left out before step 2: it has fewer" in told.said[0]
+    assert "in all, 9 items of 3 batches" in told.said[1]
     assert (fit.steps, told.steps) == (4, [1, 2, 3, 4])
 
 

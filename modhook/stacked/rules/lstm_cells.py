@@ -20,15 +20,13 @@ def cell_steps(dtype: torch.dtype) -> Iterator[tuple[Bind, Bind]]:
         return
     from modhook.noise import kernels
 
-    with kernels.same_threads():
+    with kernels.as_many(torch.get_num_threads()) as threads:
         from modhook.stacked.rules import lstm_kernels
 
-        threads = torch.get_num_threads()
-        if kernels.alone(threads):
+        if threads == 1:
             yield _on_arrays(lstm_kernels.forward_alone), _on_arrays(lstm_kernels.backward_alone)
         else:
-            with kernels.on_threads(threads):
-                yield _on_arrays(lstm_kernels.forward_step), _on_arrays(lstm_kernels.backward_step)
+            yield _on_arrays(lstm_kernels.forward_step), _on_arrays(lstm_kernels.backward_step)
 
 
 def _on_tensors(function: Callable[..., None]) -> Bind:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
-from modhook.noise.kernels import alone, compiled, on_threads, same_threads, spread
+from modhook.noise.kernels import as_many, compiled, spread
 
 SPAN = 1 << 14
 """Numbers that are looked at in a row, by one thread."""
@@ -50,34 +49,24 @@ def mark(flat, least, equal, out):  # type: ignore[no-untyped-def]
         equal[b] = same
 
 
-_ALONE: dict[Any, Callable[..., None]] = {kernel: compiled(kernel.py_func) for kernel in (count, collect, mark)}
+_ALONE = tuple(compiled(kernel.py_func) for kernel in (count, collect, mark))
 
 
 def largest(flat: Numbers, kept: int, low: Any, high: Any, threads: int) -> npt.NDArray[np.bool_] | None:
     """Return the mask of the `kept` largest numbers (n,), of equal ones the first; None where the least is not in [low, high]."""
     spans = -(-flat.size // SPAN)
     above, inside, equal = (np.empty(spans, np.int64) for _ in range(3))
-    mask = np.empty(flat.size, np.bool_)
-    with same_threads():
-        if alone(threads):
-            return _largest(flat, kept, low, high, above, inside, equal, mask, _ALONE.__getitem__)
-        with on_threads(threads):
-            return _largest(flat, kept, low, high, above, inside, equal, mask, lambda kernel: kernel)
-
-
-def _largest(
-    flat: Numbers, kept: int, low: Any, high: Any, above: Numbers, inside: Numbers, equal: Numbers, mask: Numbers,
-    on: Callable[[Any], Callable[..., None]],
-) -> npt.NDArray[np.bool_] | None:  # fmt: skip
-    on(count)(flat, low, high, above, inside)
-    left = kept - int(above.sum())
-    ends = np.cumsum(inside)
-    if not 0 < left <= ends[-1]:
-        return None
-    between = np.empty(ends[-1], flat.dtype)
-    on(collect)(flat, low, high, ends - inside, between)
-    least = np.partition(between, len(between) - left)[len(between) - left]
-    on(mark)(flat, least, equal, mask)
+    with as_many(threads) as several:
+        count_, collect_, mark_ = (count, collect, mark) if several > 1 else _ALONE
+        count_(flat, low, high, above, inside)
+        left, ends = kept - int(above.sum()), np.cumsum(inside)
+        if not 0 < left <= ends[-1]:
+            return None
+        between = np.empty(ends[-1], flat.dtype)
+        collect_(flat, low, high, ends - inside, between)
+        least = np.partition(between, len(between) - left)[len(between) - left]
+        mask = np.empty(flat.size, np.bool_)
+        mark_(flat, least, equal, mask)
     left -= int((between > least).sum())
     for b in np.flatnonzero(equal):
         if left <= 0:
