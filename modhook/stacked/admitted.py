@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from modhook.errors import StackError
 from modhook.network.guard import Guard, lent
+from modhook.network.recurrent import with_gradients
 from modhook.network.threads import using
 from modhook.network.twin import twin
 from modhook.stacked import canary
@@ -94,7 +95,7 @@ class _Check:
                 for name, value in self.multiplied(copy, factors).items():
                     weights[name].copy_(value)
             group = self.batch.rebuild([t.tensor if t.shared else t.tensor[k].clone() for t in self.batch.leaves])
-            with torch.enable_grad(), canary.NoDropout(), stock_switches():
+            with torch.enable_grad(), canary.NoDropout(), with_gradients(copy), stock_switches():
                 found = [leaf.tensor for leaf in flatten(self.function(copy, (group, factors))).leaves]
                 gradients.append(canary.gradients_of(found, own))
             outputs.append([t.detach() for t in found])

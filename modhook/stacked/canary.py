@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.network.guard import Guard, same_bits
+from modhook.network.recurrent import with_gradients
 from modhook.network.twin import twin as copied
 from modhook.stacked.blame import blamed, own_line
 from modhook.stacked.near import PIECE, Near, Numbers, Together
@@ -65,7 +66,7 @@ def reference(
         args, kwargs = arguments.rebuild(tensors)
         with torch.enable_grad():
             try:
-                with NoDropout(), stock_switches():
+                with NoDropout(), with_gradients(twin), stock_switches():
                     leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
             except Exception as error:
                 error.add_note(

@@ -10,6 +10,8 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from modhook.network.recurrent import LAYERS, trained
+
 # {function: (name of the argument, its value without dropout)}
 _QUIET: dict[Callable[..., Any], tuple[str, Any]] = {
     F.dropout: ("p", 0.0),
@@ -30,7 +32,6 @@ _IDENTITY = {
     torch.feature_alpha_dropout,
     torch.feature_alpha_dropout_,
 }
-_RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 _POSITIONS = {function: list(inspect.signature(function).parameters) for function in _QUIET}
 
 
@@ -47,10 +48,8 @@ class NoDropout(TorchFunctionMode):
             args, kwargs = _set(_POSITIONS[func].index(name), name, value, args, kwargs)
         elif func is F.scaled_dot_product_attention:
             args, kwargs = _set(4, "dropout_p", 0.0, args, kwargs)
-        elif getattr(func, "__name__", "") in _RECURRENT and len(args) == 9:
-            # (input, states, weights, bias, layers, dropout, ...), or packed: (input, sizes, states, weights, ...)
-            at = 6 if isinstance(args[3], (list, tuple)) else 5
-            args = (*args[:at], 0.0, *args[at + 1 :])
+        elif getattr(func, "__name__", "") in LAYERS and len(args) == 9:
+            args = trained(args)
         return func(*args, **kwargs)
 
 

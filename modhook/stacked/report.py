@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modhook.errors import ModhookError, StackError, UserError, listing
 from modhook.network.guard import lent, memory_of
+from modhook.network.recurrent import with_gradients
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
 from modhook.network.twin import twin as copied
@@ -219,7 +220,12 @@ def _plain(model: nn.Module, example: Tree) -> Callable[[], Any]:
     for parameter in twin.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     args, kwargs = example.rebuild([leaf.tensor.detach() for leaf in example.leaves])
-    return lambda: twin(*args, **kwargs)
+
+    def run() -> Any:
+        with with_gradients(twin):
+            return twin(*args, **kwargs)
+
+    return run
 
 
 def _fresh(job: Job) -> Job:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modhook.network.guard import copies
 from modhook.network.held import held
+from modhook.network.recurrent import with_gradients
 from modhook.network.remade import Recipe, Remaker
 from modhook.network.scope import Kept, substituted
 from modhook.stacked.blame import blamed
@@ -114,7 +115,7 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
         # Tensors that were cut together may not be written.
         parameters = {n: _copied(w[k]) if n in job.written else w[k] for n, w in weights.items()}
         try:
-            with stock_switches(), around(), job.watch if job.watching else nullcontext():
+            with stock_switches(), with_gradients(job.model), around(), job.watch if job.watching else nullcontext():
                 outputs.append(flatten(job.call(parameters, job.copies(), tensors, kept=kept)))
         except Exception as error:
             error.add_note(blamed(job.model, error, f"while running mask sample {k + 1} of {job.samples}"))
@@ -149,7 +150,7 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
 
     # The last argument says how many samples there are where nothing else is stacked.
     count = torch.empty(job.samples, 0, device="cpu")
-    with stock_switches(), Rules(memory, job.watch), around():  # `around` is asked first
+    with stock_switches(), with_gradients(job.model), Rules(memory, job.watch), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
         copied = [own[i].expand(job.samples, *own[i].shape).clone() for i in wide]  # (K, ...)
         results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched], count)

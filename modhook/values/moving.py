@@ -28,6 +28,7 @@ def floats(values: Mapping[str, float | Tensor]) -> dict[str, float]:
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor on a device, (*shape): from the CPU to a GPU through memory that the GPU reads itself, so that nothing waits."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        tensor = tensor.pin_memory()
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.layout is torch.strided and not tensor.is_pinned():
+        # Not pin_memory(), which keeps strides and so cannot write what was expanded.
+        tensor = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
     return tensor.to(device, non_blocking=tensor.device.type == "cpu")

@@ -55,7 +55,7 @@ def main() -> None:
         busy()
     only = options.samplers or options.units
     kind_of_device = torch.device(options.device).type
-    seconds = 3.0 if options.quick else 15.0 if kind_of_device == "cpu" else 7.5
+    seconds = 3.0 if options.quick else 15.0 if kind_of_device == "cpu" else 4.0
     if options.row:
         found = {kind: KINDS[kind].measure(CASES[options.row], options.device, seconds / 5, least=2) for kind in options.kinds}
         print(json.dumps(found))

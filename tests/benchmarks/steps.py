@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from modhook import Sampler
 from modhook.fit.engine import MaskTrainer
+from modhook.network.recurrent import with_gradients
 from modhook.noise.noise import generators
 from modhook.plugin.interfaces import NoOptions
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
@@ -62,7 +63,8 @@ def sequential(case: Case, model: nn.Module, batch: Any, samples: int) -> Step:
         for k in range(samples):
             masked = {n: sampler.apply(weights[n], logit, [noise[k]])[0] for n, logit in logits.items()}
             part = [t.chunk(samples)[k] for t in batch]
-            loss = case.loss(lambda *x, masked=masked: torch.func.functional_call(model, masked, x), part)
+            with with_gradients(model):
+                loss = case.loss(lambda *x, masked=masked: torch.func.functional_call(model, masked, x), part)
             (loss / samples).backward()
         pull = BETA / batch[0].shape[0]
         for logit in logits.values():

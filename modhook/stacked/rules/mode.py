@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from modhook.network.recurrent import LAYERS
 from modhook.stacked.rules.attention import attention
 from modhook.stacked.rules.bridge import is_stacked
 from modhook.stacked.rules.fresh import FRESH, fresh
@@ -19,7 +20,7 @@ from modhook.stacked.rules.lookups import bilinear, embedding, one_by_one
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.rules.packed import pack, unpack
 from modhook.stacked.rules.reads import READS, UNTOLD
-from modhook.stacked.rules.recurrent import CELLS, LAYERS, cell, layer
+from modhook.stacked.rules.recurrent import CELLS, cell, layer
 from modhook.stacked.rules.through import attention_forward
 from modhook.stacked.watch import Watch
 

@@ -13,7 +13,6 @@ from modhook.stacked.rules.lstm import LONGEST, short_lstm
 from modhook.stacked.rules.memory import Memory
 from modhook.stacked.trees import flatten
 
-LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from modhook import Analysis, Masks, Task, UserError, Variable
 from modhook.errors import listing
+from modhook.network.recurrent import with_gradients
 
 if TYPE_CHECKING:
     from modhook import FinishedRun
@@ -97,7 +98,8 @@ def gradient(run: FinishedRun, masks: Masks | None, stage: str) -> dict[str, Ten
     count = 0
     for batch in run.batches(run.task.splits[0]):
         size = len(next(v for v in batch.values() if isinstance(v, Tensor)))
-        (run.task.loss(model, batch) * size).backward()
+        with with_gradients(model):
+            (run.task.loss(model, batch) * size).backward()
         count += size
     return {n: p.grad.double().cpu() / count for n, p in model.named_parameters() if p.grad is not None}
 
