@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import modhook
 from modhook.errors import CheckpointError
+from modhook.network.recurrent import with_gradients
 from modhook.values.moving import moved
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
 from modhook_tasks import known
@@ -43,7 +45,8 @@ def test_samples_are_those_of_a_plain_loop(name: str, executor: str, there: Ther
         with torch.no_grad():
             for n, p in plain.named_parameters():
                 p.copy_(params[n][k])
-        expected = plain(xs[k])
+        with with_gradients(plain):  # cuDNN
+            expected = plain(xs[k])
         (expected**2).sum().backward()
         torch.testing.assert_close(found[k].cpu(), expected.cpu(), rtol=1e-7, atol=1e-9)
         for n, p in plain.named_parameters():
@@ -125,6 +128,30 @@ def test_a_step_waits_twice(case: str, executor: str, there: There, pretend: Any
         modhook.fit_masks(there(net), [there(batch)], zoo.loss, **own)
     counts = collections.Counter(wait.split()[1].rpartition(":")[0] for wait in seen)
     assert counts == {"network/guard.py": 1, "values/moving.py": WAITS[case]}, seen
+
+
+@pytest.mark.parametrize("case", WAITS)
+def test_a_gpu_counts_the_same_waits(case: str, there: There, device: str) -> None:
+    """torch itself, asked to warn of every wait, counts those of a step on a GPU; with a recurrent layer one more."""
+    if device != "cuda":
+        pytest.skip("only a GPU is waited for")
+    name, options = FITS[case]
+    net, batch = zoo.made(name)
+    seen: list[str] = []
+
+    def after(step: int, trainer: Any) -> bool:
+        torch.cuda.set_sync_debug_mode("warn" if step == 5 else "default")
+        if step == 5:
+            heard.clear()
+        if step == 6:
+            seen.extend(str(one.message) for one in heard)
+        return step == 6
+
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        modhook.fit_masks(there(net), [there(batch)], zoo.loss, steps=1000, lr=0.1, progress=False, callback=after, **options)
+    count = sum("synchronizing" in one for one in seen)
+    assert 1 + WAITS[case] <= count <= 1 + WAITS[case] + (name == "lstm"), seen
 
 
 def test_a_training_step_waits_once(there: There, pretend: Any) -> None:

@@ -273,3 +273,25 @@ def test_packed_sequences():
     expected, wanted = loops.plain_loop(model, sets, lambda net, k: net(x[k]))
     assert loops.worst(found, expected) <= 1e-9
     assert loops.worst(grads, wanted) <= 1e-9
+
+
+@pytest.mark.parametrize("executor", ["vmap", "loop"])
+def test_exchanged_weights_are_left_where_they_lie(executor, monkeypatch):
+    """A layer that finds its weights exchanged does not move them, as on a GPU it would: stacked ones have no memory, others are in use."""
+
+    def as_on_a_gpu(layer):
+        for weight in layer._flat_weights:
+            weight.data_ptr()
+        with torch.no_grad():
+            for weight in layer._flat_weights:
+                weight.set_(weight.clone())
+
+    model = nn.GRU(F, H, 2).eval()
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", as_on_a_gpu)
+    sets = loops.parameter_sets(model, K)
+    places = {name: weight.data_ptr() for name, weight in sets.items()}
+    stacked = stack(model, ((torch.randn(2, B, F),), {}), samples=K, executor=executor)
+    stacked(sets, torch.randn(K, 2, B, F))[0].sum().backward()
+    assert stacked.route == executor
+    assert {name: weight.data_ptr() for name, weight in sets.items()} == places
+    assert nn.RNNBase.flatten_parameters is as_on_a_gpu
