@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import LogLocator
 from measure import interleaved
 from networks import CASES, Case, fnn
 from steps import masked, plain
@@ -42,7 +43,12 @@ def draw(found: dict[str, dict[str, list[Point]]], path: Path) -> None:
             axis.plot(x, [p["mask"] for p in points], "o-", ms=3, color=colour, label=name)
             axis.plot(x, [p["plain"] for p in points], ":", color=colour)
         axis.set(xscale="log", yscale="log", xlabel=label)
-        axis.legend(frameon=False, fontsize=8)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** 0.3)  # room for the legend
+        axis.legend(frameon=False, fontsize=8, loc="upper left")
     axes[0].set_ylabel("milliseconds per step\n(dotted: plain training)")
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -32,8 +32,8 @@ class GumbelOptions:
     penalty: Literal["logits", "l0"] = "logits"
     """What a weight costs: its logit (the paper's), or the probability that it is kept (the expected number of kept weights)."""
     kernel: Literal["usual", "triton"] = "usual"
-    """What draws masks. "triton": on a GPU, one fused kernel per pass, without stored noise, float32 logits; the same law. It was
-    tried in Triton's interpreter and compiled, but never measured on a GPU, and so is not the usual one (docs/cuda.md)."""
+    """What draws masks. "triton": on a GPU, one fused kernel per pass, without stored noise, float32 logits; the same law. On an
+    H200 a step with it took 0.91 to 1.13 of a usual one, so that it is an option (docs/cuda.md)."""
 
 
 class Gumbel(Sampler):
