@@ -13,6 +13,7 @@ from modhook.errors import UserError
 from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.network.guard import lent
+from modhook.network.place import meeting
 from modhook.network.threads import using
 from modhook.values.arguments import batches_of, function, instance, shown
 from modhook.values.moving import floats
@@ -55,7 +56,8 @@ def evaluate(
     applied = masks._applied(model, off, seed) if masks is not None else contextlib.nullcontext()
     with using(model), lent(model, () if masks is None else masks._names()), applied, torch.no_grad():
         for batch in batches:
-            result = score(model, batch)
+            with meeting(model, batch):
+                result = score(model, batch)
             single = isinstance(result, Tensor)
             if not isinstance(result, Tensor | Mapping):
                 raise UserError(

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from modhook.network.place import meeting
 from modhook.noise.randomness import cuda_states, set_cuda_states
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.loop import run_steps, warned
@@ -61,7 +62,8 @@ class Trainer:
         self.optimizer.zero_grad()
         loss, error = None, None
         try:
-            loss = self.loss(self.net, batch)
+            with meeting(self.net, batch):
+                loss = self.loss(self.net, batch)
             loss.backward()  # type: ignore[no-untyped-call]
         except Exception as failure:
             error = failure

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import modhook
-from modhook.errors import CheckpointError
+from modhook.errors import CheckpointError, UserError
 from modhook.network.recurrent import with_gradients
 from modhook.values.moving import moved
 from modhook_plugins.samplers.gumbel import Gumbel, GumbelOptions
@@ -178,6 +178,34 @@ def test_batches_of_any_strides_go_there(device: str) -> None:
         assert found.device.type == device
         assert torch.equal(found.cpu(), one)
     assert moved(images, torch.device(device)).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("sampler", ["gumbel", "snip"])
+@pytest.mark.parametrize("units", [False, True])
+def test_batches_elsewhere_are_told_of(units: bool, sampler: str, there: There, device: str) -> None:
+    """A network on the device and batches on the CPU are one sentence with both, in fits, training and scores, wherever torch notices."""
+    if device == "cpu":
+        pytest.skip("this is the CPU itself")
+    net, batch = zoo.made("perceptron")
+    net, told = there(net), rf"the network is on {device}:0 and the batches are on cpu; move one of them with .to\(...\)."
+    own: dict[str, Any] = {"units": "neuron"} if units else {}
+    with pytest.raises(UserError, match=told):
+        modhook.fit_masks(net, [batch], zoo.loss, steps=2, density=0.5, sampler=sampler, progress=False, **own)
+    with pytest.raises(UserError, match=told):
+        modhook.evaluate(net, None, [batch], zoo.score)
+    with pytest.raises(UserError, match=told):
+        modhook.train(net, [batch], zoo.loss, 2)
+
+    def brings(model: Any, batch: Any) -> Tensor:
+        return zoo.loss(model, there(batch))
+
+    assert modhook.fit_masks(net, [batch], brings, steps=1, progress=False).logits
+    with pytest.raises(RuntimeError, match="their own"):
+        modhook.train(net, [batch], lambda model, batch: _fails(brings(model, batch)), 2)
+
+
+def _fails(loss: Tensor) -> Tensor:
+    raise RuntimeError("their own")
 
 
 def test_scores_wait_once(there: There, pretend: Any) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("torch.utils.backend_registration", reason="torch has no bac
 from torch.utils import backend_registration
 
 CHOSEN = (
-    "(plain_loop and auto) or wait_once or waits_once or stopped_fit or another_device or equal_scores or together or "
+    "(plain_loop and auto) or wait_once or waits_once or stopped_fit or another_device or equal_scores or together or told_of or "
     "(waits_twice and auto and (perceptron or units or hard or clipped or top_k or readout)) or (that_of_the_cpu and "
     "(gumbel or hard_concrete or integrated or lstm or units or clipped or among or off or chunks))"
 )
