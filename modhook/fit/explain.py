@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from modhook.errors import StackError, UserError
 from modhook.fit.groups import one_group
+from modhook.network.recurrent import with_gradients
 from modhook.network.twin import twin as copied
 
 
@@ -43,7 +44,7 @@ def listened(model: nn.Module, loss: Any, batch: Any) -> Calls | None:
 
     listening = register_module_forward_pre_hook(hear)
     try:
-        with torch.enable_grad(), contextlib.suppress(Exception):
+        with torch.enable_grad(), with_gradients(twin), contextlib.suppress(Exception):
             loss(twin, batch)
     finally:
         listening.remove()

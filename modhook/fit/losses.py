@@ -19,7 +19,7 @@ from modhook.fit.layers import ROUTE, Layers, recipe
 from modhook.fit.masked import MaskedWeights
 from modhook.fit.plainly import SHORT, cut_held, mean_loss
 from modhook.network.guard import Guard, memory_of
-from modhook.network.place import meeting
+from modhook.network.place import on_one_device
 from modhook.network.remade import Recipe, Recipes
 from modhook.network.threads import using
 from modhook.network.unmasked import masking
@@ -131,7 +131,7 @@ class SampledLosses(MaskedWeights):
         return batch if self._whole_batch is None else self._whole_batch(self.model, batch, self.samples)
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
-        with meeting(self.model, groups):
+        with on_one_device(self.model, groups):
             return self._found(groups, start, stop)
 
     def _found(self, groups: Any, start: int, stop: int) -> Tensor:

@@ -22,6 +22,7 @@ from modhook.fit.cuts import Measured
 from modhook.fit.groups import batch_size, cut, group, plainly
 from modhook.fit.losses import Loss
 from modhook.masks import Masks
+from modhook.network.recurrent import with_gradients
 from modhook.noise.randomness import undisturbed
 
 LOOKED_AT = 16
@@ -58,7 +59,7 @@ class Recovered:
         asked = plainly(bound(loss, learned, off))
 
         def lost(net: nn.Module, batch: Any) -> Tensor:
-            with torch.enable_grad():  # a loss may take gradients of its own
+            with torch.enable_grad(), with_gradients(net):  # a loss may take gradients of its own
                 value = float(asked(net, batch).detach())
             return torch.full((batch_size(batch),), value if math.isfinite(value) else math.inf, dtype=torch.float64, device="cpu")
 

@@ -13,7 +13,7 @@ from modhook.errors import UserError
 from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.network.guard import lent
-from modhook.network.place import meeting
+from modhook.network.place import on_one_device
 from modhook.network.threads import using
 from modhook.values.arguments import batches_of, function, instance, shown
 from modhook.values.moving import floats
@@ -56,7 +56,7 @@ def evaluate(
     applied = masks._applied(model, off, seed) if masks is not None else contextlib.nullcontext()
     with using(model), lent(model, () if masks is None else masks._names()), applied, torch.no_grad():
         for batch in batches:
-            with meeting(model, batch):
+            with on_one_device(model, batch):
                 result = score(model, batch)
             single = isinstance(result, Tensor)
             if not isinstance(result, Tensor | Mapping):

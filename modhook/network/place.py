@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,17 +12,20 @@ from torch.utils import _pytree as pytree
 
 from modhook.errors import UserError
 
+_APART = re.compile(r"same device|mixes devices|on the current device|Tensor\) and (weight|bias) type")
+"""What torch says of tensors of two devices, in its words for products, recurrent layers, lookups and convolutions."""
+
 
 @contextmanager
-def meeting(model: nn.Module, batch: Any, what: str = "the batches are") -> Iterator[None]:
-    """Within it, torch's error about devices becomes a `UserError` that names them, if all of the batch lies apart from the network.
+def on_one_device(model: nn.Module, batch: Any) -> Iterator[None]:
+    """Turn torch's error about tensors on two devices into a `UserError` with both, if no tensor of the batch is where the network is.
 
-    It is looked for only then: a loss may bring its batch to the network itself.
+    Nothing is looked at before torch raises: a loss may move its batch itself.
     """
     try:
         yield
     except RuntimeError as error:
-        if "device" not in str(error).lower() and "cuda" not in str(error).lower():
+        if not _APART.search(str(error)):
             raise
         here = {p.device for p in model.parameters()}
         there = {leaf.device for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)}
@@ -29,5 +33,5 @@ def meeting(model: nn.Module, batch: Any, what: str = "the batches are") -> Iter
             raise
         (device,) = here
         raise UserError(
-            f"the network is on {device} and {what} on {', '.join(sorted(map(str, there)))}; move one of them with .to(...)."
+            f"the network is on {device} and the batches are on {', '.join(sorted(map(str, there)))}; move one of them with .to(...)."
         ) from error

@@ -150,7 +150,7 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
 
     # The last argument says how many samples there are where nothing else is stacked.
     count = torch.empty(job.samples, 0, device="cpu")
-    with stock_switches(), with_gradients(job.model), Rules(memory, job.watch), around():  # `around` is asked first
+    with stock_switches(), Rules(memory, job.watch), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
         copied = [own[i].expand(job.samples, *own[i].shape).clone() for i in wide]  # (K, ...)
         results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched], count)

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from modhook.network.place import meeting
+from modhook.network.place import on_one_device
 from modhook.noise.randomness import cuda_states, set_cuda_states
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.loop import run_steps, warned
@@ -62,7 +62,7 @@ class Trainer:
         self.optimizer.zero_grad()
         loss, error = None, None
         try:
-            with meeting(self.net, batch):
+            with on_one_device(self.net, batch):
                 loss = self.loss(self.net, batch)
             loss.backward()  # type: ignore[no-untyped-call]
         except Exception as failure:

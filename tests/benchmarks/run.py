@@ -117,10 +117,13 @@ def _take(results: dict[str, Any], name: str, kind: str, found: list[Any], promi
         head, line = table.rows({name: found})
         results["ratios"] |= {f"{name}: {path}": r for path in compare.OURS if (r := table.ratios(found, path, "plain"))}
         results[kind][name] = dict(zip(head, line, strict=True))
-        if not promised:  # no GPU has said what can be reached there
-            results[kind][name].pop("must reach")
+        if not promised:  # nothing is promised there, and one process has no spread
+            for column in ("must reach", "least to most", "own"):
+                results[kind][name].pop(column)
     else:
         results[kind][name] = KINDS[kind].row(name, found)
+        if not promised:
+            results[kind][name].pop("least to most", None)
         results["ratios"] |= {f"{name}, {kind}: {what}": r for what, r in KINDS[kind].ratios(found).items()}
     line_of: dict[str, str] = results[kind][name]
     return line_of

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.overrides import TorchFunctionMode
 
+import modhook
 from modhook.network import recurrent
 from modhook.network.recurrent import with_gradients
 
@@ -56,6 +57,57 @@ def test_eval_mode_is_computed_in_training_mode_without_dropout(kind: str, packe
     assert set(seen.calls) == {(0.0, True)}
     torch.testing.assert_close(found, plain)
     assert not layer.training
+
+
+class Cudnn(TorchFunctionMode):
+    """Refuses, outermost, what cuDNN refuses: a recurrent layer in eval mode where gradients are taken."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in recurrent.LAYERS and torch.is_grad_enabled():
+            assert args[7 if isinstance(args[3], (list, tuple)) else 6], "cudnn RNN backward can only be called in training mode"
+        return func(*args, **(kwargs or {}))
+
+
+class Reader(nn.Module):
+    """A GRU and a readout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells, self.last = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, 3) -> (B, 2)."""
+        out: Tensor = self.last(self.cells(x)[0][:, -1])
+        return out
+
+
+def _loss(net: Any, batch: Any) -> Tensor:
+    return (net(batch[0]) ** 2).mean()
+
+
+FITS: dict[str, dict[str, Any]] = {
+    "vmap": {"executor": "vmap"},
+    "loop": {"executor": "loop"},
+    "units": {"units": "neuron"},
+    "snip": {"sampler": "snip", "density": 0.5},
+    "integrated_gradients": {"sampler": "integrated_gradients", "density": 0.5},
+    "in chunks": {"memory": 3000},
+}
+
+
+@pytest.mark.filterwarnings("ignore::modhook.errors.ModhookWarning")
+@pytest.mark.parametrize("case", FITS)
+def test_fits_of_a_frozen_recurrent_network_take_gradients(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way in which masks are learned asks a recurrent layer of a frozen network in the mode that cuDNN wants."""
+    monkeypatch.setattr(recurrent, "_CUDNN", {"cpu"})
+    torch.manual_seed(0)
+    net, batch = Reader().eval(), (torch.randn(8, 5, 3),)
+    with Cudnn(), pytest.raises(AssertionError):
+        net(batch[0])
+    with Cudnn():
+        modhook.fit_masks(net, [batch], _loss, steps=2, progress=False, **FITS[case])
+        modhook.inspect(net, batch[0], samples=2, progress=False)
+    assert not net.training
 
 
 def test_what_needs_no_help_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

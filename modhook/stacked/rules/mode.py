@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from modhook.network.recurrent import LAYERS
+from modhook.network.recurrent import LAYERS, differentiable
 from modhook.stacked.rules.attention import attention
 from modhook.stacked.rules.bridge import is_stacked
 from modhook.stacked.rules.fresh import FRESH, fresh
@@ -57,6 +57,7 @@ class Rules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule of `func`, or `func` itself."""
         args, kwargs = self._watch.look(func, args, kwargs or {})
+        args = differentiable(func, args)
         if Gated in types:
             with self:
                 return by_factors(self._memory, func, args, kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,7 @@ def stock_switches() -> Iterator[None]:
     of their own, and those of one sample are part of others'. cuDNN copies them together in every call instead.
     """
     global _inside, _back
+    _own.depth = getattr(_own, "depth", 0) + 1
     with _switching:  # of several threads, the first one switches, and the last one back
         if not _inside:
             _back = _switched()
@@ -44,6 +46,7 @@ def stock_switches() -> Iterator[None]:
     try:
         yield
     finally:
+        _own.depth -= 1
         with _switching:
             _inside -= 1
             if not _inside:
@@ -58,7 +61,16 @@ def _switched() -> Callable[[], None]:
     for name in kept:
         setattr(checkpointing, name, _CHECKPOINTS[name])
     flatten = nn.RNNBase.flatten_parameters
-    nn.RNNBase.flatten_parameters = _as_they_lie  # type: ignore[assignment, method-assign]
+
+    def flatten_elsewhere(layer: nn.RNNBase) -> None:
+        """Leave weights where they lie; layers of other threads are no business of ours."""
+        if not getattr(_own, "depth", 0):
+            flatten(layer)
+
+    nn.RNNBase.flatten_parameters = flatten_elsewhere  # type: ignore[assignment, method-assign]
+    if torch.cuda.is_initialized() and not any(getattr(message, "pattern", "") == _LYING for _, message, *_ in warnings.filters):  # type: ignore[no-untyped-call]
+        # For good: to exchange filters in every step would show every other warning in every step.
+        warnings.filterwarnings("ignore", message=_LYING)
 
     def back() -> None:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -69,15 +81,14 @@ def _switched() -> Callable[[], None]:
     return back
 
 
-def _as_they_lie(layer: nn.RNNBase) -> None:
-    """Stand for `flatten_parameters`."""
-
-
 _CHECKPOINTS = {
     "CheckpointFunction": _Direct,
     "_checkpoint_without_reentrant_generator": _direct_generator,
     "_checkpoint_without_reentrant_generator_impl": _direct_generator,  # torch >= 2.14 calls this one
 }
+_LYING = "RNN module weights are not part of single contiguous chunk of memory"
+"""What torch warns of in every call of a recurrent layer on a GPU whose weights were exchanged."""
 _switching = threading.Lock()
+_own = threading.local()
 _inside = 0
 _back: Callable[[], None] = lambda: None  # noqa: E731

@@ -33,7 +33,7 @@ class GumbelOptions:
     """What a weight costs: its logit (the paper's), or the probability that it is kept (the expected number of kept weights)."""
     kernel: Literal["usual", "triton"] = "usual"
     """What draws masks. "triton": on a GPU, one fused kernel per pass, without stored noise, float32 logits; the same law. On an
-    H200 a step with it took 0.91 to 1.13 of a usual one, so that it is an option (docs/cuda.md)."""
+    H200 a step with it took 0.87 to 1.33 of a usual one, by network (docs/cuda.md), and so it is not the default."""
 
 
 class Gumbel(Sampler):

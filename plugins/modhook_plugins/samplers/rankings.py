@@ -16,7 +16,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from modhook import Ranking, UserError
-from modhook.network.place import meeting
+from modhook.network.place import on_one_device
 from modhook.network.recurrent import with_gradients
 
 Loss = Callable[[Any, Any], Tensor]
@@ -133,7 +133,7 @@ def _gradients(
 def _gradient(model: nn.Module, weights: dict[str, nn.Parameter], batch: Any, loss: Loss) -> dict[str, Tensor]:
     for weight in weights.values():
         weight.requires_grad_()
-    with torch.enable_grad(), with_gradients(model), meeting(model, batch):
+    with torch.enable_grad(), with_gradients(model), on_one_device(model, batch):
         found = torch.autograd.grad(loss(model, batch), list(weights.values()), allow_unused=True)
     zero = (torch.zeros_like(weight) for weight in weights.values())
     return {n: z if g is None else g.detach() for n, g, z in zip(weights, found, zero, strict=True)}
