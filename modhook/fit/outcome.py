@@ -16,7 +16,7 @@ from modhook.fit.off import kept
 from modhook.fit.prepared import Prepared
 from modhook.fit.result import Fit
 from modhook.fit.settled import turnover
-from modhook.fit.trust import ADAM, course_of, findings, special
+from modhook.fit.trust import ADAM, course_of, findings, special, written
 from modhook.masks import Masks
 from modhook.steps.loop import History
 
@@ -85,7 +85,7 @@ def fit_of(asked: Asked, fit: Prepared, trainer: MaskTrainer, found: Learned, ma
         found.history.attrs["gain"] = recovered.unit
     if math.isfinite(turned):
         found.history.attrs["turnover"] = turned
-    found.history.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in reasons.items()]
+    cautions = written(found.history, reasons)
     return Fit(
         masks=masks,
         logits=found.logits,
@@ -95,7 +95,7 @@ def fit_of(asked: Asked, fit: Prepared, trainer: MaskTrainer, found: Learned, ma
         carried=trainer.clipping.carried(),
         steps=found.steps,
         stopped="interrupted" if interrupted else found.stopped,
-        cautions=tuple(reasons.values()),
+        cautions=cautions,
         threshold=found.own,
         fixed=fit.fixed,
         model=asked.model,

@@ -20,7 +20,7 @@ from modhook.fit.ranked import ranked
 from modhook.fit.recovered import LOOKED_AT, looked_at
 from modhook.fit.result import Fit
 from modhook.fit.size import BETA, Size, size_of
-from modhook.fit.trust import Course, findings, needless
+from modhook.fit.trust import Course, findings, needless, written
 from modhook.fit.usual import GUMBEL, WITHIN_OF_LOSS, WITHIN_OF_SCORE, samples_for
 from modhook.masks import Masks
 from modhook.masks.granular import Masked, masked_by
@@ -215,5 +215,4 @@ def by_ranking(asked: Asked, fit: Prepared, ranking: Ranking) -> Fit:
     reasons = findings(Course(steps=0, weights=0, kept=0, nothing=fit.nothing))
     if size.within is not None and not any(bool(found.masks[n].any()) for n in found.logits):
         reasons["cut"] = needless(size.within)
-    found.history.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in reasons.items()]
-    return attrs.evolve(found, cautions=tuple(reasons.values()))
+    return attrs.evolve(found, cautions=written(found.history, reasons))

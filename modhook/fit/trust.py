@@ -160,6 +160,12 @@ def findings(course: Course) -> dict[str, str]:
     return found
 
 
+def written(history: xr.Dataset, reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """Write what `findings` found into a history, `rule: sentence` each, and return the sentences."""
+    history.attrs["trust"] = [f"{rule}: {sentence}" for rule, sentence in reasons.items()]
+    return tuple(reasons.values())
+
+
 def needless(within: float) -> str:
     """Say that the smallest masks that lose no more than a share keep nothing."""
     return f"the masks that lose at most {within:g} keep no weight: what they are measured by needs none of those that are learned."
