@@ -29,12 +29,17 @@ def with_gradients(model: nn.Module) -> AbstractContextManager[Any]:
 
 def differentiable(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the arguments of a call: a whole layer's in eval mode, where gradients are taken on a GPU, for training without dropout."""
-    if func not in _FUNCTIONS or len(args) != _ARGUMENTS or not torch.is_grad_enabled():
+    if not whole_layer(func, args) or not torch.is_grad_enabled():
         return args
     dropout = _place_of_dropout(args)
     if args[dropout + 1] or args[0].device.type not in _CUDNN:
         return args
     return without_dropout(args, training=True)
+
+
+def whole_layer(func: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether a call is that of a whole recurrent layer, and not of a cell."""
+    return func in _FUNCTIONS and len(args) == _ARGUMENTS
 
 
 def without_dropout(args: tuple[Any, ...], training: bool | None = None) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from modhook.network.recurrent import LAYERS, without_dropout
+from modhook.network.recurrent import whole_layer, without_dropout
 
 # {function: (name of the argument, its value without dropout)}
 _QUIET: dict[Callable[..., Any], tuple[str, Any]] = {
@@ -48,7 +48,7 @@ class NoDropout(TorchFunctionMode):
             args, kwargs = _set(_POSITIONS[func].index(name), name, value, args, kwargs)
         elif func is F.scaled_dot_product_attention:
             args, kwargs = _set(4, "dropout_p", 0.0, args, kwargs)
-        elif getattr(func, "__name__", "") in LAYERS and len(args) == 9:
+        elif whole_layer(func, args):
             args = without_dropout(args)
         return func(*args, **kwargs)
 

@@ -109,13 +109,13 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
     # Cut once: the gradients of K slices would each fill a whole (K, ...) with zeros.
     weights = {n: w.unbind() if isinstance(w, Tensor) else w.each for n, w in job.parameters.items()}
     columns = [[leaf.tensor] * job.samples if leaf.shared else leaf.tensor.unbind() for leaf in leaves]
-    kept = Kept(job.model)
+    kept, differentiable = Kept(job.model), with_gradients(job.model)  # looked at once, not for every sample
     for k in range(job.samples):
         tensors = [column[k] for column in columns]
         # Tensors that were cut together may not be written.
         parameters = {n: _copied(w[k]) if n in job.written else w[k] for n, w in weights.items()}
         try:
-            with stock_switches(), with_gradients(job.model), around(), job.watch if job.watching else nullcontext():
+            with stock_switches(), differentiable, around(), job.watch if job.watching else nullcontext():
                 outputs.append(flatten(job.call(parameters, job.copies(), tensors, kept=kept)))
         except Exception as error:
             error.add_note(blamed(job.model, error, f"while running mask sample {k + 1} of {job.samples}"))
