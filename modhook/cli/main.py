@@ -22,6 +22,7 @@ from modhook.cli.analyse import analyse_command
 from modhook.cli.check import check_command
 from modhook.cli.explain import GONE, explained, folder_is_gone
 from modhook.cli.inspect import inspect_command
+from modhook.cli.join import join_command
 from modhook.cli.list import list_command
 from modhook.cli.new_plugin import new_plugin_command
 from modhook.cli.new_study import new_study_command
@@ -70,6 +71,7 @@ for _command in (
     plot_command,
     report_command,
     pack_command,
+    join_command,
     new_study_command,
     new_plugin_command,
 ):

@@ -11,7 +11,7 @@ from modhook.cli.say import say
 from modhook.cli.where import WherePath, say_if_unrecorded
 
 if TYPE_CHECKING:
-    from modhook.cube import Where
+    from modhook.cube import Pack, Where
 
 
 @click.command("pack")
@@ -30,6 +30,11 @@ def pack_command(cube: Where, out: Path | None, weights: bool, logits: bool, ove
 
     say_if_unrecorded(cube)
     made = pack(cube, out, weights=weights, logits=logits, overwrite=overwrite)
+    say_size(made)
+
+
+def say_size(made: Pack) -> None:
+    """Say what was packed, and what is not in it."""
     left = f", without {' and '.join(made.without)}" if made.without else ""
     say(f"{made.path}: {_size(made.size)}{left}")
     if made.done < made.stages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from modhook.cube.creation import create
 from modhook.cube.cube import Cube, open_for_writing
 from modhook.cube.grow import seal
+from modhook.cube.join import Joined, join_packed
 from modhook.cube.layout import Layout, layout_variables
 from modhook.cube.leftovers import remove_leftovers
 from modhook.cube.lock import writer_lock
@@ -21,6 +22,7 @@ from modhook.cube.where import beside, is_url, place_of, stem
 __all__ = [
     "RUN_VARIABLES",
     "Cube",
+    "Joined",
     "Layout",
     "Pack",
     "Place",
@@ -32,6 +34,7 @@ __all__ = [
     "create",
     "done",
     "is_url",
+    "join_packed",
     "keeps_records",
     "layout_variables",
     "logits_from",

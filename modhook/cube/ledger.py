@@ -86,6 +86,10 @@ class Ledger:
             return None
         return tuple(int(i) for i in key[len(array) + 3 :].split("/")[: len(self.dims)])
 
+    def per_run(self, array: str) -> bool:
+        """Return whether each run has its own files of an array, the records included."""
+        return array in self._per_run or array == VARIABLE
+
     def say(self, run: Index) -> str:
         """Return a run for people: `seed=3, masks.beta=1e-05`."""
         return ", ".join(f"{k}={v}" for k, v in self.labels(run).items())

@@ -11,7 +11,8 @@ import copy
 import json
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def pack(
             taken, or weights and logits that the cube does not have.
     """
     opened = Cube(cube, read_only=True)
-    path = _file(opened, beside(cube, ENDING) if out is None else out, overwrite)
+    path = place_for([opened], beside(cube, ENDING) if out is None else out, overwrite)
     kinds = tuple(k for k, keep in (("weights", weights), ("logits", logits)) if not keep)
     store = opened._store
     nodes = nodes_of(store.document) or {}
@@ -72,13 +73,34 @@ def pack(
     if lost := [k for k in ("weights", "logits") if k in gone and k not in kinds]:
         raise UserError(f"{opened.path} was packed without {lost[0]}, so they cannot be kept; pack the cube itself.")
     dropped = {n for n in nodes if _kind(n) in kinds}
+    root = copy.deepcopy(store.document)
+    for name in dropped:
+        del root["consolidated_metadata"]["metadata"][name]
+    return write(path, chain(_values(store, nodes, dropped), metadata_files(root)), root, kinds, opened.path)
+
+
+def write(path: Path, files: Iterable[tuple[str, bytes]], root: dict[str, Any], kinds: tuple[str, ...], source: Where) -> Pack:
+    """Write a packed cube, the root's file last, compare it with its records, and put it in its place.
+
+    Args:
+        path: the file, of which something may be there.
+        files: every other file, in order.
+        root: the root document, which gets the attribute `PACKED` and its checksum.
+        kinds: what was left out.
+        source: the cube, for messages.
+
+    Raises:
+        UserError: no place for the file. DamageError: files that do not fit their records.
+    """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with zipfile.ZipFile(partial, "w") as file:
-            for key, data in _files(store, nodes, dropped):
+            for key, data in files:
                 _add(file, key, data)
-            _add(file, ROOT, _root(store.document, dropped, kinds, file))
-        _check(partial, opened)
+            root["attributes"][PACKED] = {"without": list(kinds), "digest": of_files(file.infolist())}
+            root["attributes"][CHECKSUM] = checksum(root)
+            _add(file, ROOT, json.dumps(root, separators=(",", ":")).encode())
+        _check(partial, source)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"the cube cannot be packed to {path}: {reason(error)}; give another file.") from error
@@ -90,14 +112,14 @@ def pack(
     return Pack(path, path.stat().st_size, codes.count("done"), len(codes), kinds)
 
 
-def _file(cube: Cube, path: Path, overwrite: bool) -> Path:
-    """Return the file, after all that can be said against it."""
+def place_for(cubes: Iterable[Cube], path: Path, overwrite: bool) -> Path:
+    """Return the file for a packed cube, after all that can be said against it."""
     path = path.absolute()
     if path.suffix != ENDING:
         raise UserError(f"a packed cube is a file that ends in {ENDING}, but {path} does not; give it that ending.")
     if path.is_dir():
         raise UserError(f"the cube cannot be packed to {path}, which is a folder; name a file in it.")
-    if isinstance(cube.path, Path) and cube.path in path.parents:
+    if any(isinstance(cube.path, Path) and cube.path in path.parents for cube in cubes):
         raise UserError(f"the cube cannot be packed to {path}, which is inside the cube; name a file outside.")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists already; name another file, or replace it with --overwrite.")
@@ -116,22 +138,31 @@ def _kind(name: str) -> str:
     return "weights" if short == "integers" else short
 
 
-def _files(store: CheckedStore, nodes: dict[str, Any], dropped: set[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield every file but the root, checked as it is read.
+def _values(store: CheckedStore, nodes: dict[str, Any], dropped: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield every file of values, checked as it is read.
 
     How far each run is comes first: what is finished while the rest is read is not said to be. In the pack, names are sorted within
     both parts.
     """
     there = sorted(_listed(store))
     chunks = [key for key in there if (found := CHUNK.fullmatch(key)) and found["array"] in nodes.keys() - dropped]
-    for key in sorted(chunks, key=lambda k: not k.startswith("runs/")):
+    for key in sorted(chunks, key=in_order):
         value = sync(store.get(key, default_buffer_prototype()))
         if value is not None:
             data = value.to_bytes()
             yield key, without(data, dropped) if dropped and key.startswith(f"{RECORD}/") else data
-    for name in sorted(nodes.keys() - dropped):
-        node = {k: v for k, v in nodes[name].items() if k != "consolidated_metadata"}
-        yield f"{name}/{ROOT}", json.dumps(node, sort_keys=True, separators=(",", ":")).encode()
+
+
+def in_order(key: str) -> tuple[bool, str]:
+    """Return what sorts the files of values in a pack."""
+    return not key.startswith("runs/"), key
+
+
+def metadata_files(root: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Yield the file of every node below the root."""
+    for name, node in sorted((nodes_of(root) or {}).items()):
+        told = {k: v for k, v in node.items() if k != "consolidated_metadata"}
+        yield f"{name}/{ROOT}", json.dumps(told, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _listed(store: CheckedStore) -> list[str]:
@@ -142,16 +173,6 @@ def _listed(store: CheckedStore) -> list[str]:
         return sync(all_keys())
 
 
-def _root(document: dict[str, Any], dropped: set[str], kinds: tuple[str, ...], file: zipfile.ZipFile) -> bytes:
-    root = copy.deepcopy(document)
-    listed = root["consolidated_metadata"]["metadata"]
-    for name in dropped:
-        del listed[name]
-    root["attributes"][PACKED] = {"without": list(kinds), "digest": of_files(file.infolist())}
-    root["attributes"][CHECKSUM] = checksum(root)
-    return json.dumps(root, separators=(",", ":")).encode()
-
-
 def _add(file: zipfile.ZipFile, key: str, data: bytes) -> None:
     entry = zipfile.ZipInfo(key, _TIME)
     entry.create_system, entry.external_attr = _UNIX, 0o644 << 16  # the same on every system
@@ -160,13 +181,11 @@ def _add(file: zipfile.ZipFile, key: str, data: bytes) -> None:
     file.writestr(entry, data, compresslevel=9)
 
 
-def _check(partial: Path, cube: Cube) -> None:
+def _check(partial: Path, source: Where) -> None:
     """Compare every file with the record of its run, as it lies in the pack."""
     packed = Cube(partial, read_only=True)
     if damage := next((d for run in packed.runs() for d in packed.survey(run)), None):
         raise DamageError(
-            f"{cube.path} was written while it was packed, or has lost files: {damage.text}; pack it again, and if that does not "
+            f"{source} was written while it was packed, or has lost files: {damage.text}; pack it again, and if that does not "
             "help, compute it again with `modhook run STUDY --repair`."
         )
-
-

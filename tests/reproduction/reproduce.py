@@ -1,7 +1,8 @@
 """Writes docs/reproduction.md and its figures from packed cubes: `nox -s reproduction`.
 
-`--take results/addmul_fnn.zarr` first takes a cube in: copied, analysed where that needs no training, and packed. The cube itself is
-only read, so that it may still be computed.
+`--take results/addmul_fnn.zarr` first takes a cube in: copied, analysed where that needs no training, and packed; further runs of a study
+join those that are packed already (`modhook join`), so that seeds may be computed apart. The cube itself is only read, so that it
+may still be computed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from modhook.errors import UserError
 from modhook.plotting.settings import ready
 from modhook.plugin.manager import plugins
 from modhook.report.drawing import applies, draw
+from modhook.run.join import join
 from modhook.run.later import analyse
 from modhook.run.trackers import make_trackers
 
@@ -51,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def take(cube: Path, folder: Path) -> str:
-    """Copy a cube, compute the controls that need no training, and pack the copy; return what was done."""
+    """Copy a cube, compute the controls that need no training, and pack the copy; return what was done.
+
+    Of a run that is packed already and in the cube as well, the cube's counts if as much of it is done.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         whole = pack(cube, Path(scratch) / "whole.zip", weights=True, logits=True).path
         copy = Path(scratch) / f"{cube.name.removesuffix('.zip').removesuffix('.zarr')}.zarr"
@@ -63,7 +68,8 @@ def take(cube: Path, folder: Path) -> str:
                 analyse(copy, name, settings, installed, make_trackers(["progress"], installed, str(copy)))
             except UserError as error:
                 print(f"without {name}: {error}", file=sys.stderr)
-        made = pack(copy, folder / f"{copy.stem}.zip", overwrite=True)
+        there = folder / f"{copy.stem}.zip"
+        made = join([copy, there], there, overwrite=True).pack if there.exists() else pack(copy, there)
     check_size(made.path)
     return f"{made.path}: {made.size / 1e6:.2f} MB, {made.done} of {made.stages} stages done"
 

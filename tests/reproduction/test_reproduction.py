@@ -229,6 +229,13 @@ def test_a_real_cube_is_taken_in(
     assert "train.steps 10 instead of 20,000" in text
     assert (tmp_path / "docs/cubes" / f"{cube.stem}-addmul_performance.png").stat().st_size > 10_000
     assert "[add_mul.ipynb](add_mul.ipynb)" in text
+    first = network.at("scores/accuracy", stage="add", split="add")
+    more = load(shipped_files()["addmul_fnn"], variant="smoke", overrides=["study.seeds=2"], plugins=installed)
+    apart = Path(run_study(more, tmp_path / "apart", installed, make_trackers([], installed, "x"), only={"seed": "2"}).path)
+    reproduce.take(apart.rename(tmp_path / "apart" / "addmul_fnn.zarr"), tmp_path / "docs/cubes")
+    (both,) = networks([network.path])
+    assert both.done == 2  # the first run joined by one that was computed apart
+    assert both.at("scores/accuracy", stage="add", split="add")[0] == first[0]
     monkeypatch.chdir(tmp_path / "docs")
     names: dict[str, Any] = {}
     with matplotlib.rc_context({"backend": "agg"}):

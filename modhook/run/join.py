@@ -1,0 +1,44 @@
+"""Joins cubes of one study whose runs were computed apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modhook.cube import Cube, Joined, Where, join_packed
+from modhook.errors import CubeError, UserError, listing
+from modhook.study import difference
+
+
+def join(cubes: Sequence[Where], out: Path, *, overwrite: bool = False) -> Joined:
+    """Pack the runs of several cubes of one study into one file, without weights and logits.
+
+    A run that several cubes have begun is taken whole from the one that has most of its stages done, then most of its analyses, then
+    from the first. An analysis that only some of the cubes have is pending in the runs of the others.
+
+    Args:
+        cubes: their paths or URLs; packed ones too. They may have other numbers of seeds, other analyses and other controls that add
+            no stage; everything else must be the same study, computed with the same data.
+        out: the file, which ends in `.zip`. It may be one of `cubes` where `overwrite` is true.
+        overwrite: whether a file that is there is replaced.
+
+    Raises:
+        CubeError: no cube, a damaged one, another study, other data or other code. UserError: fewer than two cubes, no place for a file.
+    """
+    if len(cubes) < 2:
+        raise UserError("there is nothing to join: give two cubes or more; `modhook pack` packs one.")
+    studies = [Cube(c, read_only=True).attrs["study"] for c in cubes]
+    for path, study in zip(cubes[1:], studies[1:], strict=True):
+        # Either may be the older one, which lacks options that the other has at their defaults.
+        ways = (cubes[0], path, difference(studies[0], study)), (path, cubes[0], difference(study, studies[0]))
+        there, here, changes = min(ways, key=lambda way: len(way[2]))
+        if changes:
+            told = listing((_said(c, there, here) for c in changes), 3)
+            raise CubeError(f"{path} holds another study than {cubes[0]}: {told}; only cubes of one study can be joined.")
+    return join_packed(cubes, out, overwrite=overwrite)
+
+
+def _said(change: str, there: Where, here: Where) -> str:
+    """Name both cubes in `masks.beta is 3e-5 there and 1e-4 here`."""
+    first, _, second = change.removesuffix(" here").rpartition(" there and ")
+    return f"{first} in {there} and {second} in {here}"
