@@ -47,6 +47,8 @@ Start here:
 
 
 STOPPED = "stopped; finished stages and the latest checkpoint are kept, and the same command continues."
+CONTINUED = {"run", "analyse"}
+"""Commands that go on where they were stopped."""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,13 +106,13 @@ def _code(arguments: list[str], debug: bool) -> int:
     except click.exceptions.Abort as abort:
         # click turns Ctrl-C into Abort; a question answered with no is one too.
         stopped = isinstance(abort.__cause__, KeyboardInterrupt)
-        _say(STOPPED if stopped else "nothing was done.")
+        _say(_stopped(arguments) if stopped else "nothing was done.")
         return 130 if stopped else 1
     except click.ClickException as error:
         error.show()
         return 2
     except KeyboardInterrupt:
-        _say(STOPPED)
+        _say(_stopped(arguments))
         return 130
     except Exception as error:
         if debug:
@@ -118,6 +120,10 @@ def _code(arguments: list[str], debug: bool) -> int:
         text, code = explained(error)
         _say(f"Error: {text}")
     return code if isinstance(code, int) else 0
+
+
+def _stopped(arguments: list[str]) -> str:
+    return STOPPED if CONTINUED & set(arguments[:1]) else "stopped."
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from modhook.cli.say import say
-from modhook.cli.where import WherePath, say_if_unrecorded
+from modhook.cli.where import LocalFile, WherePath, say_if_unrecorded
 
 if TYPE_CHECKING:
     from modhook.cube import Pack, Where
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("pack")
 @click.argument("cube", type=WherePath())
-@click.argument("out", metavar="[OUT.zip]", required=False, type=click.Path(path_type=Path))
+@click.argument("out", metavar="[OUT.zip]", required=False, type=LocalFile())
 @click.option("--weights", is_flag=True, help="Keep the trained weights.")
 @click.option("--logits", is_flag=True, help="Keep the logits that the masks come from.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")

@@ -26,6 +26,19 @@ class WherePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class LocalFile(click.Path):
+    """A file on this machine: a URL is refused, of which a folder called `s3:` would become."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `Path`."""
+        if isinstance(value, str) and "://" in value:
+            self.fail(f"{value} is a URL, but the file is written on this machine; give a path, and copy the file there.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def say_if_unrecorded(*cubes: Where) -> None:
     """Say on standard error of each cube of an older version that files which it has lost are not noticed."""
     from modhook.cube import keeps_records

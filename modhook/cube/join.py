@@ -18,15 +18,17 @@ from attrs import frozen
 
 from modhook.cube.cube import Cube
 from modhook.cube.ledger import Index, Ledger
-from modhook.cube.metadata import nodes_of
+from modhook.cube.metadata import CHECKSUM, nodes_of
 from modhook.cube.pack import Pack, in_order, metadata_files, pack, place_for, write
 from modhook.cube.packed import ENDING, PACKED
 from modhook.cube.place import Where
 from modhook.cube.store import CHUNK
 from modhook.errors import CubeError
 
-_OWN = {PACKED, "modhook_metadata_sha256", "study", "versions", "modhook_version", "off"}
-"""Attributes of the root that may differ between the cubes."""
+_OWN = {PACKED, CHECKSUM, "study", "versions", "modhook_version", "code", "off"}
+"""Attributes of the root that are not compared as a whole."""
+_BY_NAME = {"code": "other code of {!r}", "off": "other weights in {!r} (masks.off)"}
+"""Attributes {name: digests} that are compared name by name, and what is said of a difference."""
 _PLAIN = ("weights", "logits")
 _SEED = "seed"
 
@@ -69,48 +71,61 @@ def join_packed(cubes: Sequence[Where], out: Path, *, overwrite: bool = False) -
     a file.
     """
     path = place_for([Cube(c, read_only=True) for c in cubes], out, overwrite)
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as files:
-        parts = []
+    # beside the file: the folder of temporary files may be too small for what the disk of the results holds
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch, ExitStack() as files:
+        parts: list[_Part] = []
         for number, cube in enumerate(cubes):
             small = pack(cube, Path(scratch) / f"{number}{ENDING}").path
             file = files.enter_context(zipfile.ZipFile(small))
             parts.append(_Part(Cube(cube, read_only=True).path, Cube(small, read_only=True), file))
+            for earlier in parts[:-1]:
+                _check(earlier, parts[-1])
         base = max(parts, key=lambda p: len(p.cube.run_dims[_SEED]))
-        for part in parts:
-            _check(base, part)
         root = _root(base, parts)
         owners = _owners(base, parts)
-        made = write(path, _files(base, parts, owners, root), root, _PLAIN, base.path)
-    return Joined(made, tuple(sum(o is p and any(p.ledger.record(at).stages) for at, o in owners.items()) for p in parts))
+        runs = tuple(sum(o is p and any(_progress(p, at)) for at, o in owners.items()) for p in parts)
+        return Joined(write(path, _files(base, parts, owners, root), root, _PLAIN, base.path), runs)
 
 
-def _check(base: _Part, part: _Part) -> None:
+def _check(one: _Part, part: _Part) -> None:
     """Raise `CubeError` for a cube whose runs do not fit into those of another one."""
-    here, there = base.root["attributes"], part.root["attributes"]
+    for cube in (one, part):
+        if not cube.ledger.active:
+            raise CubeError(
+                f"{cube.path} was written by an older version, which kept no record of its runs, so they cannot be told from lost ones; "
+                "leave it out, or compute it again."
+            )
+    here, there = one.root["attributes"], part.root["attributes"]
     for name in sorted((here.keys() | there.keys()) - _OWN):
         if here.get(name) != there.get(name):
-            what = {"data": "with other data", "code": "with other code of its own", "modhook_format": "in another format"}.get(
-                name, f"with another {name}"
-            )
-            raise CubeError(f"{part.path} was computed {what} than {base.path}; only cubes of one study can be joined.")
-    for dim, labels in base.cube.run_dims.items():
+            what = {"data": "other data", "modhook_format": "another format"}.get(name, f"another {name}")
+            raise CubeError(f"{part.path} was computed with {what} than {one.path}; only cubes of one study can be joined.")
+    for name, text in _BY_NAME.items():
+        mine, other = here.get(name, {}), there.get(name, {})
+        for key in mine.keys() & other.keys():
+            if mine[key] != other[key]:
+                what = text.format(key.rpartition(", ")[0] if name == "off" else key)
+                raise CubeError(f"{part.path} was computed with {what} than {one.path}; only runs that share it can be joined.")
+    for dim, labels in one.cube.run_dims.items():
         own = part.cube.run_dims[dim]
-        if own != labels[: len(own)] or (dim != _SEED and len(own) != len(labels)):
-            raise CubeError(f"{part.path} has other labels of {dim} than {base.path}; only cubes of one study can be joined.")
-    if part.ledger.active != base.ledger.active:
-        old = base if part.ledger.active else part
-        raise CubeError(f"{old.path} was written by an older version, which kept no record of its runs; join cubes of one version.")
-    for name in sorted(base.nodes.keys() & part.nodes.keys()):
-        if _shape(base.nodes[name]) != _shape(part.nodes[name]):
-            raise CubeError(
-                f"{name} has another size, type or description in {part.path} than in {base.path}; give both the same controls, "
-                "and compute both with one version of modhook."
-            )
+        most = min(len(labels), len(own)) if dim == _SEED else max(len(labels), len(own))
+        if own[:most] != labels[:most]:
+            raise CubeError(f"{part.path} has other labels of {dim} than {one.path}; only cubes of one study can be joined.")
+    for name in sorted(one.nodes.keys() & part.nodes.keys()):
+        if _shape(one.nodes[name]) != _shape(part.nodes[name]):
+            raise CubeError(_unlike(name, part, one))
+
+
+def _unlike(name: str, part: _Part, one: _Part) -> str:
+    return (
+        f"{name} has another size, type, description or other labels in {part.path} than in {one.path}; give both the same controls and "
+        "options of analyses, and compute both with one version of modhook."
+    )
 
 
 def _shape(node: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said of a node, the number of seeds aside."""
-    told = {k: v for k, v in node.items() if k not in ("consolidated_metadata", "chunk_grid")}
+    told = {k: v for k, v in node.items() if k != "consolidated_metadata"}
     if _seeds_first(node):
         told["shape"] = node["shape"][1:]
     return told
@@ -137,11 +152,12 @@ def _root(base: _Part, parts: Sequence[_Part]) -> dict[str, Any]:
         if united:
             attributes["study"][section] = united
     versions = [p.root["attributes"].get("versions", {}) for p in parts]
-    if any(versions):
+    if any(versions):  # a joined cube may name several of each
         names = dict.fromkeys(n for v in versions for n in v)
-        attributes["versions"] = {n: ", ".join(dict.fromkeys(v[n] for v in versions if n in v)) for n in names}
-    if off := {k: v for p in parts for k, v in p.root["attributes"].get("off", {}).items()}:
-        attributes["off"] = off
+        attributes["versions"] = {n: ", ".join(dict.fromkeys(t for v in versions if n in v for t in v[n].split(", "))) for n in names}
+    for name in _BY_NAME:
+        if united := {k: v for p in parts for k, v in p.root["attributes"].get(name, {}).items()}:
+            attributes[name] = united
     # in zarr's own order: it finds nothing in a group whose members are not listed side by side
     root["consolidated_metadata"]["metadata"] = dict(sorted(listed.items(), key=lambda item: (item[0].count("/"), item[0].casefold())))
     return root
@@ -156,12 +172,12 @@ def _owners(base: _Part, parts: Sequence[_Part]) -> dict[Index, _Part]:
     return found
 
 
-def _progress(part: _Part, at: Index) -> tuple[int, int]:
-    """Return how many stages and how many analyses of a run are done."""
+def _progress(part: _Part, at: Index) -> tuple[int, int, int]:
+    """Return how many stages and how many analyses of a run are done, and how many of both are not pending: done or failed."""
     run, cube = part.ledger.labels(at), part.cube
     stages = [cube.status(run, str(s)) for s in cube.labels("runs/status")["stage"]]
-    states = [n for n in cube.variables if part.ledger.marks(n) and n != "runs/status"]
-    return stages.count("done"), sum(int(cube.read(n, run)) == 1 for n in states)
+    states = [int(cube.read(n, run)) for n in cube.variables if part.ledger.marks(n) and n != "runs/status"]
+    return stages.count("done"), states.count(1), len(stages) - stages.count("pending") + len(states) - states.count(0)
 
 
 def _files(
@@ -172,21 +188,22 @@ def _files(
     for part in parts:
         for key in part.file.namelist():
             found = CHUNK.fullmatch(key)
-            if found is None:
+            name = found["array"] if found else ""
+            if not name or name.rpartition("/")[2] == _SEED:
                 continue
-            name = found["array"]
             if part.ledger.per_run(name):
                 at = tuple(int(i) for i in key[len(name) + 3 :].split("/")[: len(base.cube.run_dims)])
                 if owners[at] is part:
                     sources[key] = part, key
-            elif name.rpartition("/")[2] == _SEED:
-                # of a group that the base lacks as well: the seeds of all groups are the same
-                number = key.rpartition("/")[2]
-                sources[key] = base, f"{_SEED}/c/{number}"
             elif key in sources and sources[key][0].file.read(key) != part.file.read(key):
-                raise CubeError(f"{name} is not the same in {part.path} and {base.path}; only cubes of one study can be joined.")
+                raise CubeError(_unlike(name, part, sources[key][0]))
             else:
                 sources.setdefault(key, (part, key))
+    # The seeds of every group are those of the base, also of one that the base does not have.
+    seeds = [n.rpartition("/")[2] for n in base.file.namelist() if n.startswith(f"{_SEED}/c/")]
+    for name in nodes_of(root) or {}:
+        if name.rpartition("/")[2] == _SEED:
+            sources.update({f"{name}/c/{number}": (base, f"{_SEED}/c/{number}") for number in seeds})
     for key in sorted(sources, key=in_order):
         part, source = sources[key]
         yield key, part.file.read(source)

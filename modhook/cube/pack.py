@@ -117,11 +117,15 @@ def place_for(cubes: Iterable[Cube], path: Path, overwrite: bool) -> Path:
     path = path.absolute()
     if path.suffix != ENDING:
         raise UserError(f"a packed cube is a file that ends in {ENDING}, but {path} does not; give it that ending.")
-    if path.is_dir():
+    try:
+        folder, taken, real = path.is_dir(), path.exists() or path.is_symlink(), path.resolve()
+    except OSError as error:
+        raise UserError(f"the cube cannot be packed to {path}: {reason(error)}; give another file.") from error
+    if folder:
         raise UserError(f"the cube cannot be packed to {path}, which is a folder; name a file in it.")
-    if any(isinstance(cube.path, Path) and cube.path in path.parents for cube in cubes):
+    if any(isinstance(cube.path, Path) and cube.path.resolve() in real.parents for cube in cubes):
         raise UserError(f"the cube cannot be packed to {path}, which is inside the cube; name a file outside.")
-    if path.exists() and not overwrite:
+    if taken and not overwrite:
         raise UserError(f"{path} exists already; name another file, or replace it with --overwrite.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from modhook.study import difference
 def join(cubes: Sequence[Where], out: Path, *, overwrite: bool = False) -> Joined:
     """Pack the runs of several cubes of one study into one file, without weights and logits.
 
-    A run that several cubes have begun is taken whole from the one that has most of its stages done, then most of its analyses, then
-    from the first. An analysis that only some of the cubes have is pending in the runs of the others.
+    Each run is taken whole from the cube that has most of its stages done, then most of its analyses, then most begun (a stage that
+    failed, with its reason), then from the first. An analysis that only some of the cubes have is pending in the runs of the others.
 
     Args:
         cubes: their paths or URLs; packed ones too. They may have other numbers of seeds, other analyses and other controls that add
@@ -27,14 +28,18 @@ def join(cubes: Sequence[Where], out: Path, *, overwrite: bool = False) -> Joine
     """
     if len(cubes) < 2:
         raise UserError("there is nothing to join: give two cubes or more; `modhook pack` packs one.")
-    studies = [Cube(c, read_only=True).attrs["study"] for c in cubes]
-    for path, study in zip(cubes[1:], studies[1:], strict=True):
+    opened = [Cube(c, read_only=True) for c in cubes]
+    for cube in opened:
+        if not isinstance(cube.attrs.get("study"), dict):
+            raise CubeError(f"{cube.path} is damaged: its attribute 'study' is missing; restore its zarr.json from a copy.")
+    for one, other in itertools.combinations(opened, 2):  # of three, two may have an analysis that the third lacks
+        first, second = one.attrs["study"], other.attrs["study"]
         # Either may be the older one, which lacks options that the other has at their defaults.
-        ways = (cubes[0], path, difference(studies[0], study)), (path, cubes[0], difference(study, studies[0]))
+        ways = (one, other, difference(first, second)), (other, one, difference(second, first))
         there, here, changes = min(ways, key=lambda way: len(way[2]))
         if changes:
-            told = listing((_said(c, there, here) for c in changes), 3)
-            raise CubeError(f"{path} holds another study than {cubes[0]}: {told}; only cubes of one study can be joined.")
+            told = listing((_said(c, there.path, here.path) for c in changes), 3)
+            raise CubeError(f"{other.path} holds another study than {one.path}: {told}; only cubes of one study can be joined.")
     return join_packed(cubes, out, overwrite=overwrite)
 
 

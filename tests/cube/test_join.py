@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import modhook
 from modhook.cli import main
-from modhook.cube import Cube, Plan, create, pack
+from modhook.cube import Cube, Plan, create, open_for_writing, pack
+from modhook.cube.metadata import CHECKSUM, checksum
 from modhook.errors import CubeError, UserError
 from modhook.plugin.variables import Variable
 from modhook.run.join import join
@@ -93,6 +94,8 @@ def test_more_seeds_and_more_analyses_are_united(plan: Callable[..., Plan], fill
     tree = modhook.open_cube(made.pack.path)
     assert tree.attrs["study"] == {"name": "small", "analyses": {"probe": {}}}
     assert tree.attrs["versions"] == {"torch": "3, 2"}
+    again = join([made.pack.path, first.path, second.path], tmp_path / "again.zip").pack.path
+    assert again.read_bytes() == made.pack.path.read_bytes()
     for group in ("scores", "probe", "runs"):
         assert list(tree[group]["seed"].to_numpy()) == [1, 2, 3]
     assert list(tree["probe/value"].sel(RUNS[0]).to_numpy()) == [1.0, 2.0]
@@ -100,6 +103,18 @@ def test_more_seeds_and_more_analyses_are_united(plan: Callable[..., Plan], fill
     assert int(tree["runs/probe"].sum()) == 1
     np.testing.assert_array_equal(tree["scores/accuracy"].sel(last), second.read("scores/accuracy", last))
     np.testing.assert_array_equal(tree["scores/accuracy"].sel(RUNS[0]), first.read("scores/accuracy", RUNS[0]))
+
+
+def test_a_failed_stage_is_not_lost(cube: Cube, plan: Callable[..., Plan], tmp_path: Path) -> None:
+    """A run that failed in one cube and was never begun in the other: the failure and its reason, in whatever order they are named."""
+    cube.set_status(RUNS[1], "unmasked", "failed", "diverged at step 3")
+    other = create(tmp_path / "other.zarr", plan())
+    for order in ((cube.path, other.path), (other.path, cube.path)):
+        made = join(order, tmp_path / "joined.zip", overwrite=True)
+        assert made.runs == (int(order[0] == cube.path), int(order[1] == cube.path))
+        joined = Cube(made.pack.path, read_only=True)
+        assert joined.status(RUNS[1], "unmasked") == "failed"
+        assert joined.read("runs/reason", RUNS[1], stage="unmasked") == "diverged at step 3"
 
 
 def test_the_command_says_what_came_from_where(
@@ -118,6 +133,10 @@ def test_the_command_says_what_came_from_where(
         main(["join", str(tmp_path / "alone.zip"), str(cube.path)])
     assert end.value.code == 2
     assert "give two cubes or more" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["join", "s3://bucket/out.zip", str(cube.path), str(full_cube.path)])
+    assert end.value.code == 2
+    assert "is a URL, but the file is written on this machine" in capsys.readouterr().err
 
 
 def test_what_is_not_the_same_study_is_refused(
@@ -140,11 +159,31 @@ def test_what_is_not_the_same_study_is_refused(
     told = r"holds another study than .*: masks is absent in .*small.zarr and {lr = 0.1} in .*lr.zarr"
     refused(told, other("lr", attrs={"study": study}))
     here = {"study": {"name": "small"}}
+    third = other("third", attrs={"study": {"name": "small", "analyses": {"probe": {"a": 1}}}})
+    fourth = other("fourth", attrs={"study": {"name": "small", "analyses": {"probe": {"a": 2}}}})
+    refused("fourth.zarr holds another study than .*third.zarr: analyses.probe.a is 1 in", third, fourth)  # the first has no probe
     refused("computed with other data than", other("data", attrs={**here, "data": {"0": "abc"}}))
-    refused("with other code of its own than", other("code", attrs={**here, "code": {"mine:Task": {}}}))
+    for name, told in (("code", "other code of 'mine:T'"), ("off", "other weights in 'mine:T'")):
+        sums = [{"mine:T, layout0" if name == "off" else "mine:T": {"a": d}} for d in "xy"]
+        ones = [other(f"{name}{n}", attrs={**here, name: found}) for n, found in enumerate(sums)]
+        refused(f"was computed with {told}", *ones)
+        assert join([full_cube.path, ones[0]], tmp_path / f"{name}.zip").runs == (4, 0)  # only one of them names it
+        assert modhook.open_cube(tmp_path / f"{name}.zip").attrs[name] == sums[0]
     refused("other labels of masks.beta than", other("beta", run_dims={"seed": [1, 2], "masks.beta": [1e-5, 1e-4]}))
     several = {"scores": {"stage": ["unmasked", "control", "add", "x"], "split": ["iid", "add"]}}
     refused("give both the same controls", other("stages", labels={**plan().labels, **several}))
+    unnamed = open_for_writing(other("unnamed"))
+    unnamed.set_attrs(study=1)
+    refused("unnamed.zarr is damaged: its attribute 'study' is missing", unnamed.path)
+    old = other("old")
+    document = json.loads((old / "zarr.json").read_text())
+    del document["consolidated_metadata"]["metadata"]["runs/digest"]
+    document["attributes"][CHECKSUM] = checksum(document)
+    (old / "zarr.json").write_text(json.dumps(document))
+    refused("old.zarr was written by an older version, which kept no record", old)
+    (tmp_path / "link.zarr").symlink_to(other("target"))
+    with pytest.raises(UserError, match="is inside the cube"):
+        join([full_cube.path, tmp_path / "target.zarr"], tmp_path / "link.zarr/out.zip")
     damaged = create(tmp_path / "damaged.zarr", plan())
     fill(damaged, RUNS[0])
     next(f for f in (tmp_path / "damaged.zarr/scores/accuracy/c/0/0").rglob("*") if f.is_file()).unlink()
