@@ -111,11 +111,13 @@ class Network:
         found = self.array("timing/seconds")
         return 0.0 if found is None else float(found.sum())
 
-    def threads(self) -> list[int]:
-        """Return with how many threads stages were computed."""
+    def threads(self) -> dict[int, list[int]]:
+        """Return with how many threads stages were computed, and which seeds, most seeds first."""
         found = self.array("runs/threads")
         assert found is not None
-        return sorted({int(t) for t in np.unique(found.values) if t})
+        numbers = [int(t) for t in np.unique(found.values) if t]
+        seeds = {t: [int(s) for s in found["seed"].values if (found.sel(seed=s) == t).any()] for t in numbers}
+        return dict(sorted(seeds.items(), key=lambda item: -len(item[1])))
 
     def commands(self) -> list[str]:
         """Return what computes this network's runs, and then the analyses that the published study does not have."""
@@ -123,7 +125,8 @@ class Network:
         here, there = (
             dict(flat({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
         )
-        sets = [f"study.seeds={self.table['study']['seeds']}", f"run.threads={self.table['run']['threads']}"]
+        threads = next(iter(self.threads()), self.table["run"]["threads"])
+        sets = [f"study.seeds={self.table['study']['seeds']}", f"run.threads={threads}"]
         own = self.table.get("sweep", {})
         sets += [f"{k}={_toml(v)}" for k, v in here.items() if published and k not in own and there.get(k, v) != v]
         sets += [

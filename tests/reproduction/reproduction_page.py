@@ -219,7 +219,9 @@ def _run_of(reference: Reference) -> str:
 
 def _cube(network: Network) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in dict(network.cube.attrs.get("versions", {})).items())
-    hours, threads = network.seconds() / 3600, ", ".join(map(str, network.threads())) or "not recorded"
+    hours, known = network.seconds() / 3600, network.threads()
+    told = [f"{t} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})" for t, seeds in known.items()]
+    threads = ", ".join(told if len(known) > 1 else map(str, known)) or "not recorded"
     facts = (
         f"{network.label}: {network.done} seed{'s' if network.done != 1 else ''}; {hours:.1f} hours in all (on machines "
         f"that did other work as well); threads: {threads}; {versions}. File: [{network.path.name}](cubes/{network.path.name})."
