@@ -64,37 +64,36 @@ class _Part:
         return self.cube._store.ledger
 
 
-def join_packed(cubes: Sequence[Where], out: Path, *, overwrite: bool = False) -> Joined:
+def join_packed(cubes: Sequence[Cube], out: Path, *, overwrite: bool = False) -> Joined:
     """See `modhook.run.join`, which compares the studies first.
 
     Raises `CubeError` for no cube, a damaged one, other data, other code or a layout that does not fit; `UserError` for no place for
     a file.
     """
-    path = place_for([Cube(c, read_only=True) for c in cubes], out, overwrite)
+    path = place_for(cubes, out, overwrite)
     # beside the file: the folder of temporary files may be too small for what the disk of the results holds
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch, ExitStack() as files:
         parts: list[_Part] = []
         for number, cube in enumerate(cubes):
-            small = pack(cube, Path(scratch) / f"{number}{ENDING}").path
-            file = files.enter_context(zipfile.ZipFile(small))
-            parts.append(_Part(Cube(cube, read_only=True).path, Cube(small, read_only=True), file))
-            for earlier in parts[:-1]:
-                _check(earlier, parts[-1])
+            small = pack(cube.path, Path(scratch) / f"{number}{ENDING}").path
+            part = _Part(cube.path, Cube(small, read_only=True), files.enter_context(zipfile.ZipFile(small)))
+            if not part.ledger.active:
+                raise CubeError(
+                    f"{part.path} was written by an older version, which kept no record of its runs, so they cannot be told from lost "
+                    "ones; leave it out, or compute it again."
+                )
+            for earlier in parts:
+                _check(earlier, part)
+            parts.append(part)
         base = max(parts, key=lambda p: len(p.cube.run_dims[_SEED]))
         root = _root(base, parts)
         owners = _owners(base, parts)
-        runs = tuple(sum(o is p and any(_progress(p, at)) for at, o in owners.items()) for p in parts)
+        runs = tuple(sum(owner is p and begun for owner, begun in owners.values()) for p in parts)
         return Joined(write(path, _files(base, parts, owners, root), root, _PLAIN, base.path), runs)
 
 
 def _check(one: _Part, part: _Part) -> None:
     """Raise `CubeError` for a cube whose runs do not fit into those of another one."""
-    for cube in (one, part):
-        if not cube.ledger.active:
-            raise CubeError(
-                f"{cube.path} was written by an older version, which kept no record of its runs, so they cannot be told from lost ones; "
-                "leave it out, or compute it again."
-            )
     here, there = one.root["attributes"], part.root["attributes"]
     for name in sorted((here.keys() | there.keys()) - _OWN):
         if here.get(name) != there.get(name):
@@ -163,12 +162,13 @@ def _root(base: _Part, parts: Sequence[_Part]) -> dict[str, Any]:
     return root
 
 
-def _owners(base: _Part, parts: Sequence[_Part]) -> dict[Index, _Part]:
-    """Return from which cube each run is taken."""
+def _owners(base: _Part, parts: Sequence[_Part]) -> dict[Index, tuple[_Part, bool]]:
+    """Return from which cube each run is taken, and whether it was begun there."""
     found = {}
     for at in base.ledger.runs():
-        have = [p for p in parts if at[0] < len(p.cube.run_dims[_SEED])]
-        found[at] = max(have, key=lambda p: _progress(p, at))
+        have = [(p, _progress(p, at)) for p in parts if at[0] < len(p.cube.run_dims[_SEED])]
+        owner, progress = max(have, key=lambda one: one[1])
+        found[at] = owner, any(progress)
     return found
 
 
@@ -181,7 +181,7 @@ def _progress(part: _Part, at: Index) -> tuple[int, int, int]:
 
 
 def _files(
-    base: _Part, parts: Sequence[_Part], owners: Mapping[Index, _Part], root: dict[str, Any]
+    base: _Part, parts: Sequence[_Part], owners: Mapping[Index, tuple[_Part, bool]], root: dict[str, Any]
 ) -> Iterator[tuple[str, bytes]]:
     """Yield every file but the root, in a pack's order."""
     sources: dict[str, tuple[_Part, str]] = {}
@@ -191,9 +191,8 @@ def _files(
             name = found["array"] if found else ""
             if not name or name.rpartition("/")[2] == _SEED:
                 continue
-            if part.ledger.per_run(name):
-                at = tuple(int(i) for i in key[len(name) + 3 :].split("/")[: len(base.cube.run_dims)])
-                if owners[at] is part:
+            if (at := part.ledger.owner(name, key)) is not None:
+                if owners[at][0] is part:
                     sources[key] = part, key
             elif key in sources and sources[key][0].file.read(key) != part.file.read(key):
                 raise CubeError(_unlike(name, part, sources[key][0]))

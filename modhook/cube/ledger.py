@@ -82,13 +82,13 @@ class Ledger:
 
     def run_of(self, array: str, key: str) -> Index | None:
         """Return the run that a file of values belongs to; None for what is no run's, or is not recorded."""
-        if array not in self._per_run or array.startswith("timing/"):
+        return None if array.startswith("timing/") or array == VARIABLE else self.owner(array, key)
+
+    def owner(self, array: str, key: str) -> Index | None:
+        """Return the run that a file belongs to, recorded or not, the record itself included; None for what is no run's."""
+        if array not in self._per_run and array != VARIABLE:
             return None
         return tuple(int(i) for i in key[len(array) + 3 :].split("/")[: len(self.dims)])
-
-    def per_run(self, array: str) -> bool:
-        """Return whether each run has its own files of an array, the records included."""
-        return array in self._per_run or array == VARIABLE
 
     def say(self, run: Index) -> str:
         """Return a run for people: `seed=3, masks.beta=1e-05`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modhook.cube import Cube, Joined, Where, join_packed
 from modhook.errors import CubeError, UserError, listing
+from modhook.run.recorded import study_table
 from modhook.study import difference
 
 
@@ -29,18 +30,16 @@ def join(cubes: Sequence[Where], out: Path, *, overwrite: bool = False) -> Joine
     if len(cubes) < 2:
         raise UserError("there is nothing to join: give two cubes or more; `modhook pack` packs one.")
     opened = [Cube(c, read_only=True) for c in cubes]
-    for cube in opened:
-        if not isinstance(cube.attrs.get("study"), dict):
-            raise CubeError(f"{cube.path} is damaged: its attribute 'study' is missing; restore its zarr.json from a copy.")
-    for one, other in itertools.combinations(opened, 2):  # of three, two may have an analysis that the third lacks
-        first, second = one.attrs["study"], other.attrs["study"]
+    studies = [study_table(cube) for cube in opened]
+    # Every pair: of three, two may have an analysis that the third lacks.
+    for (one, first), (other, second) in itertools.combinations(zip(opened, studies, strict=True), 2):
         # Either may be the older one, which lacks options that the other has at their defaults.
         ways = (one, other, difference(first, second)), (other, one, difference(second, first))
         there, here, changes = min(ways, key=lambda way: len(way[2]))
         if changes:
             told = listing((_said(c, there.path, here.path) for c in changes), 3)
             raise CubeError(f"{other.path} holds another study than {one.path}: {told}; only cubes of one study can be joined.")
-    return join_packed(cubes, out, overwrite=overwrite)
+    return join_packed(opened, out, overwrite=overwrite)
 
 
 def _said(change: str, there: Where, here: Where) -> str:

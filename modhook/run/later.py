@@ -25,6 +25,7 @@ from modhook.run.failure import gone_or_damaged, told_what_is_safe
 from modhook.run.layout import Prepared, analysis_plan, prepare
 from modhook.run.mend import check
 from modhook.run.one import Run, Work, compute_run
+from modhook.run.recorded import study_table
 from modhook.run.setting import fingerprints, load_tasks, usable_device
 from modhook.run.sources import Sources, same_sources, sources
 from modhook.run.sources import recorded as recorded_code
@@ -103,9 +104,7 @@ def _prepare(
     cube: Cube, name: str, settings: Sequence[str], plugins: Plugins, trust: bool
 ) -> tuple[Prepared, dict[str, Any], Sources]:
     """Return the study with this analysis alone, and the study's table and the digests of code as the cube is to record them."""
-    recorded = cube.attrs.get("study")
-    if not isinstance(recorded, dict) or not isinstance(recorded.get("analyses", {}), dict):
-        raise CubeError(f"{cube.path} is damaged: its attribute 'study' is missing; restore its zarr.json from a copy.")
+    recorded = study_table(cube)
     analyses = recorded.get("analyses", {})
     # Options that the cube has are the defaults of a later call; the other analyses play no part, nor do their plugins.
     wanted = {**recorded, "analyses": {name: {} if settings else analyses.get(name, {})}}
