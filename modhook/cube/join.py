@@ -19,15 +19,19 @@ from attrs import frozen
 from modhook.cube.cube import Cube
 from modhook.cube.ledger import Index, Ledger
 from modhook.cube.metadata import CHECKSUM, nodes_of
-from modhook.cube.pack import Pack, in_order, metadata_files, pack, place_for, write
+from modhook.cube.pack import Pack, folder_for, in_order, metadata_files, pack, place_for, write
 from modhook.cube.packed import ENDING, PACKED
 from modhook.cube.place import Where
 from modhook.cube.store import CHUNK
 from modhook.errors import CubeError
 
-_OWN = {PACKED, CHECKSUM, "study", "versions", "modhook_version", "code", "off"}
+_OWN = {PACKED, CHECKSUM, "study", "versions", "modhook_version", "code", "loaded", "off"}
 """Attributes of the root that are not compared as a whole."""
-_BY_NAME = {"code": "other code of {!r}", "off": "other weights in {!r} (masks.off)"}
+_BY_NAME = {
+    "code": "other code of {!r}",
+    "loaded": "other weights in {!r} (train.weights)",
+    "off": "other weights in {!r} (masks.off)",
+}
 """Attributes {name: digests} that are compared name by name, and what is said of a difference."""
 _PLAIN = ("weights", "logits")
 _SEED = "seed"
@@ -72,7 +76,7 @@ def join_packed(cubes: Sequence[Cube], out: Path, *, overwrite: bool = False) ->
     """
     path = place_for(cubes, out, overwrite)
     # beside the file: the folder of temporary files may be too small for what the disk of the results holds
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch, ExitStack() as files:
+    with folder_for(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch, ExitStack() as files:
         parts: list[_Part] = []
         for number, cube in enumerate(cubes):
             small = pack(cube.path, Path(scratch) / f"{number}{ENDING}").path
@@ -103,7 +107,7 @@ def _check(one: _Part, part: _Part) -> None:
         mine, other = here.get(name, {}), there.get(name, {})
         for key in mine.keys() & other.keys():
             if mine[key] != other[key]:
-                what = text.format(key.rpartition(", ")[0] if name == "off" else key)
+                what = text.format(key if name == "code" else key.rpartition(", ")[0])
                 raise CubeError(f"{part.path} was computed with {what} than {one.path}; only runs that share it can be joined.")
     for dim, labels in one.cube.run_dims.items():
         own = part.cube.run_dims[dim]

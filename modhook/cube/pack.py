@@ -76,7 +76,8 @@ def pack(
     root = copy.deepcopy(store.document)
     for name in dropped:
         del root["consolidated_metadata"]["metadata"][name]
-    return write(path, chain(_values(store, nodes, dropped), metadata_files(root)), root, kinds, opened.path)
+    with folder_for(path):
+        return write(path, chain(_values(store, nodes, dropped), metadata_files(root)), root, kinds, opened.path)
 
 
 def write(path: Path, files: Iterable[tuple[str, bytes]], root: dict[str, Any], kinds: tuple[str, ...], source: Where) -> Pack:
@@ -127,11 +128,24 @@ def place_for(cubes: Iterable[Cube], path: Path, overwrite: bool) -> Path:
         raise UserError(f"the cube cannot be packed to {path}, which is inside the cube; name a file outside.")
     if taken and not overwrite:
         raise UserError(f"{path} exists already; name another file, or replace it with --overwrite.")
+    return path
+
+
+@contextlib.contextmanager
+def folder_for(path: Path) -> Iterator[None]:
+    """Make the folder of a file; what was made is removed again where no file came of it."""
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder {path.parent} cannot be made: {reason(error)}; give another file.") from error
-    return path
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # something else is in it by now
+                folder.rmdir()
+        raise
 
 
 def _kind(name: str) -> str:

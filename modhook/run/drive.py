@@ -27,7 +27,6 @@ from modhook.errors import CubeError, UserError, listing, near_miss
 from modhook.plugin.code import short
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
-from modhook.run.build import build_model, load_weights
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.control import try_controls
 from modhook.run.failure import gone_or_damaged, told_what_is_safe
@@ -36,7 +35,6 @@ from modhook.run.layout import Prepared, analysis_plan, plan, prepare
 from modhook.run.live import Live, clear
 from modhook.run.making import making
 from modhook.run.mend import check
-from modhook.run.off import check_off, off_key, record_off, same_off
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
@@ -44,9 +42,10 @@ from modhook.run.sources import Sources, recorded, same_sources, sources
 from modhook.run.together import in_turn
 from modhook.run.trackers import Trackers
 from modhook.run.trial import try_tasks
+from modhook.run.weight_files import Digests, check_files, record_files, same_files
 from modhook.steps.ranks import rank, together
 from modhook.steps.ranks import spread as ranks_share
-from modhook.study import Study, difference, off_file, resolved, weights_file
+from modhook.study import Study, difference, resolved
 
 LAYOUT_PATIENCE = 600.0
 """Seconds that a run with --only waits while others lay out or grow the cube."""
@@ -145,12 +144,12 @@ def _run(
         try_tasks(prepared, plugins, device)
         try_controls(prepared, plugins)
         runs = list(_runs(prepared, only))
-        others = _check_weights(prepared, plugins, runs)
-        if others and place_of(path).exists() and not fresh:
-            same_off(open_for_writing(path), prepared, others)
+        files = check_files(prepared, plugins, runs)
+        if files and place_of(path).exists() and not fresh:
+            same_files(open_for_writing(path), prepared, files)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     code, patience = sources(study, plugins), LAYOUT_PATIENCE if only else 0.0
-    with _laid_out(out, path, prepared, code, runs, others, fresh, renew, patience, tracker) as cube:
+    with _laid_out(out, path, prepared, code, runs, files, fresh, renew, patience, tracker) as cube:
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
@@ -174,7 +173,7 @@ def _laid_out(
     prepared: Prepared,
     code: Sources,
     runs: Sequence[Run],
-    others: Mapping[str, str],
+    files: Digests,
     fresh: bool,
     renew: bool,
     patience: float,
@@ -191,34 +190,10 @@ def _laid_out(
                         with computing(path, None, PATIENCE):
                             pass
                     cube = _open(path, prepared, code, fresh, renew, tracker)
-                    record_off(cube, others)
+                    record_files(cube, files)
         yield RankedCube(path) if ranks_share() else cube
         if rank() == 0:
             _tidy(path)
-
-
-def _check_weights(prepared: Prepared, plugins: Plugins, runs: Sequence[Run]) -> dict[str, str]:
-    """Weights that are loaded, instead of trained or for masked ones, must fit, before anything is computed.
-
-    Every file of a network is read once. Returns a digest of every file of `masks.off`, by its name as the study gives it.
-    """
-    known: set[tuple[str, Path]] = set()
-    others: dict[tuple[str, Path], str] = {}
-    found: dict[str, str] = {}
-    for run in runs:
-        study, layout = prepared.points[run.index].study, prepared.layouts[run.index].name
-        file = weights_file(study, run.labels["seed"])
-        if file is not None and (layout, file) not in known:
-            known.add((layout, file))
-            load_weights(build_model(study, prepared.tasks[run.index], plugins, 0), file)
-        file = off_file(study, run.labels["seed"])
-        if file is None:
-            continue
-        if (layout, file) not in others:
-            model = build_model(study, prepared.tasks[run.index], plugins, 0)
-            others[layout, file] = check_off(study, model, run.labels["seed"], plugins)
-        found[off_key(study, run.labels["seed"], layout)] = others[layout, file]
-    return found
 
 
 def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, renew: bool, tracker: Tracker) -> Cube:

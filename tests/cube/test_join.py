@@ -142,12 +142,12 @@ def test_the_command_says_what_came_from_where(
 def test_what_is_not_the_same_study_is_refused(
     full_cube: Cube, plan: Callable[..., Plan], fill: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Settings, data, code, swept values, controls, damage, no second cube, a file that is there: one sentence, and no file."""
+    """Settings, data, code, swept values, controls, damage, no second cube, a file that is there: one sentence, no file, no folder."""
 
     def refused(match: str, *cubes: Any, kind: type[Exception] = CubeError) -> None:
         with pytest.raises(kind, match=match):
-            join([full_cube.path, *cubes], tmp_path / "out.zip")
-        assert not list(tmp_path.glob("*out.zip*"))
+            join([full_cube.path, *cubes], tmp_path / "new" / "er" / "out.zip")
+        assert not (tmp_path / "new").exists()
 
     def other(name: str, **changes: Any) -> Path:
         path = create(tmp_path / f"{name}.zarr", plan(**changes)).path
@@ -163,10 +163,10 @@ def test_what_is_not_the_same_study_is_refused(
     fourth = other("fourth", attrs={"study": {"name": "small", "analyses": {"probe": {"a": 2}}}})
     refused("fourth.zarr holds another study than .*third.zarr: analyses.probe.a is 1 in", third, fourth)  # the first has no probe
     refused("computed with other data than", other("data", attrs={**here, "data": {"0": "abc"}}))
-    for name, told in (("code", "other code of 'mine:T'"), ("off", "other weights in 'mine:T'")):
-        sums = [{"mine:T, layout0" if name == "off" else "mine:T": {"a": d}} for d in "xy"]
+    for name, told in (("code", "other code of"), ("off", "other weights in"), ("loaded", "other weights in")):
+        sums = [{"mine:T" if name == "code" else "mine:T, layout0": {"a": d}} for d in "xy"]
         ones = [other(f"{name}{n}", attrs={**here, name: found}) for n, found in enumerate(sums)]
-        refused(f"was computed with {told}", *ones)
+        refused(f"was computed with {told} 'mine:T'", *ones)
         assert join([full_cube.path, ones[0]], tmp_path / f"{name}.zip").runs == (4, 0)  # only one of them names it
         assert modhook.open_cube(tmp_path / f"{name}.zip").attrs[name] == sums[0]
     refused("other labels of masks.beta than", other("beta", run_dims={"seed": [1, 2], "masks.beta": [1e-5, 1e-4]}))

@@ -133,3 +133,21 @@ def test_a_file_that_changed_between_finished_stages_is_refused(tiny: Path, tmp_
     save_file(state, tmp_path / "before-2.safetensors")
     code, _, err = modhook_run("run", tiny, "--out", tmp_path)
     assert (code, "before-2.safetensors" in err) == (2, True), err
+
+
+def test_a_file_of_trained_weights_that_changed_is_refused_once_a_run_has_read_it(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """The seeds of one cube never start from two networks that were in one file of `train.weights`, nor do those of a joined cube."""
+    state = network().state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    tiny.write_text(tiny.read_text().replace("steps = 6", 'weights = "w.safetensors"').replace("hidden = [12, 8]", "hidden = [64]"))
+    assert modhook_run("run", tiny, "--out", tmp_path, "--only", "seed=1")[0] == 0
+    first = next(iter(state))
+    save_file({**state, first: state[first] + 1e-6}, tmp_path / "w.safetensors")
+    code, _, err = modhook_run("run", tiny, "--out", tmp_path, "--only", "seed=2")
+    assert (code, "computed with other weights in 'w.safetensors' (train.weights)" in err) == (2, True), err
+    assert modhook_run("run", tiny, "--out", tmp_path / "apart", "--only", "seed=2")[0] == 0
+    cubes = (tmp_path / "tiny.zarr", tmp_path / "apart" / "tiny.zarr")
+    code, _, err = modhook_run("join", tmp_path / "both.zip", *cubes)
+    assert (code, "computed with other weights in 'w.safetensors' (train.weights)" in err) == (2, True), err
+    save_file(state, tmp_path / "w.safetensors")
+    assert modhook_run("run", tiny, "--out", tmp_path, "--only", "seed=2")[0] == 0
