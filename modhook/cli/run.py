@@ -51,6 +51,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Only base training and the control of every run; the same command without it computes the rest.",
 )
+@click.option(
+    "--stages-from",
+    metavar="CUBE",
+    type=WherePath(),
+    help="Take the stages of finished runs from CUBE, whose study differs in name, analyses and controls alone.",
+)
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Compute runs on N workers of this machine.")
 @click.option(
     "--scheduler", metavar="ADDRESS", help="Compute runs on the workers of a dask scheduler: tcp://host:8786."
@@ -83,6 +89,7 @@ def run_command(
     out: Where,
     only: tuple[str, ...],
     only_control: bool,
+    stages_from: Where | None,
     workers: int | None,
     scheduler: str | None,
     device: str | None,
@@ -148,6 +155,7 @@ def run_command(
                 retry_failed=retry_failed,
                 only_control=only_control,
                 repair=repair,
+                stages_from=stages_from,
                 spread=_spread(workers, scheduler),
             )
     if ranks.speaks():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modhook.cube.alike import versions_of
 from modhook.cube.creation import create
 from modhook.cube.cube import Cube, open_for_writing
 from modhook.cube.grow import seal
@@ -16,6 +17,7 @@ from modhook.cube.reading import done, logits_from, masks_from, open_cube, weigh
 from modhook.cube.removal import removable
 from modhook.cube.run_locks import claim, computing
 from modhook.cube.store import keeps_records
+from modhook.cube.take import take_stages
 from modhook.cube.tensors import read_logits, read_masks, read_units, read_weights, write_masks, write_weights
 from modhook.cube.where import beside, is_url, place_of, stem
 
@@ -51,6 +53,8 @@ __all__ = [
     "remove_leftovers",
     "seal",
     "stem",
+    "take_stages",
+    "versions_of",
     "weights_from",
     "write_masks",
     "write_weights",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from modhook.cube.plan import STATUSES
 from modhook.cube.values import fitted
 from modhook.errors import CubeError
 from modhook.plugin.variables import Variable
+
+if TYPE_CHECKING:
+    from zarr.core.buffer import Buffer
 
 Status = Literal["pending", "done", "failed"]
 # Readable at any time: they say what else may be read, or are floats by nature.
@@ -74,6 +77,14 @@ class Cube(Contents):
             array[where] = fit
             self._found = not marks
             self._note(name, where)
+
+    def put(self, key: str, value: Buffer) -> None:
+        """Write one recorded file of a run, as it lies in another cube of the same layout."""
+        sync(self._store.set(key, value))
+        at = self._store.ledger.run_of(key.rpartition("/c/")[0], key)
+        if at is not None:
+            self._journal.setdefault(at, {}).update(self._store.written)
+        self._store.written.clear()
 
     def read(self, name: str, run: Run, **labels: Any) -> NDArray[Any]:
         """Read one variable of one run; text as object strings.

@@ -16,6 +16,7 @@ from typing import Any
 
 from attrs import frozen
 
+from modhook.cube.alike import SEED, seeds_first, shape_of, versions_of
 from modhook.cube.cube import Cube
 from modhook.cube.ledger import Index, Ledger
 from modhook.cube.metadata import CHECKSUM, nodes_of
@@ -34,7 +35,6 @@ _BY_NAME = {
 }
 """Attributes {name: digests} that are compared name by name, and what is said of a difference."""
 _PLAIN = ("weights", "logits")
-_SEED = "seed"
 
 
 @frozen
@@ -89,7 +89,7 @@ def join_packed(cubes: Sequence[Cube], out: Path, *, overwrite: bool = False) ->
             for earlier in parts:
                 _check(earlier, part)
             parts.append(part)
-        base = max(parts, key=lambda p: len(p.cube.run_dims[_SEED]))
+        base = max(parts, key=lambda p: len(p.cube.run_dims[SEED]))
         root = _root(base, parts)
         owners = _owners(base, parts)
         runs = tuple(sum(owner is p and begun for owner, begun in owners.values()) for p in parts)
@@ -111,11 +111,11 @@ def _check(one: _Part, part: _Part) -> None:
                 raise CubeError(f"{part.path} was computed with {what} than {one.path}; only runs that share it can be joined.")
     for dim, labels in one.cube.run_dims.items():
         own = part.cube.run_dims[dim]
-        most = min(len(labels), len(own)) if dim == _SEED else max(len(labels), len(own))
+        most = min(len(labels), len(own)) if dim == SEED else max(len(labels), len(own))
         if own[:most] != labels[:most]:
             raise CubeError(f"{part.path} has other labels of {dim} than {one.path}; only cubes of one study can be joined.")
     for name in sorted(one.nodes.keys() & part.nodes.keys()):
-        if _shape(one.nodes[name]) != _shape(part.nodes[name]):
+        if shape_of(one.nodes[name]) != shape_of(part.nodes[name]):
             raise CubeError(_unlike(name, part, one))
 
 
@@ -126,38 +126,23 @@ def _unlike(name: str, part: _Part, one: _Part) -> str:
     )
 
 
-def _shape(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is said of a node, the number of seeds aside."""
-    told = {k: v for k, v in node.items() if k != "consolidated_metadata"}
-    if _seeds_first(node):
-        told["shape"] = node["shape"][1:]
-    return told
-
-
-def _seeds_first(node: Mapping[str, Any]) -> bool:
-    dims: list[Any] | None = node.get("dimension_names")
-    return dims is not None and dims[:1] == [_SEED]
-
-
 def _root(base: _Part, parts: Sequence[_Part]) -> dict[str, Any]:
     """Return the root document: the base's, with the variables that only others have, for all seeds."""
     root = copy.deepcopy(base.root)
     listed, attributes = root["consolidated_metadata"]["metadata"], root["attributes"]
-    seeds = len(base.cube.run_dims[_SEED])
+    seeds = len(base.cube.run_dims[SEED])
     for part in parts:
         for name, node in part.nodes.items():
             if name not in listed:
                 listed[name] = copy.deepcopy(node)
-                if _seeds_first(node):
+                if seeds_first(node):
                     listed[name]["shape"][0] = seeds
     for section in ("analyses", "controls"):
         united = {k: v for p in parts for k, v in p.root["attributes"]["study"].get(section, {}).items()}
         if united:
             attributes["study"][section] = united
-    versions = [p.root["attributes"].get("versions", {}) for p in parts]
-    if any(versions):  # a joined cube may name several of each
-        names = dict.fromkeys(n for v in versions for n in v)
-        attributes["versions"] = {n: ", ".join(dict.fromkeys(t for v in versions if n in v for t in v[n].split(", "))) for n in names}
+    if versions := versions_of(p.root["attributes"] for p in parts):
+        attributes["versions"] = versions
     for name in _BY_NAME:
         if united := {k: v for p in parts for k, v in p.root["attributes"].get(name, {}).items()}:
             attributes[name] = united
@@ -170,7 +155,7 @@ def _owners(base: _Part, parts: Sequence[_Part]) -> dict[Index, tuple[_Part, boo
     """Return from which cube each run is taken, and whether it was begun there."""
     found = {}
     for at in base.ledger.runs():
-        have = [(p, _progress(p, at)) for p in parts if at[0] < len(p.cube.run_dims[_SEED])]
+        have = [(p, _progress(p, at)) for p in parts if at[0] < len(p.cube.run_dims[SEED])]
         owner, progress = max(have, key=lambda one: one[1])
         found[at] = owner, any(progress)
     return found
@@ -193,7 +178,7 @@ def _files(
         for key in part.file.namelist():
             found = CHUNK.fullmatch(key)
             name = found["array"] if found else ""
-            if not name or name.rpartition("/")[2] == _SEED:
+            if not name or name.rpartition("/")[2] == SEED:
                 continue
             if (at := part.ledger.owner(name, key)) is not None:
                 if owners[at][0] is part:
@@ -203,10 +188,10 @@ def _files(
             else:
                 sources.setdefault(key, (part, key))
     # The seeds of every group are those of the base, also of one that the base does not have.
-    seeds = [n.rpartition("/")[2] for n in base.file.namelist() if n.startswith(f"{_SEED}/c/")]
+    seeds = [n.rpartition("/")[2] for n in base.file.namelist() if n.startswith(f"{SEED}/c/")]
     for name in nodes_of(root) or {}:
-        if name.rpartition("/")[2] == _SEED:
-            sources.update({f"{name}/c/{number}": (base, f"{_SEED}/c/{number}") for number in seeds})
+        if name.rpartition("/")[2] == SEED:
+            sources.update({f"{name}/c/{number}": (base, f"{SEED}/c/{number}") for number in seeds})
     for key in sorted(sources, key=in_order):
         part, source = sources[key]
         yield key, part.file.read(source)

@@ -39,6 +39,7 @@ from modhook.run.one import PATIENCE, Run, Spread, Work, after_control
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
 from modhook.run.sources import Sources, recorded, same_sources, sources
+from modhook.run.taken import source_of, take_runs
 from modhook.run.together import in_turn
 from modhook.run.trackers import Trackers
 from modhook.run.trial import try_tasks
@@ -83,6 +84,7 @@ def run_study(
     only_control: bool = False,
     repair: bool = False,
     renew: bool = False,
+    stages_from: Where | None = None,
     spread: Spread = in_turn,
 ) -> Outcome:
     """Compute everything of a study that its cube does not hold yet.
@@ -97,6 +99,7 @@ def run_study(
         retry_failed: compute failed stages and analyses again.
         only_control: compute no stage after the control of each run, and no analysis; a later call computes the rest.
         repair: compute again what is lost or exchanged in the cube, instead of refusing to continue it.
+        stages_from: another study's cube with the same stages; runs that have none are given those of its finished runs.
         renew: compute an analysis again where its version has more variables now than the cube, instead of naming the command for it.
         spread: computes the runs: one after the other here, or on workers (`modhook.launch`).
 
@@ -112,7 +115,9 @@ def run_study(
     try:
         with told_what_is_safe(), making(cube_path(study, out)):
             wanted = dict(only or {})
-            return _run(study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, spread)
+            return _run(
+                study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, stages_from, spread
+            )
     finally:
         tracker.close()
         torch.set_num_threads(before)
@@ -129,10 +134,12 @@ def _run(
     only_control: bool,
     repair: bool,
     renew: bool,
+    stages_from: Where | None,
     spread: Spread,
 ) -> Outcome:
     path = cube_path(study, out)
     with together():
+        source = None if stages_from is None else source_of(stages_from, study, path)
         device = usable_device(study.run.device)
         if place_of(path).exists() and not fresh:
             there = open_for_writing(path)
@@ -153,6 +160,8 @@ def _run(
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
+                if source is not None:
+                    take_runs(cube, source, prepared, runs, tracker)
         tracker.study_started(study.study.name, len(runs))
         if said := check_threads(study.run.threads):
             tracker.message(said)

@@ -1,0 +1,29 @@
+"""What two cubes of like studies have in common: the layout of their variables, and the versions that computed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SEED = "seed"
+
+
+def shape_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of a node, the number of seeds aside."""
+    told = {k: v for k, v in node.items() if k != "consolidated_metadata"}
+    if seeds_first(node):
+        told["shape"] = node["shape"][1:]
+    return told
+
+
+def seeds_first(node: Mapping[str, Any]) -> bool:
+    """Return whether a node is an array whose first dimension is the seeds."""
+    dims: list[Any] | None = node.get("dimension_names")
+    return dims is not None and dims[:1] == [SEED]
+
+
+def versions_of(attributes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the versions that the roots of several cubes name; one that differs is a text with all of them: `2.12.0, 2.13.0`."""
+    told = [a.get("versions", {}) for a in attributes]
+    names = dict.fromkeys(n for versions in told for n in versions)
+    return {n: ", ".join(dict.fromkeys(t for v in told if n in v for t in v[n].split(", "))) for n in names}
