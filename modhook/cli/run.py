@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     "--stages-from",
     metavar="CUBE",
     type=WherePath(),
-    help="Take the stages of finished runs from CUBE, whose study differs in name, analyses and controls alone.",
+    help="Take the stages of finished runs from CUBE, whose study differs in name and analyses alone.",
 )
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Compute runs on N workers of this machine.")
 @click.option(

@@ -17,7 +17,7 @@ from modhook.cube.reading import done, logits_from, masks_from, open_cube, weigh
 from modhook.cube.removal import removable
 from modhook.cube.run_locks import claim, computing
 from modhook.cube.store import keeps_records
-from modhook.cube.take import take_stages
+from modhook.cube.take import check_layout, check_stage_names, check_written, same_stages, take_stages
 from modhook.cube.tensors import read_logits, read_masks, read_units, read_weights, write_masks, write_weights
 from modhook.cube.where import beside, is_url, place_of, stem
 
@@ -31,6 +31,9 @@ __all__ = [
     "Plan",
     "Where",
     "beside",
+    "check_layout",
+    "check_stage_names",
+    "check_written",
     "claim",
     "computing",
     "create",
@@ -51,6 +54,7 @@ __all__ = [
     "read_weights",
     "removable",
     "remove_leftovers",
+    "same_stages",
     "seal",
     "stem",
     "take_stages",

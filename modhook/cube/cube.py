@@ -79,11 +79,8 @@ class Cube(Contents):
             self._note(name, where)
 
     def put(self, key: str, value: Buffer) -> None:
-        """Write one recorded file of a run, as it lies in another cube of the same layout."""
+        """Write one file of a run as it lies in another cube of the same layout; `adopt` records it."""
         sync(self._store.set(key, value))
-        at = self._store.ledger.run_of(key.rpartition("/c/")[0], key)
-        if at is not None:
-            self._journal.setdefault(at, {}).update(self._store.written)
         self._store.written.clear()
 
     def read(self, name: str, run: Run, **labels: Any) -> NDArray[Any]:
@@ -182,6 +179,14 @@ class Cube(Contents):
             stages, analyses = dict(old.stages), dict(old.analyses)
             (analyses if analysis else stages)[name] = entries
             self._write_record(run, at, stages, analyses)
+
+    def adopt(self, run: Run, stages: Mapping[str, Mapping[str, str]]) -> None:
+        """Record what was `put` as what these stages wrote, all that the run has, and mark them done, the last one first."""
+        at = self._index(run)
+        self._journal.pop(at, None)
+        self._write_record(run, at, stages, {})
+        for stage in reversed(list(stages)):
+            self.write("runs/status", STATUSES.index("done"), run, stage=stage)
 
     def forget(self, run: Run, stages: Sequence[str] = (), analyses: Sequence[str] = ()) -> None:
         """Take stages and analyses that are to be computed (again) out of a run's record.

@@ -22,7 +22,7 @@ from modhook.plugin.contract import CarriedGradients, RunContext, Scores, StageR
 from modhook.plugin.interfaces import Batch, Ranking, Sampler, Task, Tracker
 from modhook.plugin.manager import Plugins
 from modhook.plugin.manager import plugins as installed
-from modhook.run.build import build_model, load_weights
+from modhook.run.build import build_model
 from modhook.run.carried import CarriedFile, level
 from modhook.run.checkpoints import Checkpoints
 from modhook.run.complete import check_record, known_stage
@@ -31,13 +31,13 @@ from modhook.run.failure import reason_of, require_finite, show_traceback, stops
 from modhook.run.layout import SUBSET, valid_steps, versions
 from modhook.run.machine import write_timing
 from modhook.run.measuring import measure, score
-from modhook.run.off import off_of
+from modhook.run.weight_files import load_trained, read_off
 from modhook.steps.checkpoint import Keeper
 from modhook.steps.loop import recorded_steps
 from modhook.steps.modes import in_mode
 from modhook.steps.ranks import even, spread, together
 from modhook.steps.snapshot import digest
-from modhook.study import Study, off_file, resolved, weights_file
+from modhook.study import Study, off_file, resolved
 from modhook.study.units import kinds
 from modhook.unit.units import Units
 
@@ -87,7 +87,7 @@ class Context(RunContext):
     def off(self) -> Off:
         """Return what the run's masked weights become, as `fit_masks` and `evaluate` take it with the run's seed (`masks.off`)."""
         if self._off is None:
-            self._off = (off_of(self.study, self.model, self.seed),)
+            self._off = (read_off(self.cube, self.study, self.model, self.seed, self.layout, self.plugins),)
         return self._off[0]
 
     def new_model(self, label: str) -> nn.Module:
@@ -176,9 +176,7 @@ class Context(RunContext):
 
     def load_pretrained(self) -> None:
         """Put the study's own weights file into the network."""
-        file = weights_file(self.study, self.seed)
-        assert file is not None
-        load_weights(self.model, file)
+        load_trained(self.cube, self.study, self.model, self.seed, self.layout, self.plugins)
 
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a finished stage, as stored."""

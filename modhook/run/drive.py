@@ -39,7 +39,7 @@ from modhook.run.one import PATIENCE, Run, Spread, Work, after_control
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
 from modhook.run.sources import Sources, recorded, same_sources, sources
-from modhook.run.taken import source_of, take_runs
+from modhook.run.taken import Taking, source_of
 from modhook.run.together import in_turn
 from modhook.run.trackers import Trackers
 from modhook.run.trial import try_tasks
@@ -113,10 +113,12 @@ def run_study(
     if threads:
         torch.set_num_threads(threads)
     try:
-        with told_what_is_safe(), making(cube_path(study, out)):
+        path = cube_path(study, out)
+        source = None if stages_from is None else source_of(stages_from, study, path)
+        with told_what_is_safe(), making(path):
             wanted = dict(only or {})
             return _run(
-                study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, stages_from, spread
+                study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, source, spread
             )
     finally:
         tracker.close()
@@ -134,12 +136,11 @@ def _run(
     only_control: bool,
     repair: bool,
     renew: bool,
-    stages_from: Where | None,
+    source: Cube | None,
     spread: Spread,
 ) -> Outcome:
-    path = cube_path(study, out)
+    path, taking = cube_path(study, out), None
     with together():
-        source = None if stages_from is None else source_of(stages_from, study, path)
         device = usable_device(study.run.device)
         if place_of(path).exists() and not fresh:
             there = open_for_writing(path)
@@ -151,17 +152,21 @@ def _run(
         try_tasks(prepared, plugins, device)
         try_controls(prepared, plugins)
         runs = list(_runs(prepared, only))
-        files = check_files(prepared, plugins, runs)
-        if files and place_of(path).exists() and not fresh:
-            same_files(open_for_writing(path), prepared, files)
+        files = check_files(prepared, plugins, [(run.index, run.labels["seed"]) for run in runs])
+        cube = open_for_writing(path) if place_of(path).exists() and not fresh else None
+        if cube is not None:
+            same_files(cube, prepared, files)
+        if source is not None and rank() == 0:
+            planned = plan(prepared, range(1, study.study.seeds + 1), fingerprints(prepared.tasks), sources(study, plugins))
+            taking = Taking.of(source, prepared, plugins, runs, cube, planned, files)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     code, patience = sources(study, plugins), LAYOUT_PATIENCE if only else 0.0
     with _laid_out(out, path, prepared, code, runs, files, fresh, renew, patience, tracker) as cube:
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
-                if source is not None:
-                    take_runs(cube, source, prepared, runs, tracker)
+                if taking is not None:
+                    taking.take(cube, tracker)
         tracker.study_started(study.study.name, len(runs))
         if said := check_threads(study.run.threads):
             tracker.message(said)

@@ -17,9 +17,10 @@ from modhook.masks.off import Off
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import FinishedRun, Scores
 from modhook.plugin.interfaces import Batch, Task
+from modhook.plugin.manager import Plugins
 from modhook.run.data import in_order
 from modhook.run.measuring import score
-from modhook.run.off import off_of
+from modhook.run.weight_files import read_off
 from modhook.study import ControlStage, Study
 
 
@@ -40,6 +41,7 @@ class Finished(FinishedRun):
     layout: str
     stages: tuple[str, ...]
     device: torch.device
+    plugins: Plugins
     control_stages: tuple[ControlStage, ...] = ()
 
     @cached_property
@@ -77,7 +79,7 @@ class Finished(FinishedRun):
     @cached_property
     def off(self) -> Off:
         """Return what masked weights become, as `applied_to`, `materialize` and `evaluate` take it, with the run's seed."""
-        return off_of(self.study, self.model, self.labels["seed"])
+        return read_off(self.cube, self.study, self.model, self.labels["seed"], self.layout, self.plugins)
 
     def coordinates(self, variable: str) -> dict[str, list[Any]]:
         """Return the labels of a declared variable's dimensions in the cube: {dimension: labels}."""

@@ -12,7 +12,7 @@ from modhook.study.sections import MasksSection, RunSection, StudySection, Train
 from modhook.study.shipped import shipped_studies, study_file
 from modhook.study.structure import structure
 from modhook.study.study import Named, Point, Study
-from modhook.study.weights import off_file, weights_file
+from modhook.study.weights import file_name, off_file, weights_file
 from modhook.values.bounds import PLAIN_NAME, Matches
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "control_label",
     "control_stages",
     "difference",
+    "file_name",
     "find_callable",
     "flat",
     "load",

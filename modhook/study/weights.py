@@ -31,18 +31,22 @@ KINDS = ("zero", "shuffled", "redrawn")
 
 def weights_file(study: Study, seed: int) -> pathlib.Path | None:
     """Return the file of weights that a run loads instead of training, or None; a relative name starts at the study file."""
-    return None if study.train.weights is None else _place(study, study.train.weights, seed)
+    return None if study.train.weights is None else _place(study, file_name(study, study.train.weights, seed))
 
 
 def off_file(study: Study, seed: int) -> pathlib.Path | None:
     """Return the file of what a run's masked weights become (`masks.off`), or None where that is no file."""
     off = study.masks.off
-    return None if off in KINDS or offered_weights(off) is not None else _place(study, off, seed)
+    return None if off in KINDS or offered_weights(off) is not None else _place(study, file_name(study, off, seed))
 
 
-def _place(study: Study, name: str, seed: int) -> pathlib.Path:
-    folder = study.path.parent if study.path else pathlib.Path()
-    return folder / filled(name, seed, {name: getattr(study, name) for name in _SECTIONS})
+def file_name(study: Study, name: str, seed: int) -> str:
+    """Return the name of a file as the study gives it, its placeholders filled."""
+    return filled(name, seed, {name: getattr(study, name) for name in _SECTIONS})
+
+
+def _place(study: Study, name: str) -> pathlib.Path:
+    return (study.path.parent if study.path else pathlib.Path()) / name
 
 
 def filled(name: str, seed: int, sections: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from modhook import Masks
-from modhook.cube import masks_from, open_cube
+from modhook.cube import Cube, masks_from, open_cube
 from modhook_plugins.networks.fnn import FNN, FNNOptions
 from modhook_tasks.addmul import AddMul, AddMulOptions
 
@@ -151,3 +152,27 @@ def test_a_file_of_trained_weights_that_changed_is_refused_once_a_run_has_read_i
     assert (code, "computed with other weights in 'w.safetensors' (train.weights)" in err) == (2, True), err
     save_file(state, tmp_path / "w.safetensors")
     assert modhook_run("run", tiny, "--out", tmp_path, "--only", "seed=2")[0] == 0
+
+
+def test_a_file_that_is_exchanged_while_a_study_runs_ends_the_runs_that_would_read_it(
+    tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second seed of one command reads the file anew, and is refused other weights than those of the first; absolute names too."""
+    state = network().state_dict()
+    file = tmp_path / "w.safetensors"
+    save_file(state, file)
+    tiny.write_text(tiny.read_text().replace("steps = 6", f'weights = "{file}"').replace("hidden = [12, 8]", "hidden = [64]"))
+    first, write = next(iter(state)), Cube.set_status
+
+    def exchanging(self: Cube, run: Any, stage: str, *more: Any, **told: Any) -> None:
+        write(self, run, stage, *more, **told)
+        if stage == "mul":
+            save_file({**state, first: state[first] + 1e-6}, file)
+
+    monkeypatch.setattr(Cube, "set_status", exchanging)
+    code, out, err = modhook_run("run", tiny, "--out", tmp_path)
+    assert (code, f"computed with other weights in '{file}' (train.weights)" in err, "4 stages computed" in out) == (1, True, True), err
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path)
+        code, _, err = modhook_run("run", "tiny.toml", "--out", tmp_path, "--only", "seed=2")
+    assert (code, "computed with other weights in" in err) == (2, True), err

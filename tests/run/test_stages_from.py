@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modhook.cube import open_for_writing, pack
+from modhook.cube import Cube, open_for_writing, pack
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -51,15 +52,20 @@ def test_a_run_that_is_not_finished_is_computed(made: Path, other: Path, tmp_pat
     half = Path(shutil.copytree(made / "tiny.zarr", tmp_path / "half.zarr"))
     open_for_writing(half).reset({"seed": 2}, ["mul"], [])
     code, out, err = modhook_run("run", other, "--out", tmp_path, "--stages-from", half, "--only", "seed=2")
-    assert (code, "no run that is to be computed has all its stages in" in err, "4 stages computed;" in out) == (0, True, True), err
+    assert (code, "no run that is to be computed has all its stages there" in err, "4 stages computed;" in out) == (0, True, True), err
+    code, out, err = modhook_run("run", other, "--out", tmp_path, "--only-control", "--only", "seed=3")
+    assert code == 0, err
     code, out, err = modhook_run("run", other, "--out", tmp_path, "--stages-from", half)
-    assert (code, "the stages of 1 run are taken" in err, "4 stages computed, 8 were there already" in out) == (0, True, True), err
+    assert "the stages of 1 run are taken from" in err
+    assert "; 1 run was begun here, and is computed on" in err
+    assert (code, True, "2 stages computed, 10 were there already" in out) == (0, True, True), err
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("lr = 0.8", "lr = 0.7", "holds other stages than this study: masks.lr is 0.8 there and 0.7 here"),
+        ("[analyses]", "[controls]\nshuffled = {}\n[analyses]", "has the stages unmasked, control, add, mul, but this study with"),
         ('name = "other"', 'name = "tiny"', "names the study's own cube"),
         ("", "", "was packed without weights and logits, which analyses need"),
     ],
@@ -67,22 +73,58 @@ def test_a_run_that_is_not_finished_is_computed(made: Path, other: Path, tmp_pat
 def test_another_cube_is_refused(
     made: Path, other: Path, tmp_path: Path, modhook_run: Run, old: str, new: str, said: str
 ) -> None:
-    """Other settings, the study's own cube, and one without weights: one sentence, and nothing is written."""
+    """Other settings or controls, the study's own cube, one without weights: one sentence; nothing is written or deleted."""
     other.write_text(other.read_text().replace(old, new))
-    source = made / "tiny.zarr" if old else pack(made / "tiny.zarr", tmp_path / "tiny.zip").path
-    out = made if "tiny" in new else tmp_path / "new"
-    code, _, err = modhook_run("run", other, "--out", out, "--stages-from", source)
+    source, out, fresh = made / "tiny.zarr", tmp_path / "new", ()
+    if not old:
+        source = pack(source, tmp_path / "tiny.zip").path
+    if "tiny" in new:
+        source, out, fresh = tmp_path / "link.zarr", tmp_path / "own", ("--fresh", "--yes")
+        shutil.copytree(made, out)
+        source.symlink_to(out / "tiny.zarr")
+    code, _, err = modhook_run("run", other, "--out", out, "--stages-from", source, *fresh)
     assert (code, said in err) == (2, True), err
     assert not (tmp_path / "new").exists()
+    assert files(source) == files(made / "tiny.zarr") if fresh else True
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_taking_that_was_cut_off_goes_on_to_the_same_bits(
+    made: Path, other: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    """Killed between two marks, the same command takes the rest, and one without --stages-from computes the same files."""
+    write, marks = Cube.write, []
+
+    def failing(self: Cube, name: str, value: Any, run: Any, **labels: Any) -> None:
+        if name == "runs/status" and value == 1:
+            marks.append(labels)
+        if len(marks) > done:
+            raise KeyboardInterrupt
+        write(self, name, value, run, **labels)
+
+    for number, how in enumerate((("--stages-from", made / "tiny.zarr"), ())):
+        marks.clear()
+        with monkeypatch.context() as cut:
+            cut.setattr(Cube, "write", failing)
+            one = ("run", other, "--out", tmp_path / str(number), "--only", "seed=1")
+            assert modhook_run(*one, "--stages-from", made / "tiny.zarr")[0] == 130
+        code, _, err = modhook_run(*one, *how)
+        assert code == 0, err
+        assert ("are taken from" in err) == bool(how)
+    assert modhook_run("run", other, "--out", tmp_path / "plain", "--only", "seed=1")[0] == 0
+    first, second, plain = (files(tmp_path / n / "other.zarr") for n in ("0", "1", "plain"))
+    assert first == plain
+    assert second == plain
 
 
 def test_a_damaged_file_is_not_taken(made: Path, other: Path, tmp_path: Path, modhook_run: Run) -> None:
-    """A file that is not the one that the stage wrote ends the command, and the run counts as not computed."""
+    """A file that is not the one that the stage wrote ends the command before --fresh deletes anything."""
     bad = Path(shutil.copytree(made / "tiny.zarr", tmp_path / "bad.zarr"))
     first, second = (min(f for f in (bad / "masks/layout0/weights/c" / str(n)).rglob("*") if f.is_file()) for n in (0, 1))
     shutil.copyfile(first, second)
     one = ("--out", tmp_path, "--only", "seed=2")
-    code, _, err = modhook_run("run", other, *one, "--stages-from", bad)
-    assert (code != 0, "is not the one that it wrote" in err) == (True, True), err
-    code, out, err = modhook_run("run", other, *one, "--stages-from", made / "tiny.zarr")
-    assert (code, "0 stages computed, 4 were there already" in out) == (0, True), err
+    assert modhook_run("run", other, *one)[0] == 0
+    before = files(tmp_path / "other.zarr")
+    code, _, err = modhook_run("run", other, *one, "--stages-from", bad, "--fresh", "--yes")
+    assert (code, "is not the one that it wrote" in err) == (2, True), err
+    assert files(tmp_path / "other.zarr") == before
