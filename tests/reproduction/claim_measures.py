@@ -11,6 +11,8 @@ from cubes_of_studies import POOLED, Network, Values
 
 LEARNED = 0.9
 """Accuracy from where on a network, or a mask, counts as one that does its task."""
+KEPT, LOST = 0.8, 0.5
+"""Accuracy from where on a function counts as kept, and below which as lost, in what is said below a table: bounds of *seen weakly*."""
 FAR = 2.0
 """From how many times chance on masks share more than their sizes explain."""
 
@@ -124,22 +126,27 @@ def loses(network: Network, _: Sequence[Network]) -> Measured:
 
 
 def needed(network: Network, _: Sequence[Network]) -> Measured:
-    """Each function without the weights of its mask."""
+    """Each function without the weights of its mask; beside it what becomes of the other one."""
     values = scored(network, "inverse", False, False)
+    others, own = scored(network, "inverse", True, False), scored(network, "own_removed", False, False)
+    others_own, at_random = scored(network, "own_removed", True, True), scored(network, "own_removed/random", False, False)
     beside = [
-        Beside(
-            "without the weights that only this function's mask keeps", scored(network, "own_removed", False, False)
-        ),
-        Beside("without as many of each tensor at random", scored(network, "own_removed/random", False, False)),
+        Beside("the other function then, the better one", others),
+        Beside("without the weights that only this function's mask keeps", own),
+        Beside("the other function then, the worse one", others_own),
+        Beside("without as many of each tensor at random", at_random),
     ]
-    beside = [b for b in beside if np.isfinite(b.values).any()]
 
     def reading() -> str:
-        if len(beside) == 2 and mean(beside[1].values) <= mean(beside[0].values) + 0.05:
-            return "As many weights taken out at random do the function at least nearly as much harm as those that are its own."
-        return ""
+        said = []
+        if mean(at_random) <= mean(own) + 0.05:
+            said.append("As many weights taken out at random do the function at least nearly as much harm as those that are its own.")
+        if mean(others) < LOST:
+            rest = ", but not without those that it alone keeps" if mean(others_own) >= KEPT else ""
+            said.append(f"The other function is lost as well without all that a mask keeps{rest}.")
+        return " ".join(said)
 
-    return Measured(values, beside, learned(network), reading)
+    return Measured(values, [b for b in beside if np.isfinite(b.values).any()], learned(network), reading)
 
 
 def survives(network: Network, _: Sequence[Network]) -> Measured:

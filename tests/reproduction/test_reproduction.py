@@ -115,6 +115,10 @@ def test_verdicts_of_cubes_whose_numbers_are_known(tmp_path: Path) -> None:
     }
     assert good["addmul-keeps"].mean == pytest.approx(0.99 - 0.002)  # the worse operation, mean of three seeds
     assert good["addmul-needs"].mean == pytest.approx(0.3 - 0.002)
+    (needs,) = (row for row in rows(networks([tmp_path / "a" / "cubes" / "addmul_fnn.zip"])) if row.claim.key == "addmul-needs")
+    beside = {b.label: b.values.mean() for b in needs.measured.beside}
+    assert beside == {"the other function then, the better one": pytest.approx(0.3 - 0.002)}  # nothing else was computed
+    assert needs.measured.reading() == "The other function is lost as well without all that a mask keeps."
     assert {v.word for v in verdicts(made(tmp_path / "b", 2, own=0.99, other=0.6)).values()} == {UNCLEAR}
     unlearned = verdicts(made(tmp_path / "c", 3, own=0.99, other=0.6, unmasked=0.8))
     assert {v.why for v in unlearned.values()} == {"the network itself: 0.80 on average, less than 0.9"}
