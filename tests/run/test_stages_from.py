@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from modhook.cube import Cube, open_for_writing, pack
+from modhook_plugins.networks.fnn import FNN, FNNOptions
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -128,3 +130,34 @@ def test_a_damaged_file_is_not_taken(made: Path, other: Path, tmp_path: Path, mo
     code, _, err = modhook_run("run", other, *one, "--stages-from", bad, "--fresh", "--yes")
     assert (code, "is not the one that it wrote" in err) == (2, True), err
     assert files(tmp_path / "other.zarr") == before
+
+
+def test_a_record_that_names_files_of_another_run_is_refused(made: Path, other: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """A cube made to write over another run's masks is refused before anything is written."""
+    bad = open_for_writing(shutil.copytree(made / "tiny.zarr", tmp_path / "bad.zarr"))
+    ledger, first, second = bad._store.ledger, (0,), (1,)
+    stages = {name: dict(entries) for name, entries in ledger.record(first).stages.items()}
+    key, told = next((k, d) for k, d in ledger.record(second).stages["mul"].items() if k.startswith("masks/"))
+    stages["add"][key] = told
+    bad._write_record({"seed": 1}, first, stages, ledger.record(first).analyses)
+    code, _, err = modhook_run("run", other, "--out", tmp_path, "--only", "seed=1", "--stages-from", bad.path)
+    assert (code, f"names {key}, which is not of this run" in err) == (2, True), err
+    assert not (tmp_path / "other.zarr").exists()
+
+
+def test_trained_weights_that_are_not_those_of_the_file_are_refused(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """A source whose version kept no digest of `train.weights` is compared by its trained weights; the same ones are taken."""
+    state = FNN(FNNOptions(hidden=(12, 8))).build({"inputs": 42, "outputs": 20}).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    tiny.write_text(tiny.read_text().replace("steps = 6", 'weights = "w.safetensors"').replace("seeds = 2", "seeds = 1"))
+    assert modhook_run("run", tiny, "--out", tmp_path)[0] == 0
+    open_for_writing(tmp_path / "tiny.zarr").set_attrs(loaded={})
+    second = tmp_path / "second.toml"
+    second.write_text(tiny.read_text().replace('name = "tiny"', 'name = "second"'))
+    name = next(iter(state))
+    save_file({**state, name: state[name] + 1e-6}, tmp_path / "w.safetensors")
+    code, _, err = modhook_run("run", second, "--out", tmp_path, "--stages-from", tmp_path / "tiny.zarr")
+    assert (code, "was computed with other weights than those in" in err) == (2, True), err
+    save_file(state, tmp_path / "w.safetensors")
+    code, _, err = modhook_run("run", second, "--out", tmp_path, "--stages-from", tmp_path / "tiny.zarr")
+    assert (code, "the stages of 1 run are taken from" in err) == (0, True), err
