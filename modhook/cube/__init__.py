@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modhook.cube.alike import versions_of
+from modhook.cube.alike import exchanged, versions_of
 from modhook.cube.creation import create
 from modhook.cube.cube import Cube, open_for_writing
 from modhook.cube.grow import seal
@@ -17,7 +17,7 @@ from modhook.cube.reading import done, logits_from, masks_from, open_cube, weigh
 from modhook.cube.removal import removable
 from modhook.cube.run_locks import claim, computing
 from modhook.cube.store import keeps_records
-from modhook.cube.take import check_layout, check_stage_names, check_written, same_stages, take_stages
+from modhook.cube.take import check_layout, check_written, same_stages, take_stages
 from modhook.cube.tensors import read_logits, read_masks, read_units, read_weights, write_masks, write_weights
 from modhook.cube.where import beside, is_url, place_of, stem
 
@@ -32,12 +32,12 @@ __all__ = [
     "Where",
     "beside",
     "check_layout",
-    "check_stage_names",
     "check_written",
     "claim",
     "computing",
     "create",
     "done",
+    "exchanged",
     "is_url",
     "join_packed",
     "keeps_records",

@@ -6,6 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SEED = "seed"
+BY_NAME = {
+    "code": "code of {!r}",
+    "loaded": "weights in {!r} (train.weights)",
+    "off": "weights in {!r} (masks.off)",
+}
+"""Attributes {name: digests} that are compared name by name, and what a name stands for."""
 
 
 def shape_of(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,3 +33,13 @@ def versions_of(attributes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     told = [a.get("versions", {}) for a in attributes]
     names = dict.fromkeys(n for versions in told for n in versions)
     return {n: ", ".join(dict.fromkeys(t for v in told if n in v for t in v[n].split(", "))) for n in names}
+
+
+def exchanged(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return what the roots of two cubes name both, with other digests: `code of 'mine:T'`, `weights in 'w.pt' (masks.off)`."""
+    found = []
+    for attribute, text in BY_NAME.items():
+        mine, its = one.get(attribute, {}), other.get(attribute, {})
+        changed = [name for name in sorted(mine.keys() & its.keys()) if mine[name] != its[name]]
+        found += [text.format(name if attribute == "code" else name.rpartition(", ")[0]) for name in changed]
+    return found

@@ -181,11 +181,12 @@ class Cube(Contents):
             self._write_record(run, at, stages, analyses)
 
     def adopt(self, run: Run, stages: Mapping[str, Mapping[str, str]]) -> None:
-        """Record what was `put` as what these stages wrote, all that the run has, and mark them done, the last one first."""
+        """Record what was `put` as what these stages wrote, beside what the run has of analyses, and mark them done."""
         at = self._index(run)
         self._journal.pop(at, None)
-        self._write_record(run, at, stages, {})
-        for stage in reversed(list(stages)):
+        old = self._store.ledger.record(at, fresh=True)
+        self._write_record(run, at, {**old.stages, **stages}, old.analyses)
+        for stage in stages:
             self.write("runs/status", STATUSES.index("done"), run, stage=stage)
 
     def forget(self, run: Run, stages: Sequence[str] = (), analyses: Sequence[str] = ()) -> None:

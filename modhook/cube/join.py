@@ -16,7 +16,7 @@ from typing import Any
 
 from attrs import frozen
 
-from modhook.cube.alike import SEED, seeds_first, shape_of, versions_of
+from modhook.cube.alike import BY_NAME, SEED, exchanged, seeds_first, shape_of, versions_of
 from modhook.cube.cube import Cube
 from modhook.cube.ledger import Index, Ledger
 from modhook.cube.metadata import CHECKSUM, nodes_of
@@ -26,14 +26,8 @@ from modhook.cube.place import Where
 from modhook.cube.store import CHUNK
 from modhook.errors import CubeError
 
-_OWN = {PACKED, CHECKSUM, "study", "versions", "modhook_version", "code", "loaded", "off"}
+_OWN = {PACKED, CHECKSUM, "study", "versions", "modhook_version", *BY_NAME}
 """Attributes of the root that are not compared as a whole."""
-_BY_NAME = {
-    "code": "other code of {!r}",
-    "loaded": "other weights in {!r} (train.weights)",
-    "off": "other weights in {!r} (masks.off)",
-}
-"""Attributes {name: digests} that are compared name by name, and what is said of a difference."""
 _PLAIN = ("weights", "logits")
 
 
@@ -103,12 +97,8 @@ def _check(one: _Part, part: _Part) -> None:
         if here.get(name) != there.get(name):
             what = {"data": "other data", "modhook_format": "another format"}.get(name, f"another {name}")
             raise CubeError(f"{part.path} was computed with {what} than {one.path}; only cubes of one study can be joined.")
-    for name, text in _BY_NAME.items():
-        mine, other = here.get(name, {}), there.get(name, {})
-        for key in mine.keys() & other.keys():
-            if mine[key] != other[key]:
-                what = text.format(key if name == "code" else key.rpartition(", ")[0])
-                raise CubeError(f"{part.path} was computed with {what} than {one.path}; only runs that share it can be joined.")
+    if changed := exchanged(here, there):
+        raise CubeError(f"{part.path} was computed with other {changed[0]} than {one.path}; only runs that share it can be joined.")
     for dim, labels in one.cube.run_dims.items():
         own = part.cube.run_dims[dim]
         most = min(len(labels), len(own)) if dim == SEED else max(len(labels), len(own))
@@ -143,7 +133,7 @@ def _root(base: _Part, parts: Sequence[_Part]) -> dict[str, Any]:
             attributes["study"][section] = united
     if versions := versions_of(p.root["attributes"] for p in parts):
         attributes["versions"] = versions
-    for name in _BY_NAME:
+    for name in BY_NAME:
         if united := {k: v for p in parts for k, v in p.root["attributes"].get(name, {}).items()}:
             attributes[name] = united
     # in zarr's own order: it finds nothing in a group whose members are not listed side by side

@@ -101,8 +101,8 @@ def _failed(what: str, error: Exception) -> Exception:
     return PluginError(f"{what} fails: {told(error)}.")
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file or a torch state dict (tensors only: no pickled code is run) into `model`.
+def load_weights(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Load a safetensors file or a torch state dict (tensors only: no pickled code is run) into `model`, and return it.
 
     A `model.pth` of the paper's own code is translated; see `reference_weights`.
 
@@ -125,6 +125,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
                 f"{name} has shape {tuple(tensor.shape)} in {path}, but {tuple(own[name].shape)} in the network."
             )
     model.load_state_dict(state)
+    return state
 
 
 def read_weights_file(model: nn.Module, path: Path) -> dict[str, Tensor]:

@@ -87,7 +87,7 @@ class Context(RunContext):
     def off(self) -> Off:
         """Return what the run's masked weights become, as `fit_masks` and `evaluate` take it with the run's seed (`masks.off`)."""
         if self._off is None:
-            self._off = (read_off(self.cube, self.study, self.model, self.seed, self.layout, self.plugins),)
+            self._off = (read_off(self.cube, self.study, self.model, self.seed, self.layout),)
         return self._off[0]
 
     def new_model(self, label: str) -> nn.Module:
@@ -176,7 +176,7 @@ class Context(RunContext):
 
     def load_pretrained(self) -> None:
         """Put the study's own weights file into the network."""
-        load_trained(self.cube, self.study, self.model, self.seed, self.layout, self.plugins)
+        load_trained(self.cube, self.study, self.model, self.seed, self.layout)
 
     def logits(self, stage: str) -> dict[str, Tensor]:
         """Return the logits of a finished stage, as stored."""
@@ -209,7 +209,8 @@ class Context(RunContext):
             self.cube.still_there()  # what is gone reads as never written
         record = StageRecord(name)
         self.tracker.stage_started(name, steps)
-        keeper = self._keeper(name, record)
+        with together():  # reads masks.off, of which a rank may have another file
+            keeper = self._keeper(name, record)
         try:
             with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()), told_later():
                 yield record

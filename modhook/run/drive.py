@@ -99,7 +99,7 @@ def run_study(
         retry_failed: compute failed stages and analyses again.
         only_control: compute no stage after the control of each run, and no analysis; a later call computes the rest.
         repair: compute again what is lost or exchanged in the cube, instead of refusing to continue it.
-        stages_from: another study's cube with the same stages; runs that have none are given those of its finished runs.
+        stages_from: another study's cube with the same stages; runs without other ones are given those of its finished runs.
         renew: compute an analysis again where its version has more variables now than the cube, instead of naming the command for it.
         spread: computes the runs: one after the other here, or on workers (`modhook.launch`).
 
@@ -113,12 +113,10 @@ def run_study(
     if threads:
         torch.set_num_threads(threads)
     try:
-        path = cube_path(study, out)
-        source = None if stages_from is None else source_of(stages_from, study, path)
-        with told_what_is_safe(), making(path):
+        with told_what_is_safe(), making(cube_path(study, out)):
             wanted = dict(only or {})
             return _run(
-                study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, source, spread
+                study, out, plugins, tracker, wanted, fresh, retry_failed, only_control, repair, renew, stages_from, spread
             )
     finally:
         tracker.close()
@@ -136,16 +134,17 @@ def _run(
     only_control: bool,
     repair: bool,
     renew: bool,
-    source: Cube | None,
+    stages_from: Where | None,
     spread: Spread,
 ) -> Outcome:
     path, taking = cube_path(study, out), None
     with together():
+        source = source_of(stages_from, study, path) if stages_from is not None and rank() == 0 else None
         device = usable_device(study.run.device)
         if place_of(path).exists() and not fresh:
-            there = open_for_writing(path)
-            _same_study(path, there, study)  # before any data are read
-            same_sources(there, sources(study, plugins))
+            found = open_for_writing(path)
+            _same_study(path, found, study)  # before any data are read
+            same_sources(found, sources(study, plugins))
         prepared = prepare(study, plugins, load_tasks(study, plugins))
         for task in prepared.tasks if only_control else ():
             after_control(prepared, task)
@@ -153,20 +152,20 @@ def _run(
         try_controls(prepared, plugins)
         runs = list(_runs(prepared, only))
         files = check_files(prepared, plugins, [(run.index, run.labels["seed"]) for run in runs])
-        cube = open_for_writing(path) if place_of(path).exists() and not fresh else None
-        if cube is not None:
-            same_files(cube, prepared, files)
-        if source is not None and rank() == 0:
+        there = open_for_writing(path) if place_of(path).exists() and not fresh else None
+        if there is not None:
+            same_files(there, prepared, files)
+        if source is not None:
             planned = plan(prepared, range(1, study.study.seeds + 1), fingerprints(prepared.tasks), sources(study, plugins))
-            taking = Taking.of(source, prepared, plugins, runs, cube, planned, files)
+            taking = Taking.of(source, prepared, plugins, runs, there, planned, files)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
     code, patience = sources(study, plugins), LAYOUT_PATIENCE if only else 0.0
-    with _laid_out(out, path, prepared, code, runs, files, fresh, renew, patience, tracker) as cube:
+    with _laid_out(out, path, prepared, code, runs, files, taking, fresh, renew, patience, tracker) as cube:
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
                 if taking is not None:
-                    taking.take(cube, tracker)
+                    taking.take(open_for_writing(path), tracker)
         tracker.study_started(study.study.name, len(runs))
         if said := check_threads(study.run.threads):
             tracker.message(said)
@@ -188,6 +187,7 @@ def _laid_out(
     code: Sources,
     runs: Sequence[Run],
     files: Digests,
+    taking: Taking | None,
     fresh: bool,
     renew: bool,
     patience: float,
@@ -204,7 +204,9 @@ def _laid_out(
                         with computing(path, None, PATIENCE):
                             pass
                     cube = _open(path, prepared, code, fresh, renew, tracker)
-                    record_files(cube, files)
+                    record_files(cube, prepared, files)
+                    if taking is not None:
+                        taking.note(cube)
         yield RankedCube(path) if ranks_share() else cube
         if rank() == 0:
             _tidy(path)

@@ -17,7 +17,6 @@ from modhook.masks.off import Off
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import FinishedRun, Scores
 from modhook.plugin.interfaces import Batch, Task
-from modhook.plugin.manager import Plugins
 from modhook.run.data import in_order
 from modhook.run.measuring import score
 from modhook.run.weight_files import read_off
@@ -41,7 +40,6 @@ class Finished(FinishedRun):
     layout: str
     stages: tuple[str, ...]
     device: torch.device
-    plugins: Plugins
     control_stages: tuple[ControlStage, ...] = ()
 
     @cached_property
@@ -79,7 +77,7 @@ class Finished(FinishedRun):
     @cached_property
     def off(self) -> Off:
         """Return what masked weights become, as `applied_to`, `materialize` and `evaluate` take it, with the run's seed."""
-        return read_off(self.cube, self.study, self.model, self.labels["seed"], self.layout, self.plugins)
+        return read_off(self.cube, self.study, self.model, self.labels["seed"], self.layout)
 
     def coordinates(self, variable: str) -> dict[str, list[Any]]:
         """Return the labels of a declared variable's dimensions in the cube: {dimension: labels}."""

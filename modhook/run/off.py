@@ -12,7 +12,6 @@ from modhook.plugin.manager import Plugins
 from modhook.plugin.offered import offered_weights
 from modhook.run.build import read_weights_file
 from modhook.run.units import masked_of
-from modhook.steps.snapshot import digest
 from modhook.study import Study, off_file
 
 
@@ -24,12 +23,13 @@ def off_of(study: Study, model: nn.Module, seed: int) -> str | Mapping[str, Tens
     return None if study.masks.off == "zero" else offered_weights(study.masks.off) or study.masks.off
 
 
-def check_off(study: Study, model: nn.Module, seed: int, plugins: Plugins) -> str:
-    """Return a digest of the weights that a file gives to masked parameters. Raises `WeightsError` for some that do not fit."""
+def check_off(study: Study, model: nn.Module, seed: int, plugins: Plugins) -> Mapping[str, Tensor]:
+    """Return the tensors of a file that gives weights to masked parameters. Raises `WeightsError` for some that do not fit."""
     file = off_file(study, seed)
     assert file is not None
+    given = read_weights_file(model, file)
     try:
-        found = off_weights(model, masked_of(study, model, plugins).parameters, off_of(study, model, seed))
+        off_weights(model, masked_of(study, model, plugins).parameters, given)
     except (WeightsError, MaskError) as error:
         raise WeightsError(f"masks.off, {file}: {error}") from error
-    return digest(found)
+    return given

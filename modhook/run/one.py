@@ -220,7 +220,7 @@ def _compute(work: Work, run: Run) -> None:
     context.load_weights(list(stages)[-1] if prepared.protocol.weights_per_stage else None)
     model.eval().requires_grad_(False)
     masked, controls = prepared.protocol.masked_stages(task), prepared.controls(task)
-    finished = Finished(study, task, model, labels, cube, layout, masked, work.device, work.plugins, controls)
+    finished = Finished(study, task, model, labels, cube, layout, masked, work.device, controls)
     for name in wanted:
         with _recorded(cube, name, labels, work.tracker):
             _analyse(prepared, name, finished, work.tracker)

@@ -18,43 +18,43 @@ from modhook.cube import (
     Plan,
     Where,
     check_layout,
-    check_stage_names,
     check_written,
+    computing,
     create,
+    exchanged,
     place_of,
     read_weights,
     same_stages,
     take_stages,
     versions_of,
 )
-from modhook.errors import CubeError, UserError, listing
+from modhook.cube.packed import PACKED
+from modhook.errors import CubeError, DamageError, StorageError, UserError, listing
 from modhook.plugin.interfaces import Tracker
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
 from modhook.run.layout import Prepared
-from modhook.run.one import Run
+from modhook.run.one import PATIENCE, Run
 from modhook.run.recorded import study_table
-from modhook.run.sources import recorded
-from modhook.run.weight_files import Digests
+from modhook.run.weight_files import LOADED, Digests, key_of
 from modhook.study import Study, difference, resolved, weights_file
-
-_AFTER = ("analyses", "controls")
-"""Sections of a study that no stage depends on."""
 
 
 def source_of(path: Where, study: Study, own: Where) -> Cube:
     """Return the cube that stages are to be taken from, after comparing its study with this one.
 
     Raises:
-        UserError: it is the study's own cube. CubeError: no cube, another study, or one that lacks records, weights or logits.
-        StorageError: it cannot be read.
+        UserError: it is the study's own cube. CubeError: no cube, one that cannot be read, another study, or one that lacks records,
+            weights or logits.
     """
     if _real(path) == _real(own):
         raise UserError(f"--stages-from names the study's own cube {own}; the same command without it continues that.")
-    source = Cube(path, read_only=True)
-    if not source.recorded:
-        raise CubeError(f"{source.path} was written by an older version, which kept no record of its runs; no stages can be taken from it.")
-    if lost := source.attrs.get("modhook_packed", {}).get("without", ()):
+    try:
+        source = Cube(path, read_only=True)
+    except StorageError as error:
+        raise CubeError(f"--stages-from: {error}") from error
+    _check_recorded(source)
+    if lost := source.attrs.get(PACKED, {}).get("without", ()):
         what = " and ".join(lost)
         raise CubeError(f"{source.path} was packed without {what}, which analyses need; give the cube that it was packed from.")
     if changes := difference(_before(study_table(source)), _before(resolved(study))):
@@ -74,18 +74,11 @@ class Taking:
     runs: tuple[Run, ...]
     """Those that have all their stages there, and none here but these very ones."""
     here: int
-    """How many runs were begun here otherwise: they are computed on."""
+    """How many runs were begun here otherwise."""
 
     @classmethod
     def of(
-        cls,
-        source: Cube,
-        prepared: Prepared,
-        plugins: Plugins,
-        runs: Sequence[Run],
-        cube: Cube | None,
-        planned: Plan,
-        files: Digests,
+        cls, source: Cube, prepared: Prepared, plugins: Plugins, runs: Sequence[Run], cube: Cube | None, planned: Plan, files: Digests
     ) -> Taking:
         """Compare everything, and read every file that is to be taken.
 
@@ -94,53 +87,55 @@ class Taking:
             prepared, plugins: of the study.
             runs: those that are asked for.
             cube: what is there of the study already; None: nothing, or it is to be deleted.
-            planned: what the study's cube would be laid out for.
+            planned: what the study's cube would be laid out for now.
             files: digests of the files of weights that the study names.
 
         Raises:
             CubeError: stages computed with other data, code or weights, or laid out in another way. DamageError: a damaged file.
         """
-        stages = {run.text: prepared.stages(prepared.tasks[run.index]) for run in runs}
+        if cube is not None:
+            _check_recorded(cube)
         with tempfile.TemporaryDirectory() as folder:
             mine = create(Path(folder) / "planned.zarr", planned)
-            here = mine if cube is None else cube
-            check_stage_names(mine, source)
-            done = [r for r in runs if _states(here, r, stages[r.text]) == {"done"}]
-            begun = [r for r in runs if r not in done and _states(here, r, stages[r.text]) != {"pending"}]
-            there = [r for r in runs if r not in done and _states(source, r, stages[r.text]) == {"done"}]
-            found = [r for r in there if r not in begun or _same(here, source, r, stages[r.text])]
-            if found:
-                _check(source, {**here.attrs, **files, "data": mine.attrs["data"]}, {*study_table(mine).get("analyses", {})})
+            _check_stages(mine, source)
+            _check_same(source, {**mine.attrs, **files})
+            there = [run for run in runs if _states(source, prepared, run) == {"done"}]
+            found = [run for run in there if cube is None or _free(cube, source, prepared, run)]
+            for task in {id(prepared.tasks[run.index]): prepared.tasks[run.index] for run in found}.values():
+                labels = [run.labels for run in found if prepared.tasks[run.index] is task]
+                check_layout(mine, source, labels, prepared.stages(task))
             for run in found:
-                check_layout(here, source, run.labels, stages[run.text])
-                check_written(source, run.labels, stages[run.text])
-                _same_weights(source, prepared, plugins, run)
-        return cls(source, prepared, tuple(found), sum(r not in found for r in begun))
+                check_written(source, run.labels, prepared.stages(prepared.tasks[run.index]))
+                _check_weights(source, prepared, plugins, run)
+        begun = [] if cube is None else [run for run in runs if run not in found and _begun(cube, prepared, run)]
+        return cls(source, prepared, tuple(found), len(begun))
 
-    def take(self, cube: Cube, tracker: Tracker) -> None:
-        """Write the stages into the study's cube. Raises `CubeError` where it was laid out otherwise meanwhile."""
-        stages = {run.text: self.prepared.stages(self.prepared.tasks[run.index]) for run in self.runs}
+    def note(self, cube: Cube) -> None:
+        """Record the versions that computed the stages, under the writer's lock. Raises `CubeError` for a cube laid out otherwise."""
         for run in self.runs:
-            check_layout(cube, self.source, run.labels, stages[run.text])
+            check_layout(cube, self.source, [run.labels], self.prepared.stages(self.prepared.tasks[run.index]))
         versions = versions_of((cube.attrs, self.source.attrs))
         if self.runs and cube.attrs.get("versions") != versions:
             cube.set_attrs(versions=versions)
-        for run in self.runs:
-            take_stages(cube, self.source, run.labels, stages[run.text])
-        tracker.message(self._said())
 
-    def _said(self) -> str:
-        count = len(self.runs)
-        told = f"the stages of {count} run{'' if count == 1 else 's'} are taken from {self.source.path}" if count else ""
-        if self.here:
-            own = f"{self.here} run{' was' if self.here == 1 else 's were'} begun here, and {'is' if self.here == 1 else 'are'} computed on"
-            return f"{told}; {own}" if told else f"nothing is taken from {self.source.path}: {own}"
-        return told or f"nothing is taken from {self.source.path}: no run that is to be computed has all its stages there"
+    def take(self, cube: Cube, tracker: Tracker) -> None:
+        """Write the stages into the study's cube; runs that others have begun meanwhile are left to them."""
+        taken = 0
+        for run in self.runs:
+            with computing(cube.path, run.text, PATIENCE):
+                if _free(cube, self.source, self.prepared, run):
+                    take_stages(cube, self.source, run.labels, self.prepared.stages(self.prepared.tasks[run.index]))
+                    taken += 1
+        here = self.here + len(self.runs) - taken
+        told = f"the stages of {taken} run{'' if taken == 1 else 's'} are taken from {self.source.path}" if taken else ""
+        own = f"{here} run{' was' if here == 1 else 's were'} begun here, and not taken" if here else ""
+        nothing = "" if taken or here else "no run that is to be computed has all its stages there"
+        tracker.message("; ".join(filter(None, (told or f"nothing is taken from {self.source.path}", own or nothing))))
 
 
 def _before(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's table without what no stage depends on."""
-    return {k: v for k, v in table.items() if k not in _AFTER} | {"study": {**table.get("study", {}), "name": ""}}
+    """Return a study's table without what no stage depends on: its name and its analyses."""
+    return {**table, "study": {**table.get("study", {}), "name": ""}, "analyses": {}}
 
 
 def _real(path: Where) -> Where:
@@ -148,37 +143,60 @@ def _real(path: Where) -> Where:
     return found.resolve() if isinstance(found, Path) else found
 
 
-def _states(cube: Cube, run: Run, stages: Sequence[str]) -> set[str]:
+def _check_recorded(cube: Cube) -> None:
+    if not cube.recorded:
+        raise CubeError(f"{cube.path} was written by an older version, which kept no record of its runs; stages cannot be taken with it.")
+
+
+def _states(cube: Cube, prepared: Prepared, run: Run) -> set[str]:
+    """Return the states of a run's stages: pending for one that a cube does not have yet, damaged where they cannot be read."""
     if any(label not in cube.run_dims.get(dim, ()) for dim, label in run.labels.items()):
         return {"pending"}
     known = cube.labels("runs/status")["stage"]  # a control's may be new
-    return {str(cube.status(run.labels, stage)) if stage in known else "pending" for stage in stages}
+    try:
+        return {cube.status(run.labels, s) if s in known else "pending" for s in prepared.stages(prepared.tasks[run.index])}
+    except DamageError:
+        return {"damaged"}
 
 
-def _same(cube: Cube, source: Cube, run: Run, stages: Sequence[str]) -> bool:
-    states = {stage: cube.status(run.labels, stage) for stage in stages if stage in cube.labels("runs/status")["stage"]}
-    return "failed" not in states.values() and same_stages(cube, source, run.labels, [s for s, state in states.items() if state == "done"])
+def _begun(cube: Cube, prepared: Prepared, run: Run) -> bool:
+    return _states(cube, prepared, run) not in ({"pending"}, {"done"})
 
 
-def _check(source: Cube, attributes: Mapping[str, Any], analyses: set[str]) -> None:
+def _free(cube: Cube, source: Cube, prepared: Prepared, run: Run) -> bool:
+    """Return whether a run can be taken: none of its stages is done here, or only the very ones of the source, and not all."""
+    states = _states(cube, prepared, run)
+    if states == {"pending"}:
+        return True
+    done = [s for s in prepared.stages(prepared.tasks[run.index]) if s in cube.labels("runs/status")["stage"]]
+    done = [s for s in done if cube.status(run.labels, s) == "done"] if states == {"pending", "done"} else []
+    return bool(done) and same_stages(cube, source, run.labels, done)
+
+
+def _check_stages(cube: Cube, source: Cube) -> None:
+    mine, other = ([str(s) for s in c.labels("runs/status")["stage"]] for c in (cube, source))
+    if {*mine} != {*other}:
+        raise CubeError(
+            f"{source.path} has the stages {listing(other, 20)}, but this study with its controls has {listing(mine, 20)}; give both "
+            "the same [controls], and add further ones to this study afterwards."
+        )
+
+
+def _check_same(source: Cube, attributes: Mapping[str, Any]) -> None:
     """Compare what the stages were computed with: data, code of one's own, files of weights."""
-    if source.attrs.get("data") != attributes.get("data"):
+    if source.attrs.get("data") != attributes["data"]:
         raise CubeError(f"{source.path} was computed from other data than those found now; its stages cannot be taken.")
-    mine, other = attributes.get("code", {}), recorded(source)
-    analyses = analyses | {*study_table(source).get("analyses", {})}
-    changed = [f"code of {n!r}" for n in mine.keys() & other.keys() - analyses if dict(mine[n]) != other[n]]
-    for name in ("loaded", "off"):
-        mine, other = attributes.get(name, {}), source.attrs.get(name, {})
-        changed += [f"weights in {k.rpartition(', ')[0]!r}" for k in mine.keys() & other.keys() if mine[k] != other[k]]
-    if changed:
-        raise CubeError(f"{source.path} was computed with other {listing(sorted(changed))}; its stages cannot be taken.")
+    after = {name for table in (attributes["study"], study_table(source)) for name in table.get("analyses", {})}
+    mine = {**attributes, "code": {n: files for n, files in attributes.get("code", {}).items() if n not in after}}
+    if changed := exchanged(mine, source.attrs):
+        raise CubeError(f"{source.path} was computed with other {listing(changed)}; its stages cannot be taken.")
 
 
-def _same_weights(source: Cube, prepared: Prepared, plugins: Plugins, run: Run) -> None:
-    """Compare a file of `train.weights` with the trained weights themselves: older cubes say nothing of the file."""
-    study, layout = prepared.points[run.index].study, prepared.layouts[run.index].name
-    file = weights_file(study, run.labels["seed"])
-    if file is None:
+def _check_weights(source: Cube, prepared: Prepared, plugins: Plugins, run: Run) -> None:
+    """Compare a file of `train.weights` with the trained weights themselves where the source, an older cube, has no digest of it."""
+    study, layout, seed = prepared.points[run.index].study, prepared.layouts[run.index].name, run.labels["seed"]
+    file = weights_file(study, seed)
+    if file is None or key_of(LOADED, study, seed, layout) in source.attrs.get("loaded", {}):
         return
     model = build_model(study, prepared.tasks[run.index], plugins, 0)
     load_weights(model, file)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from attrs import frozen
 from torch import Tensor, nn
 
-from modhook.cube import Cube
+from modhook.cube import Cube, computing
 from modhook.errors import CubeError
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
@@ -18,7 +19,7 @@ from modhook.steps.snapshot import digest
 from modhook.study import Study, file_name, off_file, weights_file
 
 Digests = Mapping[str, Mapping[str, str]]
-"""Attribute of a cube -> by what it knows a file (`_key`) -> digest of the tensors that the file has for the network."""
+"""Attribute of a cube -> by what it knows a file (`key_of`) -> digest of the tensors that the file has for the network."""
 
 
 @frozen
@@ -32,20 +33,19 @@ class _Kind:
     """The setting itself."""
     file: Callable[[Study, int], Path | None]
     """The file that a seed's run reads, if there is one."""
-    check: Callable[[Study, nn.Module, int, Plugins], str]
-    """From a study, an untrained network, a seed and plugins to the digest; raises `WeightsError`."""
+    check: Callable[[Study, nn.Module, int, Plugins], Mapping[str, Tensor]]
+    """From a study, an untrained network, a seed and plugins to what the file holds; raises `WeightsError` if it does not fit."""
     trained: bool
     """Whether the network itself comes from the file, and not only what its masks are learned with."""
 
 
-def _check_trained(study: Study, model: nn.Module, seed: int, plugins: Plugins) -> str:
+def _load(study: Study, model: nn.Module, seed: int, _: Plugins | None = None) -> Mapping[str, Tensor]:
     file = weights_file(study, seed)
     assert file is not None
-    load_weights(model, file)
-    return digest(model.state_dict())
+    return load_weights(model, file)
 
 
-LOADED = _Kind("loaded", "train.weights", lambda study: study.train.weights, weights_file, _check_trained, True)
+LOADED = _Kind("loaded", "train.weights", lambda study: study.train.weights, weights_file, _load, True)
 OFF = _Kind("off", "masks.off", lambda study: study.masks.off, off_file, check_off, False)
 KINDS = (LOADED, OFF)
 
@@ -65,64 +65,83 @@ def check_files(prepared: Prepared, plugins: Plugins, runs: Iterable[tuple[int, 
                 continue
             one = (kind.attribute, layout, file)
             if one not in known:
-                known[one] = kind.check(study, build_model(study, prepared.tasks[index], plugins, 0), seed, plugins)
-            found.setdefault(kind.attribute, {})[_key(kind, study, seed, layout)] = known[one]
+                known[one] = _told(kind.check(study, build_model(study, prepared.tasks[index], plugins, 0), seed, plugins))
+            found.setdefault(kind.attribute, {})[key_of(kind, study, seed, layout)] = known[one]
     return found
 
 
 def same_files(cube: Cube, prepared: Prepared, found: Digests) -> None:
     """Compare files of weights with those that what a cube has was computed with.
 
-    A file of `train.weights` may change as long as no run has read it; one of `masks.off`, as long as no mask of a run that uses it
-    is done. Raises `CubeError` for another one.
+    A file of `train.weights` may change as long as no stage of a run that uses it is done; one of `masks.off`, as long as none with
+    a mask is. Raises `CubeError` for another one.
     """
+    there = cube.labels("runs/status")["stage"]  # a control's stages may be new
     for kind in KINDS:
-        known, now = cube.attrs.get(kind.attribute, {}), found.get(kind.attribute, {})
-        changed = {key for key, told in now.items() if known.get(key, told) != told}
+        changed = _changed(cube, kind, found)
         for run in cube.runs() if changed else ():
             index = next(i for i, p in enumerate(prepared.points) if all(run[k] == v for k, v in p.labels.items()))
             study = prepared.points[index].study
-            key = _key(kind, study, run["seed"], prepared.layouts[index].name) if kind.file(study, run["seed"]) else ""
-            stages = [s for s in prepared.stages(prepared.tasks[index]) if kind.trained or s != "unmasked"]
+            key = key_of(kind, study, run["seed"], prepared.layouts[index].name) if kind.file(study, run["seed"]) else ""
+            stages = [s for s in prepared.stages(prepared.tasks[index]) if s in there and (kind.trained or s != "unmasked")]
             if key in changed and any(cube.status(run, stage) == "done" for stage in stages):
                 raise _another(cube, kind, key)
 
 
-def record_files(cube: Cube, found: Digests) -> None:
-    """Record the digests of files of weights, beside those of other runs."""
-    for attribute, digests in found.items():
-        known = dict(cube.attrs.get(attribute, {}))
-        if any(known.get(key) != told for key, told in digests.items()):
-            cube.set_attrs(**{attribute: {**known, **digests}})
+def record_files(cube: Cube, prepared: Prepared, found: Digests) -> None:
+    """Record the digests of files of weights, beside those of other runs; under the writer's lock.
+
+    Raises `CubeError` where another process computes with, or has computed with, another file of the same name.
+    """
+    same_files(cube, prepared, found)
+    for kind in KINDS:
+        known = dict(cube.attrs.get(kind.attribute, {}))
+        # Nothing is done with what is to be replaced, but another process may be at it.
+        with computing(cube.path, None) if _changed(cube, kind, found) else contextlib.nullcontext():
+            now = found.get(kind.attribute, {})
+            if any(known.get(key) != told for key, told in now.items()):
+                cube.set_attrs(**{kind.attribute: {**known, **now}})
 
 
-def load_trained(cube: Cube, study: Study, model: nn.Module, seed: int, layout: str, plugins: Plugins) -> None:
+def load_trained(cube: Cube, study: Study, model: nn.Module, seed: int, layout: str) -> None:
     """Put the weights of the study's own file into the network. Raises `CubeError` where they changed since the cube knows the file."""
-    _unchanged(cube, LOADED, study, seed, layout, _check_trained(study, model, seed, plugins))
+    _unchanged(cube, LOADED, study, seed, layout, _load(study, model, seed))
 
 
-def read_off(cube: Cube, study: Study, model: nn.Module, seed: int, layout: str, plugins: Plugins) -> str | Mapping[str, Tensor] | None:
+def read_off(cube: Cube, study: Study, model: nn.Module, seed: int, layout: str) -> str | Mapping[str, Tensor] | None:
     """Return what `off_of` does. Raises `CubeError` where a file changed since the cube knows it."""
+    off = off_of(study, model, seed)
     if off_file(study, seed) is not None:
-        _unchanged(cube, OFF, study, seed, layout, check_off(study, model, seed, plugins))
-    return off_of(study, model, seed)
+        assert isinstance(off, Mapping)
+        _unchanged(cube, OFF, study, seed, layout, off)
+    return off
 
 
-def _unchanged(cube: Cube, kind: _Kind, study: Study, seed: int, layout: str, told: str) -> None:
-    key = _key(kind, study, seed, layout)
+def key_of(kind: _Kind, study: Study, seed: int, layout: str) -> str:
+    """Return by what a cube knows a file: its name as the study gives it, filled with the run's seed and settings, and the layout."""
+    name = kind.name(study)
+    assert name is not None
+    return f"{file_name(study, name, seed)}, {layout}"
+
+
+def _changed(cube: Cube, kind: _Kind, found: Digests) -> set[str]:
+    known = cube.attrs.get(kind.attribute, {})
+    return {key for key, told in found.get(kind.attribute, {}).items() if known.get(key, told) != told}
+
+
+def _unchanged(cube: Cube, kind: _Kind, study: Study, seed: int, layout: str, tensors: Mapping[str, Tensor]) -> None:
+    key, told = key_of(kind, study, seed, layout), _told(tensors)
     if cube.attrs.get(kind.attribute, {}).get(key, told) != told:
         raise _another(cube, kind, key)
+
+
+def _told(tensors: Mapping[str, Tensor]) -> str:
+    """Return a digest of names and values, however the tensors lie in memory."""
+    return digest({name: tensors[name].detach().cpu().clone() for name in sorted(tensors)})
 
 
 def _another(cube: Cube, kind: _Kind, key: str) -> CubeError:
     return CubeError(
         f"{cube.path} was computed with other weights in {key.rpartition(', ')[0]!r} ({kind.setting}) than those found there now; put "
-        "the old file back, or use another --out, or --fresh to start over."
+        "the old file back, or compute anew with another --out or with --fresh."
     )
-
-
-def _key(kind: _Kind, study: Study, seed: int, layout: str) -> str:
-    """Return by what a cube knows a file: its name as the study gives it, filled with the run's seed and settings, and the layout."""
-    name = kind.name(study)
-    assert name is not None
-    return f"{file_name(study, name, seed)}, {layout}"

@@ -111,7 +111,9 @@ def test_what_does_not_fit_is_said_before_anything_is_computed(
     assert not (tmp_path / "tiny.zarr").exists()
 
 
-def test_a_file_that_changed_between_finished_stages_is_refused(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:
+def test_a_file_that_changed_between_finished_stages_is_refused(
+    tiny: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other weights in a file that finished masks were learned with are refused before anything is written; others may change."""
     state = {n: t + 0.1 for n, t in network().state_dict().items()}
     for seed in (1, 2):
@@ -131,9 +133,14 @@ def test_a_file_that_changed_between_finished_stages_is_refused(tiny: Path, tmp_
     save_file(state, tmp_path / "before-1.safetensors")
     code, _, err = modhook_run("run", tiny, "--out", tmp_path)
     assert code == 0, err
+    monkeypatch.chdir(tmp_path)  # a cube does not know where its study's file was
+    code, _, err = modhook_run("analyse", cube, "own_removed")
+    assert code == 0, err
     save_file(state, tmp_path / "before-2.safetensors")
     code, _, err = modhook_run("run", tiny, "--out", tmp_path)
     assert (code, "before-2.safetensors" in err) == (2, True), err
+    code, _, err = modhook_run("analyse", cube, "random")
+    assert (code, "other weights in 'before-2.safetensors' (masks.off)" in err) == (2, True), err
 
 
 def test_a_file_of_trained_weights_that_changed_is_refused_once_a_run_has_read_it(tiny: Path, tmp_path: Path, modhook_run: Run) -> None:

@@ -59,7 +59,7 @@ def test_a_run_that_is_not_finished_is_computed(made: Path, other: Path, tmp_pat
     assert code == 0, err
     code, out, err = modhook_run("run", other, "--out", tmp_path, "--stages-from", half)
     assert "the stages of 1 run are taken from" in err
-    assert "; 1 run was begun here, and is computed on" in err
+    assert "; 1 run was begun here, and not taken" in err
     assert (code, True, "2 stages computed, 10 were there already" in out) == (0, True, True), err
 
 
@@ -77,7 +77,8 @@ def test_another_cube_is_refused(
 ) -> None:
     """Other settings or controls, the study's own cube, one without weights: one sentence; nothing is written or deleted."""
     other.write_text(other.read_text().replace(old, new))
-    source, out, fresh = made / "tiny.zarr", tmp_path / "new", ()
+    source, out = made / "tiny.zarr", tmp_path / "new"
+    fresh: tuple[str, ...] = ()
     if not old:
         source = pack(source, tmp_path / "tiny.zip").path
     if "tiny" in new:
@@ -94,7 +95,7 @@ def test_another_cube_is_refused(
 def test_a_taking_that_was_cut_off_goes_on_to_the_same_bits(
     made: Path, other: Path, tmp_path: Path, modhook_run: Run, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
-    """Killed between two marks, the same command takes the rest, and one without --stages-from computes the same files."""
+    """Killed between two marks, the same command takes the rest, to the same files."""
     write, marks = Cube.write, []
 
     def failing(self: Cube, name: str, value: Any, run: Any, **labels: Any) -> None:
@@ -104,19 +105,31 @@ def test_a_taking_that_was_cut_off_goes_on_to_the_same_bits(
             raise KeyboardInterrupt
         write(self, name, value, run, **labels)
 
-    for number, how in enumerate((("--stages-from", made / "tiny.zarr"), ())):
-        marks.clear()
-        with monkeypatch.context() as cut:
-            cut.setattr(Cube, "write", failing)
-            one = ("run", other, "--out", tmp_path / str(number), "--only", "seed=1")
-            assert modhook_run(*one, "--stages-from", made / "tiny.zarr")[0] == 130
-        code, _, err = modhook_run(*one, *how)
-        assert code == 0, err
-        assert ("are taken from" in err) == bool(how)
-    assert modhook_run("run", other, "--out", tmp_path / "plain", "--only", "seed=1")[0] == 0
-    first, second, plain = (files(tmp_path / n / "other.zarr") for n in ("0", "1", "plain"))
-    assert first == plain
-    assert second == plain
+    one = ("run", other, "--only", "seed=1")
+    with monkeypatch.context() as cut:
+        cut.setattr(Cube, "write", failing)
+        assert modhook_run(*one, "--out", tmp_path, "--stages-from", made / "tiny.zarr")[0] == 130
+    code, out, err = modhook_run(*one, "--out", tmp_path, "--stages-from", made / "tiny.zarr")
+    assert (code, "0 stages computed" in out, "are taken from" in err) == (0, True, True), err
+    assert modhook_run(*one, "--out", tmp_path / "plain")[0] == 0
+    assert files(tmp_path / "other.zarr") == files(tmp_path / "plain" / "other.zarr")
+
+
+def test_stages_that_a_run_lacks_are_taken_beside_its_own_ones(made: Path, other: Path, tmp_path: Path, modhook_run: Run) -> None:
+    """Where a run has only the control, and the very one of the source, the rest is taken; of runs with others nothing is."""
+    one = ("run", other, "--out", tmp_path, "--only", "seed=1")
+    assert modhook_run(*one, "--only-control")[0] == 0
+    code, out, err = modhook_run(*one, "--stages-from", made / "tiny.zarr")
+    assert (code, "0 stages computed, 4 were there already" in out, "the stages of 1 run are taken from" in err) == (0, True, True), err
+    text = other.read_text()
+    at = text.index("[analyses]")
+    other.write_text(f"{text[:at]}[controls]\nshuffled = {{}}\n{text[at:]}")
+    third = other.with_name("third.toml")
+    third.write_text(other.read_text().replace('name = "other"', 'name = "third"').replace("seeds = 3", "seeds = 1"))
+    assert modhook_run("run", third, "--out", tmp_path)[0] == 0
+    code, out, err = modhook_run(*one, "--stages-from", tmp_path / "third.zarr")
+    assert (code, "0 stages computed" in out, "the stages of 1 run are taken from" in err) == (0, True, True), err
+    assert modhook_run("show", "--verify", tmp_path / "other.zarr")[0] == 0
 
 
 def test_a_damaged_file_is_not_taken(made: Path, other: Path, tmp_path: Path, modhook_run: Run) -> None:
