@@ -149,9 +149,25 @@ def needed(network: Network, _: Sequence[Network]) -> Measured:
     return Measured(values, [b for b in beside if np.isfinite(b.values).any()], learned(network), reading)
 
 
-def survives(network: Network, _: Sequence[Network]) -> Measured:
-    """Each function without the weights of the other's mask."""
-    return Measured(scored(network, "inverse", True, True), (), learned(network))
+def survives(network: Network, others: Sequence[Network]) -> Measured:
+    """Each function without the weights of the other's mask; beside it that function itself, and the same without layers set aside."""
+    values, own = scored(network, "inverse", True, True), scored(network, "inverse", False, False)
+    plain = network.study.removesuffix("_fullmask_io")
+    whole = next((scored(o, "inverse", True, True) for o in others if o.study == plain and o.point == network.point), np.array([np.nan]))
+    beside = [
+        Beside("the sum whose weights are taken out, the better one", own),
+        Beside(f"the other sum where input and output are not set aside (`{plain}`), the worse one", whole),
+    ]
+
+    def reading() -> str:
+        if mean(whole) < KEPT or mean(whole) < mean(values) + 0.05:
+            return ""
+        return (
+            "The other sum keeps more where input and output are not set aside: set aside, they stand under the mask of the whole "
+            "task, which keeps fewer of their weights than the inverted mask does."
+        )
+
+    return Measured(values, [b for b in beside if np.isfinite(b.values).any()], learned(network), reading)
 
 
 # -- shared weights
