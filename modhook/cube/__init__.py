@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modhook.cube.alike import exchanged, versions_of
+from modhook.cube.alike import WEIGHT_FILES, exchanged, versions_of
 from modhook.cube.creation import create
 from modhook.cube.cube import Cube, open_for_writing
 from modhook.cube.grow import seal
@@ -23,6 +23,7 @@ from modhook.cube.where import beside, is_url, place_of, stem
 
 __all__ = [
     "RUN_VARIABLES",
+    "WEIGHT_FILES",
     "Cube",
     "Joined",
     "Layout",

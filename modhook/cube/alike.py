@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 SEED = "seed"
-BY_NAME = {
-    "code": "code of {!r}",
-    "loaded": "weights in {!r} (train.weights)",
-    "off": "weights in {!r} (masks.off)",
-}
+WEIGHT_FILES = {"loaded": "train.weights", "off": "masks.off"}
+"""Attribute with the digests of files of weights -> the setting that names these files."""
+BY_NAME = {"code": "code of {!r}", **{attribute: f"weights in {{!r}} ({setting})" for attribute, setting in WEIGHT_FILES.items()}}
 """Attributes {name: digests} that are compared name by name, and what a name stands for."""
 
 

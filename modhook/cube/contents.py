@@ -49,6 +49,12 @@ class Contents:
         """Names of all variables, without coordinates, sorted."""
         return variable_names(self._store.document)
 
+    @property
+    def tables(self) -> list[str]:
+        """Names of the variables that say which weight lies where in the masks; all runs share them."""
+        masks = (name for name in self.variables if name.startswith("masks/"))
+        return [name for name in masks if not {*self.run_dims} & {*self._dims(name, self._array(name))}]
+
     def labels(self, name: str) -> dict[str, tuple[Label, ...]]:
         """Return the labels of every dimension of a variable; 0, 1, ... where there are none. Raises `CubeError`."""
         array, group = self._array(name), name.rpartition("/")[0]

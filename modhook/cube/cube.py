@@ -170,6 +170,11 @@ class Cube(Contents):
         """Whether the cube keeps records of what each stage wrote; those of older versions do not."""
         return self._store.ledger.active
 
+    def require_records(self, then: str) -> None:
+        """Raise `CubeError`, which ends with what follows from that (`then`), for a cube of an older version without records."""
+        if not self.recorded:
+            raise CubeError(f"{self.path} was written by an older version, which kept no record of what each stage wrote: {then}.")
+
     def remember(self, run: Run, name: str, *, analysis: bool = False) -> None:
         """Record what was written of a run since the last call as what stage (or analysis) `name` wrote."""
         at = self._index(run)

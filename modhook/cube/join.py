@@ -73,13 +73,9 @@ def join_packed(cubes: Sequence[Cube], out: Path, *, overwrite: bool = False) ->
     with folder_for(path), tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch, ExitStack() as files:
         parts: list[_Part] = []
         for number, cube in enumerate(cubes):
+            cube.require_records("its runs cannot be told from lost ones; leave it out, or compute it again")
             small = pack(cube.path, Path(scratch) / f"{number}{ENDING}").path
             part = _Part(cube.path, Cube(small, read_only=True), files.enter_context(zipfile.ZipFile(small)))
-            if not part.ledger.active:
-                raise CubeError(
-                    f"{part.path} was written by an older version, which kept no record of its runs, so they cannot be told from lost "
-                    "ones; leave it out, or compute it again."
-                )
             for earlier in parts:
                 _check(earlier, part)
             parts.append(part)

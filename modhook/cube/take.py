@@ -43,10 +43,10 @@ def check_layout(cube: Cube, source: Cube, runs: Iterable[Run], stages: Sequence
     """
     here, there = nodes_of(cube._store.document) or {}, nodes_of(source._store.document) or {}
     written = dict.fromkeys(key.rpartition("/c/")[0] for run in runs for key in _keys(source, run, stages))
-    shared = [n for n in source.variables if n.startswith("masks/") and not {*source.run_dims} & {*there[n]["dimension_names"]}]
-    for name in sorted({*written, *shared}):
+    tables = source.tables
+    for name in sorted({*written, *tables}):
         same = name in here and shape_of(here[name]) == shape_of(there[name]) and _labels(cube, name) == _labels(source, name)
-        if same and name in shared:
+        if same and name in tables:
             same = np.array_equal(cube.read(name, {}).astype(object), source.read(name, {}).astype(object))
         if not same:
             raise CubeError(

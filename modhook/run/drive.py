@@ -12,6 +12,7 @@ import torch
 
 from modhook.cube import (
     Cube,
+    Plan,
     Where,
     claim,
     computing,
@@ -38,7 +39,7 @@ from modhook.run.mend import check
 from modhook.run.one import PATIENCE, Run, Spread, Work, after_control
 from modhook.run.ranked import RankedCube
 from modhook.run.setting import check_threads, fingerprints, load_tasks, usable_device
-from modhook.run.sources import Sources, recorded, same_sources, sources
+from modhook.run.sources import recorded, same_sources, sources
 from modhook.run.taken import Taking, source_of
 from modhook.run.together import in_turn
 from modhook.run.trackers import Trackers
@@ -140,11 +141,11 @@ def _run(
     path, taking = cube_path(study, out), None
     with together():
         source = source_of(stages_from, study, path) if stages_from is not None and rank() == 0 else None
-        device = usable_device(study.run.device)
+        device, code = usable_device(study.run.device), sources(study, plugins)
         if place_of(path).exists() and not fresh:
             found = open_for_writing(path)
             _same_study(path, found, study)  # before any data are read
-            same_sources(found, sources(study, plugins))
+            same_sources(found, code)
         prepared = prepare(study, plugins, load_tasks(study, plugins))
         for task in prepared.tasks if only_control else ():
             after_control(prepared, task)
@@ -155,12 +156,12 @@ def _run(
         there = open_for_writing(path) if place_of(path).exists() and not fresh else None
         if there is not None:
             same_files(there, prepared, files)
+        planned = plan(prepared, range(1, study.study.seeds + 1), fingerprints(prepared.tasks), code)
         if source is not None:
-            planned = plan(prepared, range(1, study.study.seeds + 1), fingerprints(prepared.tasks), sources(study, plugins))
             taking = Taking.of(source, prepared, plugins, runs, there, planned, files)
     # Array jobs start together: each waits for the others to lay out the cube, and is refused only the runs they have.
-    code, patience = sources(study, plugins), LAYOUT_PATIENCE if only else 0.0
-    with _laid_out(out, path, prepared, code, runs, files, taking, fresh, renew, patience, tracker) as cube:
+    patience = LAYOUT_PATIENCE if only else 0.0
+    with _laid_out(out, path, prepared, planned, runs, files, taking, fresh, renew, patience, tracker) as cube:
         with together():
             if rank() == 0:
                 check(cube, prepared, runs, repair, tracker)
@@ -184,7 +185,7 @@ def _laid_out(
     out: Where,
     path: Where,
     prepared: Prepared,
-    code: Sources,
+    planned: Plan,
     runs: Sequence[Run],
     files: Digests,
     taking: Taking | None,
@@ -203,7 +204,7 @@ def _laid_out(
                     if fresh:
                         with computing(path, None, PATIENCE):
                             pass
-                    cube = _open(path, prepared, code, fresh, renew, tracker)
+                    cube = _open(path, prepared, planned, fresh, renew, tracker)
                     record_files(cube, prepared, files)
                     if taking is not None:
                         taking.note(cube)
@@ -212,7 +213,7 @@ def _laid_out(
             _tidy(path)
 
 
-def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, renew: bool, tracker: Tracker) -> Cube:
+def _open(path: Where, prepared: Prepared, planned: Plan, fresh: bool, renew: bool, tracker: Tracker) -> Cube:
     study = prepared.study
     place = place_of(path)
     if fresh:
@@ -221,14 +222,13 @@ def _open(path: Where, prepared: Prepared, code: Sources, fresh: bool, renew: bo
         clear(path)
         if old is not None:
             old.remove()
-    data = fingerprints(prepared.tasks)
     if not place.exists():
-        return create(path, plan(prepared, range(1, study.study.seeds + 1), data, code))
+        return create(path, planned)
     cube = open_for_writing(path)
     _same_study(path, cube, study)
-    known_code, code = recorded(cube), same_sources(cube, code)
+    known_code, code = recorded(cube), same_sources(cube, planned.attrs.get("code", {}))
     _tidy(path)
-    if cube.attrs.get("data") != data:
+    if cube.attrs.get("data") != planned.attrs["data"]:
         raise CubeError(
             f"{path} was computed from other data than those found now; use another --out, or --fresh to start over."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from modhook.cube import Cube, computing
-from modhook.errors import CubeError, DamageError
+from modhook.errors import DamageError
 from modhook.plugin.code import short
 from modhook.plugin.interfaces import Tracker
 from modhook.run.layout import Prepared
@@ -52,14 +52,13 @@ def _damaged(cube: Cube, told: Sequence[str]) -> DamageError:
 
 def _tables(cube: Cube) -> None:
     """Read what says where each tensor lies in the masks, written once for all runs. Raises `DamageError` if it is lost."""
-    for name in cube.variables:
-        if name.startswith("masks/") and not set(cube.run_dims) & set(cube.labels(name)):
-            if not cube.written(name, {}):
-                raise DamageError(
-                    f"{cube.path} is damaged: a file of {name}, which all runs share, is missing; restore it from a copy, or start "
-                    "the study over with --fresh."
-                )
-            cube.read(name, {})
+    for name in cube.tables:
+        if not cube.written(name, {}):
+            raise DamageError(
+                f"{cube.path} is damaged: a file of {name}, which all runs share, is missing; restore it from a copy, or start the study "
+                "over with --fresh."
+            )
+        cube.read(name, {})
 
 
 def _analyses(cube: Cube, prepared: Prepared) -> list[str]:
@@ -73,10 +72,7 @@ def survey(cube: Cube) -> int:
 
     Raises `DamageError` that names the first run and stage, and how many more, and `CubeError` for a cube without records.
     """
-    if not cube.recorded:
-        raise CubeError(
-            f"{cube.path} was written by an older version, which kept no record of what each stage wrote: it cannot be verified."
-        )
+    cube.require_records("it cannot be verified")
     _tables(cube)
     runs = cube.runs()
     told = [one.text for run in runs for one in cube.survey(run)]

@@ -39,6 +39,8 @@ from modhook.run.recorded import study_table
 from modhook.run.weight_files import LOADED, Digests, key_of
 from modhook.study import Study, difference, resolved, weights_file
 
+NO_RECORDS = "stages cannot be taken with it"
+
 
 def source_of(path: Where, study: Study, own: Where) -> Cube:
     """Return the cube that stages are to be taken from, after comparing its study with this one.
@@ -53,7 +55,7 @@ def source_of(path: Where, study: Study, own: Where) -> Cube:
         source = Cube(path, read_only=True)
     except StorageError as error:
         raise CubeError(f"--stages-from: {error}") from error
-    _check_recorded(source)
+    source.require_records(NO_RECORDS)
     if lost := source.attrs.get(PACKED, {}).get("without", ()):
         what = " and ".join(lost)
         raise CubeError(f"{source.path} was packed without {what}, which analyses need; give the cube that it was packed from.")
@@ -94,16 +96,14 @@ class Taking:
             CubeError: stages computed with other data, code or weights, or laid out in another way. DamageError: a damaged file.
         """
         if cube is not None:
-            _check_recorded(cube)
+            cube.require_records(NO_RECORDS)
         with tempfile.TemporaryDirectory() as folder:
             mine = create(Path(folder) / "planned.zarr", planned)
             _check_stages(mine, source)
             _check_same(source, {**mine.attrs, **files})
             there = [run for run in runs if _states(source, prepared, run) == {"done"}]
             found = [run for run in there if cube is None or _free(cube, source, prepared, run)]
-            for task in {id(prepared.tasks[run.index]): prepared.tasks[run.index] for run in found}.values():
-                labels = [run.labels for run in found if prepared.tasks[run.index] is task]
-                check_layout(mine, source, labels, prepared.stages(task))
+            _check_layouts(mine, source, prepared, found)
             for run in found:
                 check_written(source, run.labels, prepared.stages(prepared.tasks[run.index]))
                 _check_weights(source, prepared, plugins, run)
@@ -112,8 +112,7 @@ class Taking:
 
     def note(self, cube: Cube) -> None:
         """Record the versions that computed the stages, under the writer's lock. Raises `CubeError` for a cube laid out otherwise."""
-        for run in self.runs:
-            check_layout(cube, self.source, [run.labels], self.prepared.stages(self.prepared.tasks[run.index]))
+        _check_layouts(cube, self.source, self.prepared, self.runs)
         versions = versions_of((cube.attrs, self.source.attrs))
         if self.runs and cube.attrs.get("versions") != versions:
             cube.set_attrs(versions=versions)
@@ -141,11 +140,6 @@ def _before(table: Mapping[str, Any]) -> dict[str, Any]:
 def _real(path: Where) -> Where:
     found = place_of(path).path
     return found.resolve() if isinstance(found, Path) else found
-
-
-def _check_recorded(cube: Cube) -> None:
-    if not cube.recorded:
-        raise CubeError(f"{cube.path} was written by an older version, which kept no record of its runs; stages cannot be taken with it.")
 
 
 def _states(cube: Cube, prepared: Prepared, run: Run) -> set[str]:
@@ -182,6 +176,12 @@ def _check_stages(cube: Cube, source: Cube) -> None:
         )
 
 
+def _check_layouts(cube: Cube, source: Cube, prepared: Prepared, runs: Sequence[Run]) -> None:
+    for task in {id(prepared.tasks[run.index]): prepared.tasks[run.index] for run in runs}.values():
+        labels = [run.labels for run in runs if prepared.tasks[run.index] is task]
+        check_layout(cube, source, labels, prepared.stages(task))
+
+
 def _check_same(source: Cube, attributes: Mapping[str, Any]) -> None:
     """Compare what the stages were computed with: data, code of one's own, files of weights."""
     if source.attrs.get("data") != attributes["data"]:
@@ -196,7 +196,7 @@ def _check_weights(source: Cube, prepared: Prepared, plugins: Plugins, run: Run)
     """Compare a file of `train.weights` with the trained weights themselves where the source, an older cube, has no digest of it."""
     study, layout, seed = prepared.points[run.index].study, prepared.layouts[run.index].name, run.labels["seed"]
     file = weights_file(study, seed)
-    if file is None or key_of(LOADED, study, seed, layout) in source.attrs.get("loaded", {}):
+    if file is None or key_of(LOADED, study, seed, layout) in source.attrs.get(LOADED.attribute, {}):
         return
     model = build_model(study, prepared.tasks[run.index], plugins, 0)
     load_weights(model, file)

@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import frozen
 from torch import Tensor, nn
 
-from modhook.cube import Cube, computing
+from modhook.cube import WEIGHT_FILES, Cube, computing
 from modhook.errors import CubeError
 from modhook.plugin.manager import Plugins
 from modhook.run.build import build_model, load_weights
@@ -28,7 +28,6 @@ class _Kind:
 
     attribute: str
     """Of the cube: what it has of each of these files."""
-    setting: str
     name: Callable[[Study], str | None]
     """The setting itself."""
     file: Callable[[Study, int], Path | None]
@@ -38,6 +37,10 @@ class _Kind:
     trained: bool
     """Whether the network itself comes from the file, and not only what its masks are learned with."""
 
+    @property
+    def setting(self) -> str:
+        return WEIGHT_FILES[self.attribute]
+
 
 def _load(study: Study, model: nn.Module, seed: int, _: Plugins | None = None) -> Mapping[str, Tensor]:
     file = weights_file(study, seed)
@@ -45,8 +48,8 @@ def _load(study: Study, model: nn.Module, seed: int, _: Plugins | None = None) -
     return load_weights(model, file)
 
 
-LOADED = _Kind("loaded", "train.weights", lambda study: study.train.weights, weights_file, _load, True)
-OFF = _Kind("off", "masks.off", lambda study: study.masks.off, off_file, check_off, False)
+LOADED = _Kind("loaded", lambda study: study.train.weights, weights_file, _load, True)
+OFF = _Kind("off", lambda study: study.masks.off, off_file, check_off, False)
 KINDS = (LOADED, OFF)
 
 
