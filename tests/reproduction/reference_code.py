@@ -49,16 +49,17 @@ def read(file: Path = HERE / "reference.json") -> list[Reference]:
 
 
 def apart(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the difference of the means in standard deviations, those of both pooled; NaN with fewer than two seeds of either.
+    """Return the difference of the means in standard deviations, those of both pooled; NaN where one has no seed or both have one.
 
-    Pooled as in Student's two-sample t: the deviation that both are taken to have, each side's degrees of freedom counted.
+    Pooled as in Student's two-sample t: the deviation that both are taken to have, each side's degrees of freedom counted: a single
+    seed has none, and the deviation is the other's alone.
     """
     a, b = (np.asarray(x, dtype=np.float64) for x in (ours, theirs))
     a, b = a[np.isfinite(a)], b[np.isfinite(b)]
-    if min(len(a), len(b)) < 2:
-        return math.nan
     freedom = len(a) + len(b) - 2
-    deviation = math.sqrt((a.var(ddof=1) * (len(a) - 1) + b.var(ddof=1) * (len(b) - 1)) / freedom)
+    if min(len(a), len(b)) < 1 or freedom < 1:
+        return math.nan
+    deviation = math.sqrt((a.var() * len(a) + b.var() * len(b)) / freedom)
     difference = float(a.mean() - b.mean())
     return (
         difference / deviation if deviation > 0 else (0.0 if difference == 0 else math.copysign(math.inf, difference))

@@ -187,7 +187,7 @@ def _agreement(network: Network, numbers: Mapping[str, Mapping[str, Values]], re
     """Return how many of the numbers agree with the reference's to a standard deviation, and which do not."""
     both = [(m, c) for m, of in reference.matrices.items() for c in of if c in numbers.get(m, {}) and c != "by chance"]
     found = {(m, c): apart(numbers[m][c], reference.matrices[m][c]) for m, c in both}
-    told = {k: v for k, v in found.items() if math.isfinite(v)}
+    told = {k: v for k, v in found.items() if not math.isnan(v)}  # infinite: ours do not differ among themselves
     far = [
         f"{m if m == 'all' else f'`{m}`'} {c} ({v:+.1f})"
         for (m, c), v in sorted(told.items(), key=lambda item: -abs(item[1]))
@@ -212,8 +212,8 @@ def _told(claim: Claim, reference: Reference | None) -> str:
 def _run_of(reference: Reference) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in reference.versions.items())
     return (
-        f"{reference.network}: {reference.seeds} seeds; {reference.hours:.1f} hours of processor time in all; threads: "
-        f"{reference.threads}; {versions}. {reference.changed}"
+        f"{reference.network}: {reference.seeds} seed{'' if reference.seeds == 1 else 's'}; {reference.hours:.1f} hours of processor "
+        f"time in all; threads: {reference.threads}; {versions}. {reference.changed}"
     )
 
 

@@ -187,7 +187,9 @@ def test_how_far_two_means_are_apart() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(0, 1, 5), rng.normal(2, 3, 3)
     assert apart(a, b) == pytest.approx(stats.ttest_ind(a, b).statistic * np.sqrt(1 / 5 + 1 / 3))
-    assert np.isnan(apart(a, [1.0]))
+    assert apart(a, [1.0]) == pytest.approx((a.mean() - 1.0) / a.std(ddof=1))  # a single seed has no deviation of its own
+    assert np.isnan(apart([2.0], [1.0]))
+    assert np.isnan(apart(a, [np.nan]))
     assert apart([1.0, 1.0], [1.0, 1.0]) == 0
     x, y = rng.normal(size=(20_000, 5)), rng.normal(size=(20_000, 3))
     pooled = np.sqrt((4 * x.var(1, ddof=1) + 2 * y.var(1, ddof=1)) / 6)
