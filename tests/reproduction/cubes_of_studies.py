@@ -26,6 +26,12 @@ POOLED = "masks.beta"
 """The swept key that claims may be about as a whole."""
 
 
+def label_of(study: str, point: Mapping[str, Any]) -> str:
+    """Return how the page calls a network: its study and place in the sweep."""
+    at = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in point.items())
+    return f"`{study}`" + (f", {at}" if at else "")
+
+
 @attrs.frozen(eq=False, slots=False)
 class Network:
     """One network of a study: a cube at one point of its sweep, a sweep of `POOLED` aside."""
@@ -38,8 +44,7 @@ class Network:
     @property
     def label(self) -> str:
         """Its study and place in the sweep."""
-        at = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in self.point.items())
-        return f"`{self.study}`" + (f", {at}" if at else "")
+        return label_of(self.study, self.point)
 
     def array(self, name: str) -> xr.DataArray | None:
         """Return a variable over seed and its own dimensions; None where the cube does not have it."""
@@ -119,8 +124,12 @@ class Network:
         seeds = {t: [int(s) for s in found["seed"].values if (found.sel(seed=s) == t).any()] for t in numbers}
         return dict(sorted(seeds.items(), key=lambda item: -len(item[1])))
 
-    def commands(self) -> list[str]:
-        """Return what computes this network's runs, and then the analyses that the published study does not have."""
+    def commands(self, source: Network | None = None) -> list[str]:
+        """Return what computes this network's runs, and then the analyses that the published study does not have.
+
+        Args:
+            source: the network whose stages they were taken from, if they were.
+        """
         published = published_study(self.study)
         here, there = (
             dict(flat({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
@@ -133,8 +142,9 @@ class Network:
             f"sweep.{k}={_toml(v)}" for k, v in own.items() if published and published.get("sweep", {}).get(k) != v
         ]
         only = [f"--only {shlex.quote(f'{k}={v}')}" for k, v in self.point.items() if len(own.get(k, [])) > 1]
+        taken = [f"--stages-from results/{source.study}.zarr"] if source else []
         run = " ".join(
-            [f"modhook run {self.study}", *(f"--set {shlex.quote(s)}" for s in sets), *only, "--out results"]
+            [f"modhook run {self.study}", *(f"--set {shlex.quote(s)}" for s in sets), *only, *taken, "--out results"]
         )
         further = [n for n in self.table.get("analyses", {}) if published and n not in published.get("analyses", {})]
         return [run, *(self._analyse(name) for name in further)]
@@ -142,6 +152,30 @@ class Network:
     def _analyse(self, name: str) -> str:
         options = [f" --set {shlex.quote(f'{k}={_toml(v)}')}" for k, v in self.table["analyses"][name].items()]
         return f"modhook analyse results/{self.study}.zarr {name}{''.join(options)}"
+
+
+def missing_points(study: str, found: Sequence[Network]) -> list[str]:
+    """Return the labels of a published study's networks that are not among those found; the study alone where none of it is."""
+    swept = {k: labels(v) for k, v in published_study(study).get("sweep", {}).items() if k != POOLED}
+    there = [n for n in found if n.study == study]
+    if not there:
+        return [f"`{study}`"]
+    wanted = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+    return [label_of(study, point) for point in wanted if all(dict(n.point) != point for n in there)]
+
+
+def taken_from(network: Network, among: Sequence[Network]) -> Network | None:
+    """Return the network whose stages, to the fraction of a second, this one's are (`modhook run --stages-from`); None without one.
+
+    It is of the study whose name this one's adds to: `tuple_lstm_fullmask_io` is `tuple_lstm` with another option of an analysis.
+    """
+    mine = network.array("timing/seconds")
+    for other in among:
+        seconds = other.array("timing/seconds")
+        like = network.study.startswith(f"{other.study}_") and other.point == network.point
+        if like and mine is not None and seconds is not None and np.array_equal(mine.values, seconds.values, equal_nan=True):
+            return other
+    return None
 
 
 def networks(paths: Sequence[Path]) -> list[Network]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import attrs
 import numpy as np
 import walk
-from claim_measures import Measured, mean
-from cubes_of_studies import Network, Values, published_study
+from claim_measures import Beside, Measured, mean
+from cubes_of_studies import Network, Values, missing_points, published_study, taken_from
 from paper_claims import CLAIMS, Claim
 from reference_code import Reference, apart, beyond_one
 from verdict_rule import CONFIDENCE, TEXT, Verdict, judged
@@ -23,6 +23,8 @@ from page_parts import table
 
 HERE = Path(__file__).parent
 NONE = "\N{EN DASH}"
+RULE = "moving"
+"""Name of the rule of `modhook.fit.trust` that says of a mask that it was still changing."""
 
 
 @attrs.frozen
@@ -67,14 +69,16 @@ def page(networks: Sequence[Network], figures: Sequence[tuple[str, str]], refere
     found = rows(networks)
     told = {r.network: r for r in reference}
     text = (HERE / "page.md").read_text(encoding="utf-8")
+    masked = [n for n in networks if n.array("overlap/kept") is not None]
     return text.format(
         rule=TEXT,
+        measured=f"{len({r.claim.key for r in found})} of {len(CLAIMS)}",
         summary=table(("claim", "verdicts"), (_summary(c, [r for r in found if r.claim is c]) for c in CLAIMS)),
         claims="\n\n".join(_section(c, [r for r in found if r.claim is c], told) for c in CLAIMS),
-        matrices="\n\n".join(_matrices(n, told.get(n.label)) for n in networks if n.array("overlap/kept") is not None)
+        matrices="\n\n".join(_matrices(n, told.get(n.label), taken_from(n, networks)) for n in masked)
         or "No cube yet.",
         reference="\n\n".join(map(_run_of, reference)) or "It has not been run here yet.",
-        cubes="\n\n".join(_cube(n) for n in networks) or "None yet.",
+        cubes="\n\n".join(_cube(n, taken_from(n, networks)) for n in networks) or "None yet.",
         walk=f"\n\n[{walk.NAME}]({walk.NAME}) walks from one of them to its conclusion, with outputs."
         if any(n.path.as_posix().endswith(walk.CUBE) for n in networks)
         else "",
@@ -83,14 +87,17 @@ def page(networks: Sequence[Network], figures: Sequence[tuple[str, str]], refere
 
 
 def _summary(claim: Claim, found: Sequence[Row]) -> tuple[str, str]:
-    words = [f"**{r.verdict.word}** ({r.network.label}, n {r.verdict.n})" for r in found]
-    absent = [f"`{s}`" for s in claim.studies if s not in {r.network.study for r in found}]
+    words = [
+        f"**{r.verdict.word}** ({r.network.label}, n {r.verdict.n}{f': {r.verdict.why}' if r.verdict.why else ''})" for r in found
+    ]
+    absent = [label for s in claim.studies for label in missing_points(s, [r.network for r in found])]
     return claim.statement, "; ".join([*words, *([f"not run: {', '.join(absent)}"] if absent else [])])
 
 
 def _section(claim: Claim, found: Sequence[Row], told: dict[str, Reference]) -> str:
     rule, sign = claim.rule, "at least" if claim.rule.high else "at most"
-    bounds = f"*seen*: {sign} {_number(rule.seen, claim)}; *seen weakly*: {sign} {_number(rule.weakly, claim)}"
+    seen, weakly = (f"{100 * bound:g} %" if claim.percent else f"{bound:g}" for bound in (rule.seen, rule.weakly))
+    bounds = f"*seen*: {sign} {seen}; *seen weakly*: {sign} {weakly}"
     head = f"### {claim.statement}\n\n*{claim.number}*; {bounds}. Figure: `{claim.figure}`."
     if not found:
         return f"{head}\n\nNot run."
@@ -100,7 +107,7 @@ def _section(claim: Claim, found: Sequence[Row], told: dict[str, Reference]) -> 
             _interval(row.verdict, claim),
             str(row.verdict.n),
             _told(claim, told.get(row.network.label)),
-            "; ".join(f"{b.label} {_number(mean(b.values), claim)}" for b in row.measured.beside) or NONE,
+            "; ".join(_beside(b, claim) for b in row.measured.beside) or NONE,
             "; ".join(row.network.differences()) or "none",
             f"**{row.verdict.word}**" + (f" ({row.verdict.why})" if row.verdict.why else ""),
         )
@@ -120,6 +127,13 @@ def _section(claim: Claim, found: Sequence[Row], told: dict[str, Reference]) -> 
     return "\n\n".join([head, table(columns, lines), *readings])
 
 
+def _beside(beside: Beside, claim: Claim) -> str:
+    if isinstance(beside.values, Mapping):
+        each = ", ".join(f"{name} {_number(mean(values), claim)}" for name, values in beside.values.items())
+        return f"{beside.label}: {each}"
+    return f"{beside.label} {_number(mean(beside.values), claim)}"
+
+
 def _interval(verdict: Verdict, claim: Claim) -> str:
     if not verdict.n:
         return NONE
@@ -131,7 +145,7 @@ def _interval(verdict: Verdict, claim: Claim) -> str:
 def _number(value: float, claim: Claim) -> str:
     if not math.isfinite(value):
         return NONE
-    return f"{100 * value:.1f} %" if claim.percent else f"{value:.2f}"
+    return f"{100 * value:.1f} %" if claim.percent else f"{value:.3f}"
 
 
 def _spread(values: Values) -> str:
@@ -162,17 +176,32 @@ def matrix_numbers(network: Network) -> dict[str, dict[str, Values]]:
     return numbers
 
 
-def _matrices(network: Network, reference: Reference | None) -> str:
+def _matrices(network: Network, reference: Reference | None, source: Network | None) -> str:
     """Return kept share and IoU of each matrix: mean and standard deviation, as the paper has them; below it the reference's."""
+    if source:
+        return f"{network.label}: the masks are those of {source.label}."
     numbers = matrix_numbers(network)
     columns = list(numbers["all"])
     if len([c for c in columns if c.startswith("kept, ") and c != "kept, control"]) > 4:
         return ""
-    parts = [f"{network.label}, n {network.done}:", _matrix_table(numbers, columns)]
+    parts = [f"{network.label}, n {network.done}:", _matrix_table(numbers, columns), *_unsettled(network)]
     if reference:
         parts += [f"The paper's own code, n {reference.seeds}:", _matrix_table(reference.matrices, columns)]
         parts.append(_agreement(network, numbers, reference))
     return "\n\n".join(parts)
+
+
+def _unsettled(network: Network) -> list[str]:
+    """Return a sentence on the masks that were still changing when their steps ended, as the fit itself says; none without any."""
+    said = network.array("history/trust")
+    if said is None:
+        return []
+    masks = [s for s in network.stages if s in said["stage"].values]
+    moving = {s: sum(f"{RULE}: " in str(text) for text in said.sel(stage=s).values.ravel()) for s in masks}
+    if not any(moving.values()):
+        return []
+    of = ", ".join(f"{n} of {network.cube.sizes['seed']} of {s}" for s, n in moving.items() if n)
+    return [f"Masks that were still changing when their steps ended, as the run warns: {of}."]
 
 
 def _matrix_table(numbers: Mapping[str, Mapping[str, Sequence[float] | Values]], columns: Sequence[str]) -> str:
@@ -198,7 +227,7 @@ def _agreement(network: Network, numbers: Mapping[str, Mapping[str, Values]], re
         f"Of these {len(told)} means of shares and IoU, {len(told) - len(far)} lie within one standard deviation (pooled) of the "
         f"paper's own code. Of numbers of one distribution {100 * by_chance:.0f} % would lie farther apart with so "
         "few seeds, were they independent; but those of one seed go together, IoU depends on the shares, and *all* pools the other rows. "
-        + (f"Farther apart, in standard deviations: {', '.join(far)}." if far else "None lies farther apart.")
+        + (f"Farther apart, in standard deviations, + where ours is larger: {', '.join(far)}." if far else "None lies farther apart.")
     )
 
 
@@ -217,16 +246,17 @@ def _run_of(reference: Reference) -> str:
     )
 
 
-def _cube(network: Network) -> str:
+def _cube(network: Network, source: Network | None) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in dict(network.cube.attrs.get("versions", {})).items())
     hours, known = network.seconds() / 3600, network.threads()
     told = [f"{t} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})" for t, seeds in known.items()]
     threads = ", ".join(told if len(known) > 1 else map(str, known)) or "not recorded"
+    time = f"networks and masks taken from {source.label}" if source else f"{hours:.1f} hours by the clock in all; threads: {threads}"
     facts = (
-        f"{network.label}: {network.done} seed{'s' if network.done != 1 else ''}; {hours:.1f} hours in all (on machines "
-        f"that did other work as well); threads: {threads}; {versions}. File: [{network.path.name}](cubes/{network.path.name})."
+        f"{network.label}: {network.done} seed{'s' if network.done != 1 else ''}; {time}; {versions}. "
+        f"File: [{network.path.name}](cubes/{network.path.name})."
     )
-    return f"{facts}\n\n```\n{chr(10).join(network.commands())}\n```"
+    return f"{facts}\n\n```\n{chr(10).join(network.commands(source))}\n```"
 
 
 def unpublished(networks: Sequence[Network]) -> Iterator[str]:

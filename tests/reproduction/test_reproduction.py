@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import matplotlib
 import nbformat
 import numpy as np
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import reproduce  # noqa: E402 - a program beside the tests, not a package
 import walk  # noqa: E402
-from cubes_of_studies import Network, networks  # noqa: E402
+from cubes_of_studies import Network, networks, taken_from  # noqa: E402
 from paper_claims import CLAIMS  # noqa: E402
 from reference_code import Reference, apart, beyond_one, read  # noqa: E402
 from reproduction_page import matrix_numbers, page, rows  # noqa: E402
@@ -49,11 +50,13 @@ def made(folder: Path, seeds: int, own: float, other: float, unmasked: float = 1
             Variable("overlap/size", ("parameter",), "float64", "d"),
             Variable("overlap/kept", ("stage", "parameter"), "float64", "d"),
             *(Variable(f"overlap/{n}", overlap, "float64", "d") for n in ("intersection", "iou", "iou_chance")),
+            Variable("history/trust", ("stage",), "str", "d"),
         ),
         {
             "scores": {"stage": STAGES, "split": SPLITS},
             "inverse": {"stage": STAGES[1:], "split": SPLITS},
             "overlap": {"stage": STAGES[1:], "other": STAGES[1:], "parameter": ["a", "b", "c"]},
+            "history": {"stage": STAGES[1:]},
         },
     )
     cube = create(folder / "addmul_fnn.zarr", plan)
@@ -74,6 +77,7 @@ def made(folder: Path, seeds: int, own: float, other: float, unmasked: float = 1
         cube.write("overlap/intersection", np.array(both), run)
         for stage in STAGES[1:]:
             cube.write("inverse/accuracy", np.array([0.0, 0.3 - shift, 0.3 - shift]), run, stage=stage)
+            cube.write("history/trust", "moving: it was." if (stage, seed) == ("mul", 2) else "", run, stage=stage)
         for stage in STAGES:
             cube.write("scores/accuracy", np.array(scores[stage]), run, stage=stage)
             cube.write("timing/seconds", 1800.0, run, stage=stage)
@@ -116,9 +120,10 @@ def test_verdicts_of_cubes_whose_numbers_are_known(tmp_path: Path) -> None:
     assert good["addmul-keeps"].mean == pytest.approx(0.99 - 0.002)  # the worse operation, mean of three seeds
     assert good["addmul-needs"].mean == pytest.approx(0.3 - 0.002)
     (needs,) = (row for row in rows(networks([tmp_path / "a" / "cubes" / "addmul_fnn.zip"])) if row.claim.key == "addmul-needs")
-    beside = {b.label: b.values.mean() for b in needs.measured.beside}
-    assert beside == {"the other function then, the better one": pytest.approx(0.3 - 0.002)}  # nothing else was computed
-    assert needs.measured.reading() == "The other function is lost as well without all that a mask keeps."
+    (beside,) = needs.measured.beside  # nothing else was computed
+    assert (beside.label, [*beside.values]) == ("left of the other function", ["mul", "add"])
+    assert [values.mean() for values in beside.values.values()] == pytest.approx([0.3 - 0.002] * 2)
+    assert needs.measured.reading() == "Without all that a mask keeps the other function falls as well (mul 29.8 %, add 29.8 %)."
     assert {v.word for v in verdicts(made(tmp_path / "b", 2, own=0.99, other=0.6)).values()} == {UNCLEAR}
     unlearned = verdicts(made(tmp_path / "c", 3, own=0.99, other=0.6, unmasked=0.8))
     assert {v.why for v in unlearned.values()} == {"the network itself: 0.80 on average, less than 0.9"}
@@ -150,9 +155,25 @@ def test_every_difference_stands_in_the_row(tmp_path: Path) -> None:
     assert "none on record" in row
     assert "3 of 10 seeds; masks.steps 100 instead of 20,000" in row
     assert "**seen**" in row
-    assert "6.0 hours in all" in text  # 3 seeds x 4 stages of half an hour
-    assert "not run: `addmul_fnn_big`, `addmul_fnn_huge`, `addmul_lstm`" in text
+    assert "6.0 hours by the clock in all" in text  # 3 seeds x 4 stages of half an hour
+    assert "not run: `addmul_fnn`, hidden 800x4, `addmul_fnn_big`, `addmul_fnn_huge`, `addmul_lstm`" in text
+    assert f"{len([c for c in CLAIMS if 'addmul_fnn' in c.studies])} of {len(CLAIMS)} claims have been measured" in text
+    assert "still changing when their steps ended, as the run warns: 1 of 3 of mul." in text
     assert text.count("\n\nNot run.") == len({c.key for c in CLAIMS if "addmul_fnn" not in c.studies})
+
+
+def test_masks_taken_from_another_cube_are_told_once(tmp_path: Path) -> None:
+    """A study with the stages of one whose name it adds to has no table and no hours of its own, and its command takes them."""
+    (network,) = networks([made(tmp_path, 3, 0.99, 0.0)])
+    more = attrs.evolve(network, study="addmul_fnn_more")
+    assert taken_from(more, [network, more]) is network
+    assert taken_from(network, [network, more]) is None
+    assert taken_from(attrs.evolve(more, point={"model.hidden": "800x4"}), [network]) is None
+    text = page([network, more], [], [])
+    assert "`addmul_fnn_more`, hidden 400-400-200: the masks are those of `addmul_fnn`, hidden 400-400-200." in text
+    assert text.count("| matrix | kept, control |") == 1
+    assert text.count("hours by the clock in all") == 1
+    assert text.count("--stages-from results/addmul_fnn.zarr --out results") == 1
 
 
 def test_numbers_of_the_papers_own_code_stand_beside_ours(tmp_path: Path) -> None:
@@ -176,7 +197,7 @@ def test_numbers_of_the_papers_own_code_stand_beside_ours(tmp_path: Path) -> Non
     spread = f"{far.mean():.3f} ± {far.std(ddof=1):.3f}"
     assert f"| `b` | \N{EN DASH} | \N{EN DASH} | {spread} | \N{EN DASH} | \N{EN DASH} |" in text
     assert "Of these 2 means of shares and IoU, 1 lie within one standard deviation" in text
-    assert f"Farther apart, in standard deviations: `b` kept, mul ({apart(ours['b']['kept, mul'], far):+.1f})." in text
+    assert f"Farther apart, in standard deviations, + where ours is larger: `b` kept, mul ({apart(ours['b']['kept, mul'], far):+.1f})." in text
     assert "3 seeds; 1.5 hours of processor time in all; threads: 1; torch 2.0. Data are made at once." in text
     with pytest.raises(ValueError, match="2 numbers for 3 seeds"):
         Reference("x", 3, {}, 1, 1.0, "", {"addmul-keeps": [1.0, 1.0]}, {})

@@ -71,4 +71,5 @@ def judged(
     worst, best = (low, high) if rule.high else (-high, -low)
     first, second = (rule.seen, rule.weakly) if rule.high else (-rule.seen, -rule.weakly)
     word = SEEN if worst >= first else WEAKLY if worst >= second else NOT_SEEN if best < second else UNCLEAR
-    return Verdict(word, mean, low, high, n, "the interval has the second bound within" if word == UNCLEAR else "")
+    why = f"the interval has the second bound within{f', *{SEEN}* is ruled out' if best < first else ''}"
+    return Verdict(word, mean, low, high, n, why if word == UNCLEAR else "")
