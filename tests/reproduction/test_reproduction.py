@@ -197,7 +197,8 @@ def test_numbers_of_the_papers_own_code_stand_beside_ours(tmp_path: Path) -> Non
     spread = f"{far.mean():.3f} ± {far.std(ddof=1):.3f}"
     assert f"| `b` | \N{EN DASH} | \N{EN DASH} | {spread} | \N{EN DASH} | \N{EN DASH} |" in text
     assert "Of these 2 means of shares and IoU, 1 lie within one standard deviation" in text
-    assert f"Farther apart, in standard deviations, + where ours is larger: `b` kept, mul ({apart(ours['b']['kept, mul'], far):+.1f})." in text
+    distance = apart(ours["b"]["kept, mul"], far)
+    assert f"Farther apart, in standard deviations, + where ours is larger: `b` kept, mul ({distance:+.1f})." in text
     assert "3 seeds; 1.5 hours of processor time in all; threads: 1; torch 2.0. Data are made at once." in text
     with pytest.raises(ValueError, match="2 numbers for 3 seeds"):
         Reference("x", 3, {}, 1, 1.0, "", {"addmul-keeps": [1.0, 1.0]}, {})
