@@ -67,10 +67,7 @@ def pair(network: Network) -> tuple[str, str]:
 
 def scored(network: Network, group: str, cross: bool, high: bool) -> Values:
     """Return the worse of the two functions' accuracies, each under its own mask, or under the other's with `cross`."""
-    both = pair(network)
-    return worst(
-        [network.at(f"{group}/accuracy", stage=s, split=both[(i + cross) % 2]) for i, s in enumerate(both)], high
-    )
+    return worst([*each(network, group, cross).values()], high)
 
 
 def each(network: Network, group: str, cross: bool) -> dict[str, Values]:

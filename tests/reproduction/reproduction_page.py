@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 import walk
-from claim_measures import Beside, Measured, mean
+from claim_measures import Beside, Measured, mean, percent
 from cubes_of_studies import Network, Values, missing_points, published_study, taken_from
 from paper_claims import CLAIMS, Claim
 from reference_code import Reference, apart, beyond_one
@@ -145,7 +145,7 @@ def _interval(verdict: Verdict, claim: Claim) -> str:
 def _number(value: float, claim: Claim) -> str:
     if not math.isfinite(value):
         return NONE
-    return f"{100 * value:.1f} %" if claim.percent else f"{value:.3f}"
+    return percent(value) if claim.percent else f"{value:.3f}"
 
 
 def _spread(values: Values) -> str:
