@@ -134,20 +134,25 @@ def test_addmul_overlap(real: Cubes, bars: Read) -> None:
     assert [float(s[0][1]) for s in marks.get_segments()] == pytest.approx(expected.values.tolist())
 
 
-def test_tuple_overlap_pools_the_modes(real: Cubes, bars: Read) -> None:
-    """The masks of both modes of an LSTM are pooled into one mean."""
+def test_tuple_overlap(real: Cubes, bars: Read) -> None:
+    """Each mode of an LSTM has a panel, counted weight by weight, and the last one is the mean over both."""
     cube = real("tuple")
-    (axes,) = TupleOverlap().draw([cube]).axes
-    wanted = []
-    for name in ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_ih_l1", "lstm.weight_hh_l1", "output.weight"):
-        values = []
+    *apart, pooled = TupleOverlap().draw([cube]).axes[:3]  # of four places one stays empty
+    names = ("lstm.weight_ih_l0", "lstm.weight_hh_l0", "lstm.weight_ih_l1", "lstm.weight_hh_l1", "output.weight")
+    modes = ("only_one_io", "together")
+    counted = np.full((len(modes), 2, len(names)), np.nan)  # (mode, seed, matrix)
+    for i, mode in enumerate(modes):
         for s in (1, 2):
-            for mode in ("only_one_io", "together"):
-                a, b = (masks(cube, s, t, mode=mode)[name] for t in ("tuple1", "tuple2"))
-                values += [(a & b).sum() / (a | b).sum()] if (a | b).any() else []
-        wanted.append(sum(values) / len(values))
-    assert bars(axes)["IoU"] == pytest.approx(wanted)
-    labels = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
+            first, second = (masks(cube, s, t, mode=mode) for t in ("tuple1", "tuple2"))
+            for j, name in enumerate(names):
+                a, b = first[name], second[name]
+                counted[i, s - 1, j] = (a & b).sum() / (a | b).sum() if (a | b).any() else np.nan
+    assert [axes.get_title() for axes in apart] == ["LSTM 2x5, mode only_one_io", "LSTM 2x5, mode together"]
+    for axes, values in zip(apart, counted, strict=True):
+        assert bars(axes)["IoU"] == pytest.approx(np.nan_to_num(np.nanmean(values, 0)).tolist())
+    assert "2 modes pooled: n up to 4" in pooled.get_title()
+    assert bars(pooled)["IoU"] == pytest.approx(np.nanmean(counted, (0, 1)).tolist())
+    labels = [t.get_text().replace("\n", " ") for t in pooled.get_xticklabels()]
     assert labels == ["layer 1 in", "layer 1 rec", "layer 2 in", "layer 2 rec", "output"]
 
 

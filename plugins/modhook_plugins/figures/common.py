@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from modhook import style
@@ -88,17 +89,15 @@ def panels(
     return figure, axes[: len(labels)]
 
 
-def say_seeds(
-    figure: MatplotlibFigure, shown: Iterable[Spread], total: int, *notes: str, bars: str = "bars", unit: str = "seeds"
-) -> None:
+def say_seeds(figure: MatplotlibFigure, shown: Iterable[Spread], total: int, *notes: str, bars: str = "bars") -> None:
     """Write under the figure how many seeds it shows, and further notes."""
     counts = [s.count for s in shown if s.count]
     most, fewest = max(counts, default=0), min(counts, default=0)
     range_ = f"{most}" if fewest == most else f"{fewest} to {most}"
     text = (
-        f"mean of {range_} of {total} {unit}, {bars}: standard deviation"
+        f"mean of {range_} of {total} seeds, {bars}: standard deviation"
         if most > 1
-        else f"{most} of {total} {unit}: no spread"
+        else f"{most} of {total} seeds: no spread"
         if most
         else "no run has finished yet"
     )
@@ -114,9 +113,9 @@ def write_note(figure: MatplotlibFigure, text: str) -> None:
     figure.text(0.5, -below / figure.get_figheight(), text, ha="center", va="top", fontsize=6, color=GREY, gid="note")
 
 
-def seeds(shown: Sequence[Network], pooled: int = 1) -> int:
-    """Return the largest number of seeds of the networks, times the sweep points that are pooled."""
-    return max((n.seeds for n in shown), default=0) * pooled
+def seeds(shown: Sequence[Network]) -> int:
+    """Return the largest number of seeds of the networks."""
+    return max((n.seeds for n in shown), default=0)
 
 
 def legend_below(axes: Axes, columns: int = 3, offset: float = -0.2) -> None:
@@ -180,8 +179,8 @@ def grouped_bars(
     """Draw bars of means, one group per label, one colour and hatch per series, with bars of deviation where there are seeds for it.
 
     `scale` multiplies what is drawn: shares are shown in percent. `number` writes a mean beside its bar where there is room.
-    `chance` holds, per series, means that are drawn as a black mark. A value that is missing leaves its place empty, with the
-    word "none"; once where the places of several are too narrow for it.
+    `chance` holds, per series, means that are drawn as a black mark; numbers then have the colour of their bars. A value that is
+    missing leaves its place empty, with the word "none"; once where the places of several are too narrow for it.
     """
     number = number or (lambda mean: f"{mean:.0f}")
     width = 0.82 / max(1, len(series))
@@ -213,7 +212,9 @@ def grouped_bars(
             if room >= 6 and not np.isnan(mean):
                 written = number(mean).replace("-", "\N{MINUS SIGN}")
                 end = mean - error if mean < 0 else np.fmax(mean + error, mark)
-                _write_at(axes, at, end, written, 0 if room >= 3.3 * len(written) else 90, "black", below=mean < 0)
+                # A black number above a black mark would be read as the mark's.
+                ink = "black" if np.isnan(mark) else _dark(colour(i))
+                _write_at(axes, at, end, written, 0 if room >= 3.3 * len(written) else 90, ink, below=mean < 0)
         said = missing
     for i, one in enumerate(chance):
         x = np.arange(len(groups)) + (i - (len(chance) - 1) / 2) * width
@@ -228,6 +229,11 @@ def grouped_bars(
     else:
         axes.set_ylim(0, 1.15 * highest if highest else 1)
     axes.set_ylabel(ylabel)
+
+
+def _dark(ink: Any) -> tuple[float, ...]:
+    """Return a colour dark enough to be read as small text on white."""
+    return tuple(0.7 * part for part in to_rgb(ink))
 
 
 def _write_at(axes: Axes, x: float, y: float, written: str, rotation: int, ink: str, below: bool = False) -> None:

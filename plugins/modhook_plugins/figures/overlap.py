@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
+import attrs
 import xarray as xr
 from matplotlib.figure import Figure as MatplotlibFigure
 
@@ -20,7 +21,7 @@ from modhook_plugins.figures.common import (
     spreads,
     styled,
 )
-from modhook_plugins.figures.networks import layer_labels, networks, setting
+from modhook_plugins.figures.networks import Network, layer_labels, networks, setting, short_key
 from modhook_plugins.figures.scales import one_scale
 
 
@@ -30,17 +31,18 @@ class _Overlap(Figure):
     requires = ("overlap/iou", "overlap/iomin")
     pair: ClassVar[tuple[str, str]]
     title: ClassVar[str]
-    pool: ClassVar[Collection[str]] = ()
+    pool: ClassVar[str] = ""
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per network; the black marks are what independent masks of the same densities would give."""
-        found, note = networks(cubes, self.pool)
+        found, note = networks(cubes)
+        apart = len(found)
+        found += _pooled(cubes, self.pool)
         shown: list[Spread] = []
         notes = [note]
-        pooled = 1
         with styled():
             figure, every = panels([n.label for n in found], self.title)
-            for axes, network in zip(every, found, strict=True):
+            for number, (axes, network) in enumerate(zip(every, found, strict=True)):
                 values = {
                     name: network.values(f"overlap/{name}").sel(stage=self.pair[0], other=self.pair[1])
                     for name in ("iou", "iomin", "iou_chance", "iomin_chance")
@@ -68,13 +70,23 @@ class _Overlap(Figure):
                 grouped_bars(
                     axes, layer_labels(names[there]), series, "overlap (0 to 1)", 1, lambda v: f"{v:.2f}", 1.0, chance
                 )
-                pooled = max(pooled, values["iou"][..., 0].size // network.seeds)
-                shown += [s for one in series for s in one.values]
+                if number < apart:  # a panel of several modes has its number in its title
+                    shown += [s for one in series for s in one.values]
             one_scale(every)
             shared_legend(figure, *every)
-            unit = "seeds and modes" if pooled > 1 else "seeds"
-            say_seeds(figure, shown, seeds(found, pooled), *dict.fromkeys(notes), unit=unit)
+            say_seeds(figure, shown, seeds(found), *dict.fromkeys(notes))
         return figure
+
+
+def _pooled(cubes: Sequence[xr.DataTree], key: str) -> list[Network]:
+    """Return the networks that have several values of a setting, over all of these, as the paper's figure shows them."""
+    found = []
+    for network in networks(cubes, (key,))[0]:
+        count = int(network.cube.sizes.get(key, 1))
+        if count > 1:
+            label = f"{network.label}, {count} {short_key(key)}s pooled: n up to {count * network.seeds}"
+            found.append(attrs.evolve(network, label=label))
+    return found
 
 
 class AddMulOverlap(_Overlap):
@@ -87,8 +99,8 @@ class AddMulOverlap(_Overlap):
 
 
 class TupleOverlap(_Overlap):
-    """IoU and IoMin of the masks for the two sums, per layer. Cubes: double addition, one panel per network; the modes of an LSTM
-    are pooled.
+    """IoU and IoMin of the masks for the two sums, per layer. Cubes: double addition, one panel per network; an LSTM has one per mode
+    and, as in the paper's figure, one of its modes pooled.
     """
 
     rank = 20
@@ -105,4 +117,4 @@ class TupleOverlap(_Overlap):
         )
 
     title = "Double addition: overlap of the two sums' masks"
-    pool = ("task.mode",)
+    pool = "task.mode"
