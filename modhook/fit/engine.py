@@ -196,7 +196,7 @@ class MaskTrainer(SampledLosses):
             stop = min(start + self.chunk, mine.stop)
             with self.workspace.active():
                 losses = self._losses(groups, start, stop)  # (k,)
-                (losses.sum() / (self.samples * self.divisor)).backward()  # type: ignore[no-untyped-call]
+                (losses.sum() / (self.samples * self.divisor)).backward()
             total = losses.detach().sum()
             loss = loss + (float(total) if total.device.type == "cpu" else total.double()) / self.samples  # no GPU is waited for
         if mine and not self._started and all(t.grad is None for t in self.learned):

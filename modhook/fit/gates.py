@@ -59,7 +59,7 @@ class Gates:
         """Return a parameter under gates: (K, *shape), of a weight that is the same for all samples, (*shape), or has K values."""
         shape = weight.shape if weight.dim() == self.factors[name][0][1].owner.dim() else weight.shape[1:]
         spread = [part.spread(gates[group].to(weight.dtype)) for group, part in self.factors[name]]  # (K, *1 or size)
-        result: Tensor = _Product.apply(weight, shape, samples, *spread)  # type: ignore[no-untyped-call]
+        result: Tensor = _Product.apply(weight, shape, samples, *spread)
         return result
 
     def on(self, masks: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

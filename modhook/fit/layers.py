@@ -67,7 +67,7 @@ class Layers:
         sampler = self._samplers[name]
         if not self._keeps.get(self._kinds[name], True):
             return sampler.apply(weight, logits, [_generator(state, logits)])
-        result: Tensor = _Redrawn.apply(weight, logits, sampler, state)  # type: ignore[no-untyped-call]
+        result: Tensor = _Redrawn.apply(weight, logits, sampler, state)
         return result
 
 

@@ -17,7 +17,7 @@ from modhook.noise.workspace import take
 
 def plus(sampled: Tensor, off: Tensor) -> Tensor:
     """Return `sampled` (K, *shape) + `off` (*shape), in memory that is used again in every step."""
-    result: Tensor = _Plus.apply(sampled, off)  # type: ignore[no-untyped-call]
+    result: Tensor = _Plus.apply(sampled, off)
     return result
 
 

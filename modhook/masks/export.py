@@ -92,7 +92,7 @@ def prune(masks: Masks, model: _M) -> _M:
             owner, _, short = name.rpartition(".")
             module = model.get_submodule(owner)
             if short in module._parameters:  # a module with two names is pruned once
-                custom_from_mask(module, short, own[name].to(module._parameters[short].device))  # type: ignore[no-untyped-call, union-attr]
+                custom_from_mask(module, short, own[name].to(module._parameters[short].device))  # type: ignore[union-attr]
     return model
 
 

@@ -19,7 +19,7 @@ def masked_off(weight: Tensor, mask: Tensor) -> Tensor:
     if not plain or kind is None or not weight.is_contiguous():
         return weight.masked_fill(~mask, 0)
     out = torch.empty_like(weight)
-    parts = zip(out.view(-1).split(_PIECE), weight.view(-1).split(_PIECE), mask.reshape(-1).split(_PIECE), strict=True)  # type: ignore[no-untyped-call]
+    parts = zip(out.view(-1).split(_PIECE), weight.view(-1).split(_PIECE), mask.reshape(-1).split(_PIECE), strict=True)
     for new, old, kept in parts:
         torch.bitwise_and(old.view(kind), kept.to(kind).neg_(), out=new.view(kind))  # -1 is all ones
     return out

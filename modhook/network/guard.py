@@ -178,7 +178,7 @@ def copies(tensors: Collection[Tensor]) -> list[Tensor]:
                     memories[storage.data_ptr()] = copy.untyped_storage()
                     new.append(copy)
                     continue
-            memory = memories.setdefault(storage.data_ptr(), storage.clone())  # type: ignore[no-untyped-call]
+            memory = memories.setdefault(storage.data_ptr(), storage.clone())
             made = torch.empty(0, dtype=own.dtype, device=own.device)
             new.append(made.set_(memory, own.storage_offset(), own.shape, own.stride()))
         except (RuntimeError, NotImplementedError):  # a tensor without memory of its own: sparse, a subclass
@@ -228,7 +228,7 @@ def _pieces(guard: Guard, names: list[str], size: int) -> Iterator[tuple[str, Te
     for name in names:
         now, before = guard._aliases[name], guard._values[name]
         if _plain(now) and now.is_contiguous() and before.is_contiguous():
-            pairs = zip(_bits(now).view(-1).split(size), _bits(before).view(-1).split(size), strict=True)  # type: ignore[no-untyped-call]
+            pairs = zip(_bits(now).view(-1).split(size), _bits(before).view(-1).split(size), strict=True)
             yield from ((name, one, other) for one, other in pairs)
 
 

@@ -80,7 +80,7 @@ class Remaker:
             self._alive[recipe] = weakref.ref(tensor), tensor._version
             storage = tensor.untyped_storage()
             # While it is referred to, even weakly, no other storage gets its place.
-            self._sources[storage._cdata] = StorageWeakRef(storage), recipe, _geometry(tensor)  # type: ignore[no-untyped-call]
+            self._sources[storage._cdata] = StorageWeakRef(storage), recipe, _geometry(tensor)
         self._look(recipe, tensor)
         self._keep(recipe, tensor)
         return tensor

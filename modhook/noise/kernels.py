@@ -48,12 +48,12 @@ class _Kept(caching.FunctionCache):
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         """Return what the code of one signature is found by: numba leaves out that a function is compiled for several threads, too."""
-        return (*super()._index_key(sig, codegen), self.options)  # type: ignore[no-untyped-call]
+        return (*super()._index_key(sig, codegen), self.options)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the code of one signature, or None where it cannot be read."""
         try:
-            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+            return super().load_overload(sig, target_context)
         except Exception:  # a file that was cut off, of another user, on a disk that is gone
             return None
 
@@ -61,17 +61,17 @@ class _Kept(caching.FunctionCache):
         """Write the code of one signature, where that is possible."""
         with contextlib.suppress(OSError):
             try:
-                super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+                super().save_overload(sig, data)
             except (EOFError, ValueError, pickle.PickleError):  # the list of what is kept is damaged: begin another
-                self.flush()  # type: ignore[no-untyped-call]
-                super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+                self.flush()
+                super().save_overload(sig, data)
 
 
 def _compiler(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def compile_(function: Callable[..., None]) -> Any:
         made = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"}, **options)(function)
         with contextlib.suppress(RuntimeError, OSError):  # no folder that can be written: a container without a home
-            kept = _Kept(function)  # type: ignore[no-untyped-call]
+            kept = _Kept(function)
             kept.options = tuple(options)
             made._cache = kept
         return made

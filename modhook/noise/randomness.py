@@ -32,7 +32,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 def cuda_states() -> list[Tensor]:
     """Return the random state of every CUDA device, as long as CUDA is in use: what dropout on a GPU draws from."""
-    return list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else []
 
 
 def set_cuda_states(states: Sequence[Tensor]) -> None:

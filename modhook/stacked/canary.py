@@ -204,7 +204,7 @@ def _apart(found: Tensor, expected: Tensor) -> tuple[float, float]:
     """Return the largest difference, and the largest expected number that is finite."""
     if expected.dtype in (torch.float32, torch.float64) and found.dtype == expected.dtype:
         gaps, sizes = [], []
-        for one, other in zip(found.reshape(-1).split(PIECE), expected.reshape(-1).split(PIECE), strict=True):  # type: ignore[no-untyped-call]
+        for one, other in zip(found.reshape(-1).split(PIECE), expected.reshape(-1).split(PIECE), strict=True):
             gaps.append(largest(one - other))
             sizes.append(largest(other))
         gap, scale = float(torch.stack(gaps).amax()), float(torch.stack(sizes).amax())

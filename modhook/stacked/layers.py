@@ -121,7 +121,7 @@ class _Rest:
         """Return how a weight is made whose gradients come here."""
 
         def make(again: Again) -> Tensor:
-            value: Tensor = _Fold.apply(self.anchor, sets[name][0], lambda grad: self._take(name, grad))  # type: ignore[no-untyped-call]
+            value: Tensor = _Fold.apply(self.anchor, sets[name][0], lambda grad: self._take(name, grad))
             return value
 
         return Recipe(make, sets.own[name])

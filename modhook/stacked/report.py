@@ -261,7 +261,7 @@ def _backward(outputs: Any) -> None:
     tensors = [leaf.tensor for leaf in flatten(outputs).leaves]
     differentiable = [t.abs().sum() if t.is_complex() else t.sum() for t in tensors if t.requires_grad]
     if differentiable:
-        torch.stack([t.double() for t in differentiable]).sum().backward()  # type: ignore[no-untyped-call]
+        torch.stack([t.double() for t in differentiable]).sum().backward()
 
 
 def _parameters(model: nn.Module) -> Iterator[ParameterReport]:

@@ -64,7 +64,7 @@ class Trainer:
         try:
             with on_one_device(self.net, batch):
                 loss = self.loss(self.net, batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         except Exception as failure:
             error = failure
         agree(error)

@@ -152,4 +152,5 @@ def _only(data: dict[str, Tensor], operation: str | None) -> dict[str, Tensor]:
 
 def _digits(net: Any, batch: dict[str, Any]) -> Tensor:
     logits: Tensor = net(batch["inputs"])
-    return logits.unflatten(-1, (-1, 10))  # (B, n, 10)
+    digits: Tensor = logits.unflatten(-1, (-1, 10))  # (B, n, 10)
+    return digits

@@ -213,7 +213,8 @@ class DoubleAddition(Task):
                 if self.outputs == width
                 else torch.stack([times[:, t, t * width : (t + 1) * width] for t in range(count)], 1)
             )
-        return slots.unflatten(-1, (-1, 10))
+        digits: Tensor = slots.unflatten(-1, (-1, 10))
+        return digits
 
     def loss(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """Return the cross-entropy, a mean over the digits of the sums that count."""

@@ -36,13 +36,13 @@ def bridge(compute: Compute, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     functorch: Any = torch._C._functorch
     innermost = functorch.peek_interpreter_stack()
     if innermost is None or innermost.key() != functorch.TransformType.Vmap:
-        return _Bridge.apply(compute, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+        return _Bridge.apply(compute, *tensors)  # type: ignore[no-any-return]
     # What torch does for `_Bridge`, without looking for tensors in trees: that takes a quarter of a millisecond per call.
     vmap = functorch.CVmapInterpreterPtr(innermost)
     level = vmap.level()
     pairs = [functorch._unwrap_batched(functorch.unwrap_if_dead(t), level) for t in tensors]
     if all(dim is None for _, dim in pairs):  # stacked by an outer vmap, or not at all
-        return _Bridge.apply(compute, *tensors)  # type: ignore[no-any-return, no-untyped-call]
+        return _Bridge.apply(compute, *tensors)  # type: ignore[no-any-return]
     front = [t if dim is None else t.movedim(dim, 0) for t, dim in pairs]
     with temporarily_pop_interpreter_stack():
         found = compute(vmap.batchSize(), front, [dim is not None for _, dim in pairs])

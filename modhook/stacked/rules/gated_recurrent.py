@@ -72,7 +72,7 @@ def gated_layer(
 
 def _lstm(weights: Sequence[Tensor], gate: Tensor | None, x: Tensor, h: Tensor, c: Tensor) -> Any:
     bias = weights[2] + weights[3] if len(weights) == 4 else None
-    return _Steps.apply(*weights[:2], bias, gate, x, h, c)  # type: ignore[no-untyped-call]
+    return _Steps.apply(*weights[:2], bias, gate, x, h, c)
 
 
 def _simple(kind: str) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -32,7 +32,7 @@ def linear(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwar
             t if has_k else t.expand(samples, *t.shape) for t, has_k in zip(tensors, stacked, strict=True)
         )
         rows = x.reshape(samples, -1, x.shape[-1])  # (K, N, in)
-        out = _Linear.apply(rows, weight, rest[0] if rest else None)  # type: ignore[no-untyped-call]  # (K, N, out)
+        out = _Linear.apply(rows, weight, rest[0] if rest else None)  # (K, N, out)
         return (out.view(*x.shape[:-1], weight.shape[1]),)
 
     return bridge(compute, tensors)[0]

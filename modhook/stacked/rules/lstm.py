@@ -45,7 +45,7 @@ def short_lstm(
                 at = slice(3 + n * each, 3 + (n + 1) * each)
                 raw, has_k = tensors[at], stacked[at]
                 collected = memory.once(tuple(raw), lambda *raw, has_k=has_k: _collected(samples, raw, has_k))
-                out, h_n, c_n = _Steps.apply(*collected, x.flip(1) if direction else x, h[:, n], c[:, n])  # type: ignore[no-untyped-call]
+                out, h_n, c_n = _Steps.apply(*collected, x.flip(1) if direction else x, h[:, n], c[:, n])
                 outputs.append(out.flip(1) if direction else out)
                 last.append((h_n, c_n))
             x = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -83,7 +83,7 @@ def _collected(samples: int, raw: Sequence[Tensor], stacked: Sequence[bool]) -> 
     w_ih, w_hh, *biases = (t if has_k else t.expand(samples, *t.shape) for t, has_k in zip(raw, stacked, strict=True))
     store = _Store()
     bias = biases[0] + biases[1] if biases else None
-    return (store, *_Weights.apply(store, w_ih, w_hh, bias))  # type: ignore[no-untyped-call]
+    return (store, *_Weights.apply(store, w_ih, w_hh, bias))
 
 
 class _Weights(torch.autograd.Function):

@@ -68,7 +68,7 @@ def _switched() -> Callable[[], None]:
             flatten(layer)
 
     nn.RNNBase.flatten_parameters = flatten_elsewhere  # type: ignore[assignment, method-assign]
-    if torch.cuda.is_initialized() and not any(getattr(message, "pattern", "") == _LYING for _, message, *_ in warnings.filters):  # type: ignore[no-untyped-call]
+    if torch.cuda.is_initialized() and not any(getattr(message, "pattern", "") == _LYING for _, message, *_ in warnings.filters):
         # For good: to exchange filters in every step would show every other warning in every step.
         warnings.filterwarnings("ignore", message=_LYING)
 

@@ -122,7 +122,8 @@ def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[A
             pairs = batch["label"] * size + task.predict(evaluated, batch)  # (B,)
             counts += torch.bincount(pairs, minlength=size * size).view(size, size).cpu().numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
-        return counts / counts.sum(1, keepdims=True)
+        shares: np.ndarray[Any, Any] = counts / counts.sum(1, keepdims=True)
+    return shares
 
 
 def _classes(task: Any) -> list[str]:

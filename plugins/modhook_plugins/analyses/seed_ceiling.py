@@ -94,14 +94,14 @@ class SeedCeiling(Analysis):
                 continue
             # Of one function each pair once; of two the seeds in both orders.
             chosen = [(a, b) for a in range(n) for b in range(n) if a < b or (i != j and a > b)]
-            found = [(masks[stages[i]][a], masks[stages[j]][b]) for a, b in chosen]
-            values = [iou(one, two) for one, two in found]
+            both = [(masks[stages[i]][a], masks[stages[j]][b]) for a, b in chosen]
+            values = [iou(one, two) for one, two in both]
             measured[i, j] = measured[j, i] = np.mean(values)
-            expected[i, j] = expected[j, i] = np.mean([_by_chance(one, two) for one, two in found])
+            expected[i, j] = expected[j, i] = np.mean([_by_chance(one, two) for one, two in both])
             if i == j:
                 for p, name in enumerate(parameters):
                     if name in masks[stages[i]][0]:  # a sweep over networks has the tensors of all
-                        tensors[i, p], random[i, p] = _of_tensor([(a[name], b[name]) for a, b in found])
+                        tensors[i, p], random[i, p] = _of_tensor([(one[name], two[name]) for one, two in both])
                 for (a, b), value in zip(chosen, values, strict=True):
                     pairs[i, a, b] = pairs[i, b, a] = value
         return {

@@ -12,14 +12,14 @@ from matplotlib.patches import Rectangle
 
 from modhook import Figure
 from modhook_plugins.figures.common import PAGE, Spread, heat, say_seeds, seeds, spread, styled
-from modhook_plugins.figures.networks import Network, networks
+from modhook_plugins.figures.networks import Network, labels_of, networks
 
 _ACROSS = 3
 
 
 def removed(network: Network) -> list[str]:
     """Return the stages that each lack a class."""
-    return [str(s) for s in network.cube["class_removal"]["stage"].values if s != "control"]
+    return [s for s in labels_of(network.cube, "class_removal", "stage") if s != "control"]
 
 
 class ClassConfusion(Figure):

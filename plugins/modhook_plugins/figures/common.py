@@ -231,12 +231,13 @@ def grouped_bars(
     axes.set_ylabel(ylabel)
 
 
-def _dark(ink: Any) -> tuple[float, ...]:
+def _dark(ink: str) -> tuple[float, float, float]:
     """Return a colour dark enough to be read as small text on white."""
-    return tuple(0.7 * part for part in to_rgb(ink))
+    red, green, blue = to_rgb(ink)
+    return 0.7 * red, 0.7 * green, 0.7 * blue
 
 
-def _write_at(axes: Axes, x: float, y: float, written: str, rotation: int, ink: str, below: bool = False) -> None:
+def _write_at(axes: Axes, x: float, y: float, written: str, rotation: int, ink: Any, below: bool = False) -> None:
     axes.annotate(
         written, (x, y), xytext=(0, -1.5 if below else 1.5), textcoords="offset points", ha="center",
         va="top" if below else "bottom", fontsize=SMALL, rotation=rotation, color=ink,

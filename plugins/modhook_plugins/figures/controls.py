@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from modhook import Figure, compared, plot
-from modhook_plugins.figures.networks import networks
+from modhook_plugins.figures.networks import labels_of, networks
 
 _GROUPS = ("controls", "random", "magnitude")
 
@@ -43,4 +43,4 @@ def functions(cube: xr.DataTree) -> list[str]:
     """Return the stages that leave a mask, the control aside."""
     if "history" not in cube.children or "stage" not in cube["history"].coords:
         return []
-    return [str(s) for s in cube["history"]["stage"].values if s != "control"]
+    return [s for s in labels_of(cube, "history", "stage") if s != "control"]

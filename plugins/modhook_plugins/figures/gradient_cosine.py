@@ -22,7 +22,7 @@ from modhook_plugins.figures.common import (
     spreads,
     styled,
 )
-from modhook_plugins.figures.networks import layer_labels, networks
+from modhook_plugins.figures.networks import labels_of, layer_labels, networks
 from modhook_plugins.figures.scales import one_scale
 
 _MOST = 7
@@ -39,7 +39,7 @@ class GradientCosine(Figure):
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw lines over how far down the mask is applied, one per weight matrix and one for all weights."""
         found, note = networks(cubes)
-        places = [(n, str(s)) for n in found for s in n.cube["gradient_cosine"]["stage"].values][:8]
+        places = [(n, s) for n in found for s in labels_of(n.cube, "gradient_cosine", "stage")][:8]
         shown: list[Spread] = []
         drawn: list[tuple[Axes, list[float], list[Series]]] = []
         with styled():

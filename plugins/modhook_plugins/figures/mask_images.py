@@ -69,14 +69,14 @@ def _first(network: Network) -> tuple[int, xr.DataArray]:
     return 0, array.isel(seed=0).load()
 
 
-def _inks(kinds: Sequence[str]) -> list[tuple[float, ...]]:
+def _inks(kinds: Sequence[str]) -> list[tuple[float, float, float]]:
     """Return one colour per kind: the style's for the stages, black, grey and white for the others."""
     fixed = dict(zip(_SHARED, ("black", "0.72", "white"), strict=True))
     return [mpl.colors.to_rgb(fixed.get(kind) or colour(i)) for i, kind in enumerate(kinds)]
 
 
 def _picture(
-    axes: Axes, counts: np.ndarray[tuple[int, ...], np.dtype[np.float32]], inks: Sequence[tuple[float, ...]], label: str
+    axes: Axes, counts: np.ndarray[tuple[int, ...], np.dtype[np.float32]], inks: Sequence[tuple[float, float, float]], label: str
 ) -> None:
     """Draw one tensor's cells (rows, columns, kinds), mixed by number."""
     inside = np.isfinite(counts[..., 0])

@@ -19,7 +19,7 @@ from modhook_plugins.figures.common import (
     spread,
     styled,
 )
-from modhook_plugins.figures.networks import networks, setting
+from modhook_plugins.figures.networks import labels_of, networks, setting
 
 
 class MathsHard(Figure):
@@ -34,7 +34,7 @@ class MathsHard(Figure):
     def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
         """Every cube must have the split and the stages."""
         for cube in cubes:
-            stages, splits = ({str(x) for x in cube["scores"][d].values} for d in ("stage", "split"))
+            stages, splits = (set(labels_of(cube, "scores", d)) for d in ("stage", "split"))
             if not {"control", "easy"} <= stages or "hard" not in splits:
                 return "it needs the stages control and easy and the split hard"
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -52,6 +52,11 @@ def has(cube: xr.DataTree, name: str) -> bool:
     return group in cube.children and short in cube[group].data_vars
 
 
+def labels_of(cube: xr.DataTree, group: str, dim: str) -> list[str]:
+    """Return the labels of one of a group's dimensions: `labels_of(cube, "scores", "stage")`."""
+    return [str(label) for label in cube[group].coords[dim].values]
+
+
 def setting(cube: xr.DataTree, path: str, default: Any = None) -> Any:
     """Return one setting of a cube's study, `"analyses.inverse.io"`."""
     at: Any = cube.attrs.get("study", {})
@@ -77,7 +82,7 @@ def networks(cubes: Sequence[xr.DataTree], pool: Collection[str] = (), limit: in
 def points(cube: xr.DataTree, pool: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return every combination of the sweep's labels, or one empty point."""
     keys = [str(d) for d in cube.attrs.get("modhook_run_dims", ()) if d != "seed" and d not in pool]
-    return [dict(zip(keys, v, strict=True)) for v in itertools.product(*(cube[k].values.tolist() for k in keys))]
+    return [dict(zip(keys, v, strict=True)) for v in itertools.product(*(cube.coords[k].values.tolist() for k in keys))]
 
 
 def short_key(key: str) -> str:
@@ -186,15 +191,16 @@ _LAYERS = (
 )
 
 
-def layer_labels(parameters: Sequence[Any]) -> list[str]:
+def layer_labels(parameters: Iterable[Any]) -> list[str]:
     """Return short names of parameters for an axis: `layer1.weight` -> `layer 1`, `lstm.weight_hh_l0` -> `layer 1 rec`.
 
     A name that would not be told from another one stays whole.
     """
+    names = [str(p) for p in parameters]
     short = []
-    for name in map(str, parameters):
+    for name in names:
         label = name
         for pattern, new in _LAYERS:
-            label = pattern.sub(new, label)  # type: ignore[arg-type]
+            label = pattern.sub(new, label)
         short.append(label)
-    return [s if short.count(s) == 1 else str(p) for s, p in zip(short, parameters, strict=True)]
+    return [s if short.count(s) == 1 else name for s, name in zip(short, names, strict=True)]

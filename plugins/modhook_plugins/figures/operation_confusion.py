@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from modhook import Figure
 from modhook_plugins.figures.common import PAGE, Spread, heat, say_seeds, seeds, spread, styled
-from modhook_plugins.figures.networks import networks
+from modhook_plugins.figures.networks import labels_of, networks
 
 
 class OperationConfusion(Figure):
@@ -35,7 +35,7 @@ class OperationConfusion(Figure):
                 notes.append("a cube of an earlier version has no inverse masks")
             if len(rows) > len(found):
                 notes.append('"not add": without the weights of the mask add')
-            stages = [str(s) for s in found[0].cube["operation_confusion"]["stage"].values]
+            stages = labels_of(found[0].cube, "operation_confusion", "stage")
             figure = MatplotlibFigure(figsize=(PAGE, 1.75 * len(rows) + 0.5))
             grid = figure.subplots(len(rows), len(stages), squeeze=False)
             figure.suptitle("add/mul: which operation's result is produced, in % of the problems")

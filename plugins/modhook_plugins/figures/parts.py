@@ -41,5 +41,6 @@ class Parts(Figure):
 
 def _whole(cube: xr.DataTree, names: Sequence[str]) -> list[int]:
     """Return the seeds in which every function has a mask."""
-    done = (cube["runs/status"].sel(stage=list(names)) == 1).all([d for d in cube["runs/status"].dims if d != "seed"])
+    status = cube["runs"].to_dataset()["status"].sel(stage=list(names))
+    done = (status == 1).all([d for d in status.dims if d != "seed"])
     return [int(seed) for seed in done["seed"].values[done.values]]

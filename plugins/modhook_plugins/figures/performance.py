@@ -20,7 +20,7 @@ from modhook_plugins.figures.common import (
     spread,
     styled,
 )
-from modhook_plugins.figures.networks import Network, networks, setting
+from modhook_plugins.figures.networks import Network, labels_of, networks, setting
 from modhook_plugins.figures.scales import one_scale
 
 # (group, variable, stage)
@@ -67,8 +67,8 @@ class TuplePerformance(Figure):
 
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per network, with the pairs that all cubes have."""
-        stages = [{str(s) for s in cube["scores"]["stage"].values} for cube in cubes]
-        names = [s for s in map(str, cubes[0]["scores"]["stage"].values) if s in set.intersection(*stages)]
+        stages = [labels_of(cube, "scores", "stage") for cube in cubes]
+        names = [s for s in stages[0] if all(s in others for others in stages)]
         tuples = [name for name in names if name.startswith("tuple")]
         pair = "pair" if all(setting(cube, "task.terms", 2) == 2 for cube in cubes) else "tuple"
         made = "sum" if all(setting(cube, "task.op", "add") == "add" for cube in cubes) else "result"
@@ -81,7 +81,7 @@ class TuplePerformance(Figure):
 
 def _unmasked(cubes: Sequence[xr.DataTree]) -> Places:
     """Return the place of the network before masking, which all masks are to be compared with, where every cube has it."""
-    has = all("unmasked" in cube["scores"]["stage"].values for cube in cubes)
+    has = all("unmasked" in labels_of(cube, "scores", "stage") for cube in cubes)
     return [("unmasked", "scores", "unmasked")] if has else []
 
 

@@ -19,7 +19,7 @@ from modhook_plugins.figures.common import (
     spread,
     styled,
 )
-from modhook_plugins.figures.networks import networks
+from modhook_plugins.figures.networks import labels_of, networks
 from modhook_plugins.figures.scales import one_scale
 
 
@@ -68,7 +68,7 @@ class ScanAccuracy(Figure):
 
 def masked(cube: xr.DataTree) -> bool:
     """Return whether a cube's study learned masks."""
-    return "control" in {str(s) for s in cube["scores"]["stage"].values}
+    return "control" in labels_of(cube, "scores", "stage")
 
 
 def own_stage(accuracy: xr.DataArray, split: str) -> str:

@@ -19,7 +19,7 @@ from modhook_plugins.figures.common import (
     spread,
     styled,
 )
-from modhook_plugins.figures.networks import Network, networks, setting
+from modhook_plugins.figures.networks import Network, labels_of, networks, setting
 from modhook_plugins.figures.scales import one_scale
 from modhook_plugins.figures.scan_accuracy import masked, own_stage
 
@@ -74,6 +74,6 @@ def _scratch(scratch: Sequence[Network], like: Network, split: str) -> Spread:
     """Return the accuracy on a split of the same kind of network, trained on it."""
     for network in scratch:
         trained_on = network.point.get("task.train_split", setting(network.cube, "task.train_split"))
-        if network.kind == like.kind and trained_on == split and split in network.cube["scores"]["split"].values:
+        if network.kind == like.kind and trained_on == split and split in labels_of(network.cube, "scores", "split"):
             return spread(network.values("scores/accuracy").sel(stage="unmasked", split=split))
     return _NONE

@@ -21,7 +21,7 @@ from modhook_plugins.figures.common import (
     spreads,
     styled,
 )
-from modhook_plugins.figures.networks import Network, layer_labels, networks
+from modhook_plugins.figures.networks import Network, labels_of, layer_labels, networks
 from modhook_plugins.figures.scales import one_scale
 
 _STAGES = 6
@@ -51,7 +51,7 @@ class SeedCeiling(Figure):
             left = 0
             for (total, tensors), network in zip(grid, found, strict=True):
                 which = f" ({network.label})" if len(found) > 1 else ""
-                every = [str(s) for s in network.cube["seed_ceiling"]["stage"].values]
+                every = labels_of(network.cube, "seed_ceiling", "stage")
                 stages, left = every[:_STAGES], max(left, len(every) - _STAGES)
                 pair = (network.values(f"seed_ceiling/{n}").sel(stage=stages) for n in ("iou", "chance"))
                 bars = [_of_pairs(values, stages) for values in pair]  # [(own, others), ...]
@@ -62,7 +62,7 @@ class SeedCeiling(Figure):
                 shown += bars[0][0]
                 _tensors(tensors, network, stages)
                 tensors.set_title(f"per tensor{which}")
-            one_scale(grid.ravel())
+            one_scale(grid.ravel().tolist())
             for axes, columns in zip(grid[-1], (2, 4), strict=True):  # the colours of the two panels mean different things
                 legend_below(axes, columns, -0.12)
             say_seeds(figure, shown, seeds(found), note, f"{left} more functions" if left > 0 else "")

@@ -26,7 +26,7 @@ from modhook_plugins.figures.common import (
     spread,
     styled,
 )
-from modhook_plugins.figures.networks import Network, networks
+from modhook_plugins.figures.networks import Network, labels_of, networks
 from modhook_plugins.figures.scales import one_scale
 
 _STAGES, _NETWORKS = 9, 4
@@ -43,7 +43,7 @@ class SizeCurve(Figure):
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per stage; the band around a line is the standard deviation over seeds."""
         found, note = networks(cubes, limit=_NETWORKS)
-        stages = list(dict.fromkeys(str(s) for n in found for s in n.cube["size_curve"]["stage"].values))
+        stages = list(dict.fromkeys(s for n in found for s in labels_of(n.cube, "size_curve", "stage")))
         some = f"{_STAGES} of {len(stages)} stages" if len(stages) > _STAGES else ""
         stages = stages[:_STAGES]
         alone = len(found) == 1
@@ -54,7 +54,7 @@ class SizeCurve(Figure):
             for axes, stage in zip(every, stages, strict=True):
                 drawn: list[Spread] = []
                 for i, network in enumerate(found):
-                    if stage in network.cube["size_curve"]["stage"].values:
+                    if stage in labels_of(network.cube, "size_curve", "stage"):
                         drawn.append(_draw(axes, network, stage, i, alone))
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -74,7 +74,7 @@ class SizeCurve(Figure):
 
 def _draw(axes: Axes, network: Network, stage: str, i: int, alone: bool) -> Spread:
     """Draw cut, complement, threshold and unmasked score of one network at one stage; return how many seeds have a curve."""
-    splits = [str(s) for s in network.cube["size_curve"]["split"].values]
+    splits = labels_of(network.cube, "size_curve", "split")
     split = stage if stage in splits else splits[0]
     score, rest = (network.values(f"size_curve/{n}").sel(stage=stage, split=split) for n in ("score", "complement"))
     scale = _scale(network)
@@ -151,6 +151,6 @@ def _scale(network: Network) -> float:
 def _scored(network: Network, stage: str, split: Any) -> float:
     """Return the mean score of a stage's own mask, or of the unmasked network; NaN where there is none."""
     name = f"scores/{_metric(network)}"
-    if not network.has(name) or stage not in network.cube["scores"]["stage"].values:
+    if not network.has(name) or stage not in labels_of(network.cube, "scores", "stage"):
         return float("nan")
     return spread(network.values(name).sel(stage=stage, split=split)).mean

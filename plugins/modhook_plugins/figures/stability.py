@@ -61,7 +61,7 @@ class Stability(Figure):
                 total.set_title(f"all weights, per function{which}")
                 layers.set_title(f"per layer, mean over functions{which}")
                 shown += (*bars, *each)
-            one_scale(grid.ravel())
+            one_scale(grid.ravel().tolist())
             shared_legend(figure, grid[0, 0])
             pooled = "; ".join(
                 f"all: {p.mean:.3f}"

@@ -34,8 +34,10 @@ class LSTMReadout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs of a sequence, or the last output of a repeated vector."""
         if x.dim() == 2:
-            return self.output(self.lstm(x.unsqueeze(1).expand(-1, self.steps, -1))[0][:, -1])  # (B, O)
-        return self.output(self.lstm(x)[0])  # (B, T, O)
+            out: Tensor = self.output(self.lstm(x.unsqueeze(1).expand(-1, self.steps, -1))[0][:, -1])  # (B, O)
+        else:
+            out = self.output(self.lstm(x)[0])  # (B, T, O)
+        return out
 
 
 def initialise(lstm: nn.LSTM, layer: int) -> None:

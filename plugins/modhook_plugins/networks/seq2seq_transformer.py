@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import attrs
 import torch
@@ -33,7 +33,7 @@ class TransformerEncoderDecoder(nn.Module):
         o, self.start, self.dim = options, 0 if options.tied else target_vocabulary, options.dim
         self.target_embedding = nn.Embedding(target_vocabulary + (not o.tied), o.dim)
         self.source_embedding = self.target_embedding if o.tied else nn.Embedding(source_vocabulary, o.dim)
-        sizes = {"dim_feedforward": o.dim * o.feedforward, "dropout": o.dropout, "batch_first": True}
+        sizes: dict[str, Any] = {"dim_feedforward": o.dim * o.feedforward, "dropout": o.dropout, "batch_first": True}
         encoder = [nn.TransformerEncoderLayer(o.dim, o.heads, **sizes) for _ in range(o.encoder_layers)]
         decoder = [nn.TransformerDecoderLayer(o.dim, o.heads, **sizes) for _ in range(o.decoder_layers)]
         self.encoder, self.decoder = nn.ModuleList(encoder), nn.ModuleList(decoder)
@@ -66,23 +66,27 @@ class TransformerEncoderDecoder(nn.Module):
 
     def embed(self, embedding: nn.Module, tokens: Tensor, first: int = 0) -> Tensor:
         """Return embedded tokens (B, T, d) at positions `first`, `first + 1`, ..."""
-        return self.dropout(embedding(tokens) + positions(first, tokens.shape[1], self.dim, tokens.device))
+        embedded: Tensor = self.dropout(embedding(tokens) + positions(first, tokens.shape[1], self.dim, tokens.device))
+        return embedded
 
     def readout(self, read: Tensor) -> Tensor:
         """Return logits (..., V); tied, they are products with the embeddings, scaled by sqrt(1 / d)."""
-        if self.output is not None:
-            return self.output(read)
-        return F.linear(read, self.target_embedding.weight) * self.dim**-0.5
+        if self.output is None:
+            scale: float = self.dim**-0.5
+            return F.linear(read, self.target_embedding.weight) * scale
+        logits: Tensor = self.output(read)
+        return logits
 
     def _greedy(self, memory: Tensor, padding: Tensor, token: Tensor, steps: int) -> Tensor:
         """Write token by token: only the newest position is computed, the keys and values of all others are kept."""
-        written: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self.decoder]
-        crossed = [_keys_values(layer.multihead_attn, memory) for layer in self.decoder]
+        layers = cast(list[nn.TransformerDecoderLayer], list(self.decoder))
+        written: list[list[tuple[Tensor, Tensor]]] = [[] for _ in layers]
+        crossed = [_keys_values(layer.multihead_attn, memory) for layer in layers]
         seen = ~padding[:, None, None]  # (B, 1, 1, S)
         logits = []
         for t in range(steps):
             x = self.embed(self.target_embedding, token, t)  # (B, 1, d)
-            for layer, so_far, cross in zip(self.decoder, written, crossed, strict=True):
+            for layer, so_far, cross in zip(layers, written, crossed, strict=True):
                 so_far.append(_keys_values(layer.self_attn, x))
                 # (B, heads, t + 1, d / heads)
                 keys, values = (torch.cat(each, 2) for each in zip(*so_far, strict=True))
@@ -108,11 +112,13 @@ def _attend(
     query = _by_head(attention, F.linear(x, attention.in_proj_weight.chunk(3)[0]))
     dropout = attention.dropout if attention.training else 0.0
     found = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen, dropout_p=dropout)
-    return attention.out_proj(found.transpose(1, 2).flatten(2))
+    out: Tensor = attention.out_proj(found.transpose(1, 2).flatten(2))
+    return out
 
 
 def _by_head(attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
-    return x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, heads, T, d / heads)
+    heads: Tensor = x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, heads, T, d / heads)
+    return heads
 
 
 def positions(first: int, count: int, dim: int, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from modhook import RunContext, StageRecord
+    from modhook.fit.engine import MaskTrainer
 
 
 class Posthoc(Protocol):
@@ -101,7 +102,7 @@ class Posthoc(Protocol):
 
     def _validator(self, context: RunContext, record: StageRecord, copied: Masks | None, model: nn.Module):  # type: ignore[no-untyped-def]
         """Measure on the way under the masks as they are."""
-        current = {}
+        current: dict[str, MaskTrainer] = {}
 
         def now() -> Masks:
             trainer = current["trainer"]
@@ -110,7 +111,7 @@ class Posthoc(Protocol):
         masks = context.study.masks
         validate = context.validator(record, masks.steps, masks.validate_every, now, model)
 
-        def after(step: int, trainer: object) -> None:
+        def after(step: int, trainer: MaskTrainer) -> None:
             current["trainer"] = trainer
             validate(step)
 

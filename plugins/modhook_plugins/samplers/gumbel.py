@@ -99,7 +99,7 @@ class _Fused(torch.autograd.Function):
     """The same in two kernels on a GPU (`modhook.noise.fused`): noise is drawn again, nothing of size K is saved."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, logits: Tensor, kernels: Any, streams: Tensor, temperature: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, kernels: Any, streams: Tensor, temperature: float) -> Tensor:
         ctx.save_for_backward(weight, logits)
         ctx.kernels, ctx.streams, ctx.temperature = kernels, streams, temperature
         found: Tensor = kernels.masked(streams, weight, logits)
@@ -107,7 +107,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         weight, logits = ctx.saved_tensors
         wanted = {"of_weight": ctx.needs_input_grad[0], "of_logits": ctx.needs_input_grad[1]}
         to_weight, to_logits = ctx.kernels.gradients(ctx.streams, weight, logits, grad, ctx.temperature, **wanted)
@@ -118,7 +118,7 @@ class _StraightThrough(torch.autograd.Function):
     """hard(l, u) * W forward; backward gives l the gradient of the soft sample. Saves u, not the soft mask."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, logits: Tensor, noise: Tensor, temperature: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
         ctx.temperature = temperature
         ctx.save_for_backward(weight, logits, noise)
         out = torch.gt(noise, torch.sigmoid(-logits), out=torch.empty_like(noise))  # (K, *shape), u > q
@@ -127,7 +127,7 @@ class _StraightThrough(torch.autograd.Function):
         return out.mul_(weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         weight, logits, u = ctx.saved_tensors
         tau = ctx.temperature
         if tau == 1:
@@ -148,7 +148,7 @@ class _Counted(torch.autograd.Function):
     """The same for float32 on CPU at tau = 1, where noise can be drawn again: nothing of size K is saved."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         from modhook.noise.kernels import run, sample
 
         ctx.save_for_backward(weight, logits)
@@ -161,7 +161,7 @@ class _Counted(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         from modhook.noise.kernels import pull_back, pull_back_both, pull_back_weights, run
 
         weight, logits = ctx.saved_tensors

@@ -59,11 +59,12 @@ class HardConcrete(Sampler):
         u = uniform(logits, generators)  # (K, *shape)
         tiny = 2.0**-25 if u.dtype == torch.float32 else torch.finfo(u.dtype).tiny
         noise = torch.log(u.clamp_min(tiny)) - torch.log1p(-u)
-        soft = torch.sigmoid((logits + noise) / own.temperature)  # (K, *shape)
+        soft: Tensor = torch.sigmoid((logits + noise) / own.temperature)  # (K, *shape)
         z = (soft * (own.zeta - own.gamma) + own.gamma).clamp(0, 1)
         if own.binary:
             z = (z > 0.5).to(z.dtype) + z - z.detach()
-        return z.to(weight.dtype) * weight
+        result = z.to(weight.dtype) * weight
+        return result
 
     def skip(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> None:
         """Draw the noise of one `apply`."""
@@ -87,7 +88,7 @@ class _Counted(torch.autograd.Function):
     """The same for float32 on CPU at the paper's temperature, where noise can be drawn again: nothing of size K is saved."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator], binary: bool
     ) -> Tensor:
         from modhook.noise.concrete import flag, sample_concrete
@@ -102,7 +103,7 @@ class _Counted(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         from modhook.noise.concrete import pull_back_concrete, pull_back_concrete_weights
         from modhook.noise.kernels import run
 

@@ -47,7 +47,8 @@ class TopK(Sampler):
         inputs = weight[0].numel() if weight.dim() > 1 else weight.numel()
         scores = torch.rand(weight.shape, generator=generator, dtype=torch.float64, device="cpu")
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        return ((2 * scores - 1) * (3 / max(1, inputs)) ** 0.5).to(weight.device, dtype)
+        deviation: float = (3 / max(1, inputs)) ** 0.5
+        return ((2 * scores - 1) * deviation).to(weight.device, dtype)
 
     def apply(self, weight: Tensor, logits: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Return `weight` under the mask of the largest scores, once per generator: (K, *weight.shape)."""
@@ -117,13 +118,13 @@ class _StraightThrough(torch.autograd.Function):
     """weight * mask forward; backward gives every score the gradient of its weight's mask, w g."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, logits: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weight: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(weight, mask)
         ctx.dtype = logits.dtype
         return torch.mul(weight, mask, out=take(weight.shape, weight.dtype, weight.device))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         weight, mask = ctx.saved_tensors
         to_weight = grad * mask if ctx.needs_input_grad[0] else None
         return to_weight, (grad * weight).to(ctx.dtype), None

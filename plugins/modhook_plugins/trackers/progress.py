@@ -9,6 +9,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     ProgressColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -39,7 +40,7 @@ class Progress(Tracker):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self._bar: Bar | None = None
-        self._task = None
+        self._task: TaskID | None = None
         self._stage, self._steps = "", 0
         self._runs, self._run = 0, 0
         self._since = self._last = 0.0

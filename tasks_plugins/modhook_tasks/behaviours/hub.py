@@ -22,7 +22,8 @@ def transformers(what: str, name: str) -> ModuleType:
         raise UserError(
             f"the {what} {name!r} needs the package transformers, which is not installed here (pip install 'modhook[lm]'): {error}."
         ) from None
-    return package
+    module: ModuleType = package
+    return module
 
 
 def is_folder(name: str) -> bool:

@@ -250,7 +250,8 @@ class Behaviours(Task):
 
     def _true_targets(self, stage: str) -> np.ndarray[Any, Any]:
         found = Behaviours.train_set(self, stage)["target"].unique().numpy()
-        return found[found != NONE]
+        known: np.ndarray[Any, Any] = found[found != NONE]
+        return known
 
     # -- the network
 

@@ -52,7 +52,8 @@ def permute(functions: dict[str, Function], seed: int) -> dict[str, Function]:
 def _outputs(function: Function) -> Tensor:
     """Return the numbers of the outputs or classes that a function uses."""
     if function.kind == "classes":
-        return torch.cat([function.train["target"], function.test["target"]]).unique()
+        used: Tensor = torch.cat([function.train["target"], function.test["target"]]).unique()
+        return used
     return function.train["tolerance"].isfinite().flatten(0, -2).any(0).nonzero().flatten()
 
 

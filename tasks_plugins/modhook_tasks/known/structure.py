@@ -85,7 +85,8 @@ class Function:
 
 def loss(net: Net, batch: Mapping[str, Tensor]) -> Tensor:
     """Return the squared distance to the exact outputs (mean over items and positions), or the cross-entropy; a scalar."""
-    output, target = net(batch["inputs"]), batch["target"]
+    output: Tensor = net(batch["inputs"])
+    target = batch["target"]
     if "tolerance" not in batch:
         return F.cross_entropy(output, target)
     asked = batch["tolerance"].isfinite()
@@ -94,7 +95,8 @@ def loss(net: Net, batch: Mapping[str, Tensor]) -> Tensor:
 
 def score(net: Net, batch: Mapping[str, Tensor]) -> Tensor:
     """Return 1 for each item (B,) that is right in every place, else 0, float64."""
-    output, target = net(batch["inputs"]), batch["target"]
+    output: Tensor = net(batch["inputs"])
+    target = batch["target"]
     if "tolerance" not in batch:
         return (output.argmax(-1) == target).double()
     right = (output - target).abs() < batch["tolerance"]  # (B, ..., O)

@@ -58,7 +58,8 @@ def draw(name: str, count: int, generator: torch.Generator) -> Tensor:
     """Return sparse features (count, n)."""
     features, _, often = SIZES[name]
     values, there = torch.rand(2, count, features, generator=generator, device="cpu")
-    return values * (there < often)
+    sparse: Tensor = values * (there < often)
+    return sparse
 
 
 class Everywhere:

@@ -89,4 +89,5 @@ class Transformer(nn.Module):
         x = self.embedding(tokens) + self.position(torch.arange(tokens.shape[-1], device=tokens.device))  # (B, T, d)
         for block in self.blocks:
             x = block(x)
-        return x[..., 1:, :] @ self.unembedding.T
+        out: Tensor = x[..., 1:, :] @ self.unembedding.T
+        return out

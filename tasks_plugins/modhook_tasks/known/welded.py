@@ -56,7 +56,8 @@ class TransformerBody(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return (B, width) for tokens (B, T) as floats."""
         x: Tensor = self.embedding(inputs.long()) + self.position(torch.arange(inputs.shape[1], device=inputs.device))
-        return self.block(x)[:, -1]
+        out: Tensor = self.block(x)[:, -1]
+        return out
 
 
 class Welded(nn.Module):

@@ -76,7 +76,7 @@ def _answers(jobs: Sequence[Mapping[str, Any]], workers: int | None) -> Iterator
         ]
         pool = ThreadPoolExecutor(len(processes))
         stack.callback(pool.shutdown, cancel_futures=True)
-        stack.callback(lambda: [process.kill() for process in processes])  # first, so that no thread waits any more
+        stack.callback(_kill, processes)  # first, so that no thread waits any more
         for process in processes:
             idle.put(process)
         futures = [pool.submit(_ask, job, idle) for job in jobs]
@@ -87,6 +87,11 @@ def _answers(jobs: Sequence[Mapping[str, Any]], workers: int | None) -> Iterator
                 complaints.seek(0)
                 reason = (complaints.read().splitlines() or ["it ended without a word"])[-1]
                 raise DataError(f"the package {PACKAGE} failed to generate questions: {reason}.") from error
+
+
+def _kill(processes: Sequence[subprocess.Popen[str]]) -> None:
+    for process in processes:
+        process.kill()
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ def fixed(source: str) -> str:
 class _Fixing(importlib.machinery.SourceFileLoader):
     """Loads a source file with its fixes."""
 
-    def source_to_code(self, data: Any, path: Any, **options: Any) -> Any:
+    def source_to_code(self, data: Any, path: Any, **options: Any) -> Any:  # type: ignore[override]
         """Return the code of the fixed source; importlib runs it as it does any module's."""
         return super().source_to_code(fixed(importlib.util.decode_source(data)).encode(), path, **options)
 

@@ -182,7 +182,7 @@ class Mathematics(SequenceTask):
             raise modhook.UserError(f"unknown split {split!r} of mathematics; this study has {', '.join(self.splits)}.")
         names, sets = parts(split, self.options.modules, self.options.train)
         every = [self._loaded()[name].test for name in names]
-        return shortest_first(joined([test[found] for test in every for found in sets if found in test]))
+        return shortest_first(joined([dict(test[found]) for test in every for found in sets if found in test]))
 
     def decode(self, batch: Batch) -> list[str]:
         """Return each item as `question -> answer`."""

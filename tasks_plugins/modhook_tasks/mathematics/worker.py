@@ -45,7 +45,7 @@ def generate(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the pairs of one job."""
     draw = sampler(job["set"], job["area"], job["name"])
     _seed(job["seed"])
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     while len(pairs) < job["count"]:
         problem = draw()
         question, answer = str(problem.question), str(problem.answer)
