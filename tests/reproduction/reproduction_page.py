@@ -69,16 +69,17 @@ def page(networks: Sequence[Network], figures: Sequence[tuple[str, str]], refere
     found = rows(networks)
     told = {r.network: r for r in reference}
     text = (HERE / "page.md").read_text(encoding="utf-8")
-    masked = [n for n in networks if n.array("overlap/kept") is not None]
+    taken = [(n, taken_from(n, networks)) for n in networks]
+    masked = [(n, other) for n, other in taken if n.array("overlap/kept") is not None]
     return text.format(
         rule=TEXT,
         measured=f"{len({r.claim.key for r in found})} of {len(CLAIMS)}",
         summary=table(("claim", "verdicts"), (_summary(c, [r for r in found if r.claim is c]) for c in CLAIMS)),
         claims="\n\n".join(_section(c, [r for r in found if r.claim is c], told) for c in CLAIMS),
-        matrices="\n\n".join(_matrices(n, told.get(n.label), taken_from(n, networks)) for n in masked)
+        matrices="\n\n".join(_matrices(n, told.get(n.label), other) for n, other in masked)
         or "No cube yet.",
         reference="\n\n".join(map(_run_of, reference)) or "It has not been run here yet.",
-        cubes="\n\n".join(_cube(n, taken_from(n, networks)) for n in networks) or "None yet.",
+        cubes="\n\n".join(_cube(n, other) for n, other in taken) or "None yet.",
         walk=f"\n\n[{walk.NAME}]({walk.NAME}) walks from one of them to its conclusion, with outputs."
         if any(n.path.as_posix().endswith(walk.CUBE) for n in networks)
         else "",
