@@ -48,9 +48,15 @@ def without_dropout(args: tuple[Any, ...], training: bool | None = None) -> tupl
     return (*args[:at], 0.0, args[at + 1] if training is None else training, *args[at + 2 :])
 
 
+def place_of_weights(args: tuple[Any, ...]) -> int:
+    """Return where a whole layer's arguments have its weights: (input, states, weights, bias, layers, dropout, training, ...) or, of
+    packed sequences, (input, sizes, states, weights, ...).
+    """
+    return 3 if isinstance(args[3], (list, tuple)) else 2
+
+
 def _place_of_dropout(args: tuple[Any, ...]) -> int:
-    # (input, states, weights, bias, layers, dropout, training, ...), or packed: (input, sizes, states, weights, ...)
-    return 6 if isinstance(args[3], (list, tuple)) else 5
+    return place_of_weights(args) + 3
 
 
 class _Differentiable(TorchFunctionMode):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modhook.network.recurrent import place_of_weights
 from modhook.stacked.rules.bridge import bridge
 from modhook.stacked.rules.lstm import LONGEST, short_lstm
 from modhook.stacked.rules.memory import Memory
@@ -17,8 +18,8 @@ CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 
 
 def layer(memory: Memory, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a whole layer: func(input, states, weights, ...) or, packed, func(input, sizes, states, weights, ...)."""
-    weights_at = 3 if isinstance(args[3], (list, tuple)) else 2
+    """Run a whole layer, of packed sequences too."""
+    weights_at = place_of_weights(args)
     if func is torch._VF.lstm and weights_at == 2 and not kwargs and _short(*args):
         return short_lstm(memory, *args)
     return per_sample(memory, func, args, kwargs, weights_at)
