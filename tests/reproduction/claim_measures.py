@@ -7,15 +7,14 @@ from typing import Any
 
 import attrs
 import numpy as np
-from cubes_of_studies import POOLED, Network, Values
+from cubes_of_studies import Network, Values
+from shared_weights import by_neuron, inner, pair, pooled, separate, smaller
 
 LEARNED = 0.9
 """Accuracy from where on a network, or a mask, counts as one that does its task."""
 KEPT, LOST = 0.8, 0.1
 """Accuracy from where on a function counts as kept (*seen weakly* of that claim), and up to which as lost (*seen* of that one), in what
 is said below a table."""
-FAR = 2.0
-"""From how many times chance on masks share more than their sizes explain."""
 
 
 @attrs.frozen
@@ -54,12 +53,6 @@ def mean(values: Values) -> float:
     """Return the mean of the seeds that have a number; NaN without any."""
     found = values[np.isfinite(values)]
     return float(found.mean()) if len(found) else float("nan")
-
-
-def pair(network: Network) -> tuple[str, str]:
-    """Return the two functions of a study with two of them."""
-    first, second = (s for s in network.stages if s not in ("unmasked", "control"))
-    return first, second
 
 
 # -- accuracies under masks
@@ -138,10 +131,19 @@ def loses(network: Network, _: Sequence[Network]) -> Measured:
 
     def reading() -> str:
         as_low = [b.label for b in beside if b.label not in NO_CONTROLS and mean(b.values) <= LOST]
-        if not as_low or mean(values) > LOST:
+        if mean(values) > LOST:
             return ""
-        those = " and ".join(as_low)
-        return f"{those[0].upper()}{those[1:]} lose it as well: the number counts only beside what the mask keeps of its own function."
+        said = []
+        if separate(network):
+            said.append(
+                "The two masks have no weight of the first and of the last matrix in common: each function has inputs and outputs of "
+                "its own, and so the other one is lost whatever the weights between do. Of these the number says nothing."
+            )
+        if as_low:
+            those = " and ".join(as_low)
+            those = those[0].upper() + those[1:]
+            said.append(f"{those} lose it as well: the number counts only beside what the mask keeps of its own function.")
+        return " ".join(said)
 
     return Measured(values, beside, learned(network), reading)
 
@@ -213,6 +215,11 @@ def told(many: Mapping[str, Values], names: Sequence[str]) -> str:
     return ", ".join(f"{name} {percent(mean(many[name]))}" for name in names)
 
 
+def percents(many: Mapping[str, Values]) -> str:
+    """Return all functions with their means."""
+    return told(many, [*many])
+
+
 def percent(value: float) -> str:
     """Return a share as a reader sees it on the page."""
     return f"{100 * value:.1f} %"
@@ -221,90 +228,42 @@ def percent(value: float) -> str:
 # -- shared weights
 
 
-def inner(network: Network) -> list[str]:
-    """Return the matrices between the first and the last one: an LSTM's but those that see the input."""
-    names = [str(p) for p in network.cube["overlap"]["parameter"].values]
-    there = [n for n in names if np.isfinite(network.at("overlap/size", parameter=n)).any()]
-    first = [n for n in there if n.endswith("weight_ih_l0")] or there[:1]
-    return [n for n in there if n not in first and n != there[-1]]
-
-
-def pooled(network: Network, parts: Sequence[str]) -> tuple[Values, Values]:
-    """Return IoU of the two functions' masks over some matrices together, and what random masks of their sizes would have."""
-    a, b = pair(network)
-    shared, union, by_chance = (np.zeros(network.cube.sizes["seed"]) for _ in range(3))
-    for name in parts:
-        both = network.at("overlap/intersection", stage=a, other=b, parameter=name)
-        kept = [network.at("overlap/kept", stage=s, parameter=name) for s in (a, b)]
-        shared, union = shared + both, union + kept[0] + kept[1]
-        by_chance = by_chance + kept[0] * kept[1] / network.at("overlap/size", parameter=name)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return shared / (union - shared), by_chance / (union - by_chance)
-
-
 def apart(network: Network, _: Sequence[Network]) -> Measured:
     """IoU of two masks over the inner matrices."""
     values, by_chance = pooled(network, inner(network))
+    per_neuron = by_neuron(network, inner(network))
     everywhere = network.at("overlap/iou_total", stage=pair(network)[0], other=pair(network)[1])
     ceiling = worst([network.at("seed_ceiling/iou", stage=s, other=s) for s in pair(network)], True)
     beside = [
         Beside("chance", by_chance),
+        Beside("chance, given how much of each neuron is kept", per_neuron),
+        Beside("IoMin", smaller(network, inner(network))),
         Beside("over all matrices", everywhere),
         Beside("two masks of one function", ceiling),
     ]
 
     def reading() -> str:
-        times = mean(values) / mean(by_chance) if mean(by_chance) > 0 else float("nan")
-        return (
-            f"The IoU is {times:.1f} times that of random masks of these sizes: the two share more than chance explains."
-            if times >= FAR
-            else ""
-        )
+        times = []
+        if mean(by_chance) > 0:
+            times.append(f"{mean(values) / mean(by_chance):.1f} times that of masks of these sizes, drawn evenly from each matrix")
+        if mean(per_neuron) > 0:
+            ratio = mean(values) / mean(per_neuron)
+            times.append(f"{ratio:.1f} times that of masks that also keep as many weights of each neuron's inputs and outputs")
+        said = [f"The IoU is {', and '.join(times)}."] if times else []
+        gone, others = each(network, "own_removed", False), each(network, "own_removed", True)
+        if all(np.isfinite(values).any() for values in (*gone.values(), *others.values())):
+            said.append(
+                f"What is left without the weights that one mask alone keeps: of its own sum {percents(gone)}, "
+                f"of the other one {percents(others)}"
+            )
+            at_random = each(network, "own_removed/random", False)
+            if np.isfinite([*at_random.values()]).any():
+                said[-1] += f"; without as many random weights {percents(at_random)}"
+            said[-1] += "; the sum's own inputs and outputs are among these weights." if separate(network) else "."
+        return " ".join(said)
 
     own = [("each mask on its own function", scored(network, "scores", False, True), LEARNED)]
     return Measured(values, [b for b in beside if b.known], [*learned(network), *own], reading)
-
-
-def _beta(network: Network) -> tuple[list[float], Values]:
-    """Return the betas, ascending, and per beta and seed the worse of both functions' own accuracies."""
-    found = network.array("scores/accuracy")
-    assert found is not None
-    if POOLED not in found.dims:
-        return [], np.empty((0, network.cube.sizes["seed"]))
-    betas = sorted(float(b) for b in found[POOLED].values)
-    own = [worst([found.sel({POOLED: b, "stage": s, "split": s}).values for s in pair(network)], True) for b in betas]
-    return betas, np.asarray(own)
-
-
-def holds(network: Network, _: Sequence[Network]) -> Measured:
-    """Decades of beta over which both masks do their function."""
-    betas, own = _beta(network)
-    values = np.full(network.cube.sizes["seed"], np.nan)
-    for seed in range(len(values)):
-        if betas and np.isfinite(own[:, seed]).all():
-            good = [b for b, score in zip(betas, own[:, seed], strict=True) if score >= LEARNED]
-            values[seed] = np.log10(good[-1] / good[0]) if good else 0.0
-    return Measured(values)
-
-
-def falls(network: Network, _: Sequence[Network]) -> Measured:
-    """By how much the shared share falls from the smallest to the largest beta."""
-    betas, found = _beta(network)[0], network.array("overlap/shared_total")
-    if not betas or found is None:
-        return Measured(np.full(network.cube.sizes["seed"], np.nan))
-    ends = [
-        np.mean([found.sel({POOLED: b, "stage": s}).values for s in pair(network)], axis=0)
-        for b in (betas[0], betas[-1])
-    ]
-    by_chance = network.array("overlap/shared_chance_total")
-    beside = [Beside(f"shared at beta {betas[0]:g}", ends[0]), Beside(f"shared at beta {betas[-1]:g}", ends[1])]
-    if by_chance is not None:
-        expected = [
-            np.mean([by_chance.sel({POOLED: b, "stage": s}).values for s in pair(network)], axis=0)
-            for b in (betas[0], betas[-1])
-        ]
-        beside += [Beside("chance at these", (expected[0] + expected[1]) / 2)]
-    return Measured(ends[0] - ends[1], beside)
 
 
 # -- SCAN

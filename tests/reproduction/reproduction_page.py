@@ -12,9 +12,9 @@ import numpy as np
 import walk
 from claim_measures import Beside, Measured, mean, percent
 from cubes_of_studies import Network, Values, missing_points, published_study, taken_from
-from paper_claims import CLAIMS, Claim
+from paper_claims import CLAIMS, ELSEWHERE, Claim
 from reference_code import Reference, apart, beyond_one
-from verdict_rule import CONFIDENCE, TEXT, Verdict, judged
+from verdict_rule import CONFIDENCE, TEXT, UNCLEAR, Rule, Verdict, judged
 
 # Helpers of pages lie beside the tests of pages, and are imported by their file's name.
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
@@ -95,6 +95,20 @@ def _summary(claim: Claim, found: Sequence[Row]) -> tuple[str, str]:
     return claim.statement, "; ".join([*words, *([f"not run: {', '.join(absent)}"] if absent else [])])
 
 
+def _by_logarithms(claim: Claim, row: Row) -> str:
+    """Return a sentence where the verdict hangs on the scale: an interval of the numbers' logarithms would give another one."""
+    values, known = row.measured.values, row.verdict.word != UNCLEAR
+    numbers = values[np.isfinite(values)]
+    if not known or claim.percent or not len(numbers) or (numbers <= 0).any():
+        return ""
+    rule = Rule(math.log(claim.rule.seen), math.log(claim.rule.weakly), claim.rule.high)
+    other = judged(np.log(numbers).tolist(), rule)
+    if other.word == row.verdict.word:
+        return ""
+    low, high = math.exp(other.low), math.exp(other.high)
+    return f"The verdict hangs on the scale: by logarithms the interval is [{low:.3f}, {high:.3f}], and it would be *{other.word}*."
+
+
 def _section(claim: Claim, found: Sequence[Row], told: dict[str, Reference]) -> str:
     rule, sign = claim.rule, "at least" if claim.rule.high else "at most"
     seen, weakly = (f"{100 * bound:g} %" if claim.percent else f"{bound:g}" for bound in (rule.seen, rule.weakly))
@@ -109,7 +123,7 @@ def _section(claim: Claim, found: Sequence[Row], told: dict[str, Reference]) -> 
             str(row.verdict.n),
             _told(claim, told.get(row.network.label)),
             "; ".join(_beside(b, claim) for b in row.measured.beside) or NONE,
-            "; ".join(row.network.differences()) or "none",
+            "; ".join([*row.network.differences(), *filter(None, [ELSEWHERE.get(row.network.study)])]) or "none",
             f"**{row.verdict.word}**" + (f" ({row.verdict.why})" if row.verdict.why else ""),
         )
         for row in found
@@ -124,7 +138,8 @@ def _section(claim: Claim, found: Sequence[Row], told: dict[str, Reference]) -> 
         "verdict",
     )
     told_of = (r for r in found if not missing(r.measured))
-    readings = [f"{r.network.label}: {text}" for r in told_of if (text := r.measured.reading())]
+    told_by = ((r, " ".join(filter(None, (r.measured.reading(), _by_logarithms(claim, r))))) for r in told_of)
+    readings = [f"{r.network.label}: {text}" for r, text in told_by if text]
     return "\n\n".join([head, table(columns, lines), *readings])
 
 
@@ -197,12 +212,25 @@ def _unsettled(network: Network) -> list[str]:
     said = network.array("history/trust")
     if said is None:
         return []
-    masks = [s for s in network.stages if s in said["stage"].values]
+    masks = [str(s) for s in said["stage"].values if s in network.stages]
     moving = {s: sum(f"{RULE}: " in str(text) for text in said.sel(stage=s).values.ravel()) for s in masks}
-    if not any(moving.values()):
-        return []
     of = ", ".join(f"{n} of {network.cube.sizes['seed']} of {s}" for s, n in moving.items() if n)
-    return [f"Masks that were still changing when their steps ended, as the run warns: {of}."]
+    warned = [f"Masks that were still changing when their steps ended, as the run warns: {of}."] if of else []
+    late = ", ".join(f"{s} {100 * share:.0f} %" for s in masks if np.isfinite(share := _late(network, s)))
+    if late:
+        warned.append(f"Logits that changed side late, beside the weights that the mask keeps: {late}.")
+    return [" ".join(warned)] if warned else []
+
+
+def _late(network: Network, stage: str) -> float:
+    """Return the changes of side in the last tenth of a mask's steps over the weights that it keeps, over all seeds; NaN without any."""
+    changed, steps = network.array("history/changed"), network.array("history/step")
+    kept = network.at("overlap/kept", stage=stage) if network.array("overlap/kept") is not None else np.empty((0, 0))
+    if changed is None or steps is None:
+        return float("nan")
+    rows = changed.sel(stage=stage).transpose("seed", "step").values[:, steps.values > 0.9 * steps.values.max()]
+    total = float(np.nansum(kept))
+    return float(np.nansum(rows)) / total if total and np.isfinite(rows).any() else float("nan")
 
 
 def _matrix_table(numbers: Mapping[str, Mapping[str, Sequence[float] | Values]], columns: Sequence[str]) -> str:

@@ -31,6 +31,7 @@ from cubes_of_studies import Network, networks, taken_from  # noqa: E402
 from paper_claims import CLAIMS  # noqa: E402
 from reference_code import Reference, apart, beyond_one, read  # noqa: E402
 from reproduction_page import matrix_numbers, page, rows  # noqa: E402
+from shared_weights import expected_shared, likely  # noqa: E402
 from verdict_rule import NOT_SEEN, SEEN, UNCLEAR, WEAKLY, Rule, judged  # noqa: E402
 
 STAGES, SPLITS = ["unmasked", "control", "add", "mul"], ["iid", "add", "mul"]
@@ -202,6 +203,30 @@ def test_numbers_of_the_papers_own_code_stand_beside_ours(tmp_path: Path) -> Non
     assert "3 seeds; 1.5 hours of processor time in all; threads: 1; torch 2.0. Data are made at once." in text
     with pytest.raises(ValueError, match="2 numbers for 3 seeds"):
         Reference("x", 3, {}, 1, 1.0, "", {"addmul-keeps": [1.0, 1.0]}, {})
+
+
+def test_chance_given_the_totals_of_neurons() -> None:
+    """The even distribution keeps each row's and column's total, and is the mean of all masks of these totals, listed one by one."""
+    mask = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=float)
+    even = likely(mask)
+    assert even.sum(0) == pytest.approx(mask.sum(0), abs=1e-2)
+    assert even.sum(1) == pytest.approx(mask.sum(1), abs=1e-2)
+    big = np.zeros((12, 12))
+    big[:6, :6] = np.random.default_rng(0).random((6, 6)) < 0.5
+    other = np.random.default_rng(1).permutation(big)
+    generator, shared = np.random.default_rng(2), []
+    one, two = big.copy(), other.copy()
+    for step in range(60_000):  # swaps that keep all totals: rows a, b with (1, 0) and (0, 1) in two columns
+        for m in (one, two):
+            rows, columns = generator.choice(12, 2, replace=False), generator.choice(12, 2, replace=False)
+            cut = m[np.ix_(rows, columns)]
+            if cut[0, 0] == cut[1, 1] != cut[0, 1] == cut[1, 0]:
+                m[np.ix_(rows, columns)] = 1 - cut
+        if step >= 5_000 and step % 20 == 0:
+            shared.append((one * two).sum())
+    assert expected_shared(big, other) == pytest.approx(np.mean(shared), rel=0.05)
+    assert (one.sum(0) == big.sum(0)).all()
+    assert (two.sum(1) == other.sum(1)).all()
 
 
 def test_how_far_two_means_are_apart() -> None:

@@ -33,13 +33,19 @@ class _Overlap(Figure):
     title: ClassVar[str]
     pool: ClassVar[str] = ""
 
+    def apart_by_design(self, found: Sequence[Network]) -> str:
+        """Return a note on what the two functions cannot share, because the task keeps it apart; empty where there is nothing."""
+        return ""
+
     def draw(self, cubes: Sequence[xr.DataTree]) -> MatplotlibFigure:
         """Draw one panel per network; the black marks are what independent masks of the same densities would give."""
         found, note = networks(cubes)
         apart = len(found)
         found += _pooled(cubes, self.pool)
         shown: list[Spread] = []
-        notes = [note]
+        notes = [note, self.apart_by_design(found[:apart])]
+        if found[apart:]:
+            notes.append("bars of a pooled panel hold the difference between its points")
         with styled():
             figure, every = panels([n.label for n in found], self.title)
             for number, (axes, network) in enumerate(zip(every, found, strict=True)):
@@ -106,6 +112,8 @@ class TupleOverlap(_Overlap):
     rank = 20
     tasks = ("double_addition",)
     pair = ("tuple1", "tuple2")
+    title = "Double addition: overlap of the two sums' masks"
+    pool = "task.mode"
 
     def lacks(self, cubes: Sequence[xr.DataTree]) -> str:
         """More than two sums have more than one overlap."""
@@ -116,5 +124,7 @@ class TupleOverlap(_Overlap):
             else f"it needs cubes of two sums, not of {most} (the group overlap holds every pair of them)"
         )
 
-    title = "Double addition: overlap of the two sums' masks"
-    pool = "task.mode"
+    def apart_by_design(self, found: Sequence[Network]) -> str:
+        """An LSTM can have one input or output for both sums (`same_input`, `same_output`, `same_io`); else none is shared."""
+        modes = {str(n.point.get("task.mode", setting(n.cube, "task.mode", "together"))) for n in found}
+        return "" if any(mode.startswith("same") for mode in modes) else "each sum has inputs and outputs of its own"
