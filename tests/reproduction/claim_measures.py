@@ -230,14 +230,15 @@ def percent(value: float) -> str:
 
 def apart(network: Network, _: Sequence[Network]) -> Measured:
     """IoU of two masks over the inner matrices."""
-    values, by_chance = pooled(network, inner(network))
-    per_neuron = by_neuron(network, inner(network))
+    parts = inner(network)
+    values, by_chance = pooled(network, parts)
+    per_neuron = by_neuron(network, parts)
     everywhere = network.at("overlap/iou_total", stage=pair(network)[0], other=pair(network)[1])
     ceiling = worst([network.at("seed_ceiling/iou", stage=s, other=s) for s in pair(network)], True)
     beside = [
         Beside("chance", by_chance),
         Beside("chance, given how much of each neuron is kept", per_neuron),
-        Beside("IoMin", smaller(network, inner(network))),
+        Beside("IoMin", smaller(network, parts)),
         Beside("over all matrices", everywhere),
         Beside("two masks of one function", ceiling),
     ]

@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 
 from page_parts import table
 
+from modhook.fit.settled import LATE
+
 HERE = Path(__file__).parent
 NONE = "\N{EN DASH}"
 RULE = "moving"
@@ -225,11 +227,10 @@ def _unsettled(network: Network) -> list[str]:
 def _late(network: Network, stage: str) -> float:
     """Return the changes of side in the last tenth of a mask's steps over the weights that it keeps, over all seeds; NaN without any."""
     changed, steps = network.array("history/changed"), network.array("history/step")
-    kept = network.at("overlap/kept", stage=stage) if network.array("overlap/kept") is not None else np.empty((0, 0))
     if changed is None or steps is None:
         return float("nan")
-    rows = changed.sel(stage=stage).transpose("seed", "step").values[:, steps.values > 0.9 * steps.values.max()]
-    total = float(np.nansum(kept))
+    rows = changed.sel(stage=stage).transpose("seed", "step").values[:, steps.values > (1 - LATE) * steps.values.max()]
+    total = float(np.nansum(network.at("overlap/kept", stage=stage)))
     return float(np.nansum(rows)) / total if total and np.isfinite(rows).any() else float("nan")
 
 

@@ -48,24 +48,28 @@ def separate(network: Network) -> bool:
 
 def pooled(network: Network, parts: Sequence[str]) -> tuple[Values, Values]:
     """Return IoU of the two functions' masks over some matrices together, and what random masks of their sizes would have."""
-    a, b = pair(network)
-    shared, union, by_chance = (np.zeros(network.cube.sizes["seed"]) for _ in range(3))
-    for name in parts:
-        both = network.at("overlap/intersection", stage=a, other=b, parameter=name)
-        kept = [network.at("overlap/kept", stage=s, parameter=name) for s in (a, b)]
-        shared, union = shared + both, union + kept[0] + kept[1]
-        by_chance = by_chance + kept[0] * kept[1] / network.at("overlap/size", parameter=name)
+    shared, first, second, by_chance = _counted(network, parts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return shared / (union - shared), by_chance / (union - by_chance)
+        return shared / (first + second - shared), by_chance / (first + second - by_chance)
 
 
 def smaller(network: Network, parts: Sequence[str]) -> Values:
     """Return IoMin over some matrices together: the share of the smaller mask's weights that the other has, too."""
-    a, b = pair(network)
-    both = sum((network.at("overlap/intersection", stage=a, other=b, parameter=n) for n in parts), np.zeros(()))
-    kept = [sum((network.at("overlap/kept", stage=s, parameter=n) for n in parts), np.zeros(())) for s in (a, b)]
+    shared, first, second, _ = _counted(network, parts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(both / np.minimum(*kept), dtype=np.float64)
+        return shared / np.minimum(first, second)
+
+
+def _counted(network: Network, parts: Sequence[str]) -> tuple[Values, Values, Values, Values]:
+    """Return how many weights of some matrices both masks keep, each of them, and both of random masks of their sizes."""
+    a, b = pair(network)
+    shared, first, second, by_chance = (np.zeros(network.cube.sizes["seed"]) for _ in range(4))
+    for name in parts:
+        kept = [network.at("overlap/kept", stage=s, parameter=name) for s in (a, b)]
+        shared = shared + network.at("overlap/intersection", stage=a, other=b, parameter=name)
+        first, second = first + kept[0], second + kept[1]
+        by_chance = by_chance + kept[0] * kept[1] / network.at("overlap/size", parameter=name)
+    return shared, first, second, by_chance
 
 
 def by_neuron(network: Network, parts: Sequence[str]) -> Values:

@@ -41,7 +41,8 @@ class _Overlap(Figure):
         """Draw one panel per network; the black marks are what independent masks of the same densities would give."""
         found, note = networks(cubes)
         apart = len(found)
-        found += _pooled(cubes, self.pool)
+        if self.pool:
+            found += _pooled(cubes, self.pool)
         shown: list[Spread] = []
         notes = [note, self.apart_by_design(found[:apart])]
         if found[apart:]:
