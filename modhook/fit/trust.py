@@ -29,7 +29,9 @@ BETTER = 0.2
 LEAST = 0.1
 """... where the difference is more than this, too."""
 MOVING = 0.01
-"""The share of all logits that may change side in the last tenth of the steps."""
+"""The share of all logits that may change side in the last tenth of the steps ..."""
+MOVING_KEPT = 0.1
+"""... and how many, as a share of the weights that the mask keeps: a small mask can be another one long before 1 % of all logits move."""
 TURNOVER = 0.05
 """The share of the weights that a cut keeps which may be others than as large a cut kept before the last tenth of the steps."""
 ADAM = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam, torch.optim.Adamax)
@@ -142,10 +144,11 @@ def findings(course: Course) -> dict[str, str]:
     if not math.isnan(c.turnover):
         if c.turnover > TURNOVER:
             found["moving"] = moved(c.turnover)
-    elif c.late > MOVING * c.weights:
+    elif moves(c.late, c.kept, c.weights):
+        beside = "" if c.late > MOVING * c.weights else f", beside {c.kept} weights that it keeps"
         found["moving"] = (
-            f"the mask was still changing: in the last tenth of the {c.steps} steps {c.late:.0f} of {c.weights} logits changed side; "
-            "learn longer."
+            f"the mask was still changing: in the last tenth of the {c.steps} steps {c.late:.0f} of {c.weights} logits changed side"
+            f"{beside}; learn longer."
         )
     if c.unmasked_loss - c.mask_loss > max(LEAST, BETTER * abs(c.unmasked_loss)):
         found["beats"] = (
@@ -169,6 +172,11 @@ def written(history: xr.Dataset, reasons: Mapping[str, str]) -> tuple[str, ...]:
 def needless(within: float) -> str:
     """Say that the smallest masks that lose no more than a share keep nothing."""
     return f"the masks that lose at most {within:g} keep no weight: what they are measured by needs none of those that are learned."
+
+
+def moves(late: float, kept: int, weights: int) -> bool:
+    """Return whether that many changes of side in the last tenth of the steps say that a mask of logits was still changing."""
+    return late > MOVING * weights or late > MOVING_KEPT * kept > 0
 
 
 def moved(turnover: float) -> str:

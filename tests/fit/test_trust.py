@@ -43,6 +43,9 @@ SOUND = Course(
         ({"loss": -3.0, "mask_loss": -2.0, "unmasked_loss": -3.0}, None),
         ({"mask_loss": 2.01, "own": False}, None),
         ({"late": 11}, "moving"),
+        ({"kept": 90, "late": 9}, None),
+        ({"kept": 90, "late": 9.5}, "moving"),
+        ({"kept": 0, "late": 1}, "extreme"),
         ({"unmasked_loss": 2.6}, "beats"),
         ({"mask_loss": 0.05, "unmasked_loss": 0.14}, None),
         ({"mask_loss": math.nan, "unmasked_loss": math.nan}, None),
@@ -54,6 +57,13 @@ def test_every_rule_at_its_bound(change: dict[str, Any], rule: str | None) -> No
     found = findings(attrs.evolve(SOUND, **change))
     assert list(found) == ([] if rule is None else [rule])
     assert all(sentence.endswith(".") and ". " not in sentence for sentence in found.values())
+
+
+def test_a_small_mask_that_moves_says_how_small_it_is() -> None:
+    """Where few of all logits move, and many beside the mask's size, the sentence has that size; where 1 % of all move, it has not."""
+    small = attrs.evolve(SOUND, kept=50, late=9)
+    assert "9 of 1000 logits changed side, beside 50 weights that it keeps; learn" in findings(small)["moving"]
+    assert "11 of 1000 logits changed side; learn" in findings(attrs.evolve(small, late=11))["moving"]
 
 
 def test_what_the_default_patterns_mask() -> None:

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 from page_parts import table
 
 from modhook.fit.settled import LATE
+from modhook.fit.trust import moves
 
 HERE = Path(__file__).parent
 NONE = "\N{EN DASH}"
@@ -210,28 +211,35 @@ def _matrices(network: Network, reference: Reference | None, source: Network | N
 
 
 def _unsettled(network: Network) -> list[str]:
-    """Return a sentence on the masks that were still changing when their steps ended, as the fit itself says; none without any."""
+    """Return a sentence on the masks that were still changing when their steps ended, by the fit's rule of today; none without any."""
     said = network.array("history/trust")
     if said is None:
         return []
     masks = [str(s) for s in said["stage"].values if s in network.stages]
-    moving = {s: sum(f"{RULE}: " in str(text) for text in said.sel(stage=s).values.ravel()) for s in masks}
+    weights = np.nansum([network.at("overlap/size", parameter=p) for p in network.cube["overlap"]["parameter"].values], axis=0)
+    moving, share = {}, {}
+    for stage in masks:
+        told = [f"{RULE}: " in str(text) for text in said.sel(stage=stage).values.ravel()]  # by the rule of the run's own day
+        late, kept = _late(network, stage), network.at("overlap/kept", stage=stage)
+        kept = np.nansum(kept.reshape(len(late), -1), axis=1)
+        today = [moves(flips, int(k), int(n)) for flips, k, n in zip(late, kept, weights, strict=True)]
+        moving[stage] = sum(a or b for a, b in zip(told, today, strict=True))
+        share[stage] = np.nansum(late) / kept.sum() if kept.sum() and np.isfinite(late).any() else math.nan
     of = ", ".join(f"{n} of {network.cube.sizes['seed']} of {s}" for s, n in moving.items() if n)
-    warned = [f"Masks that were still changing when their steps ended, as the run warns: {of}."] if of else []
-    late = ", ".join(f"{s} {100 * share:.0f} %" for s in masks if np.isfinite(share := _late(network, s)))
-    if late:
-        warned.append(f"Logits that changed side late, beside the weights that the mask keeps: {late}.")
-    return [" ".join(warned)] if warned else []
+    sentences = [f"Masks that were still changing when their steps ended: {of}."] if of else []
+    shares = ", ".join(f"{s} {100 * x:.0f} %" for s, x in share.items() if math.isfinite(x))
+    if shares:
+        sentences.append(f"Logits that changed side late, beside the weights that the mask keeps: {shares}.")
+    return [" ".join(sentences)] if sentences else []
 
 
-def _late(network: Network, stage: str) -> float:
-    """Return the changes of side in the last tenth of a mask's steps over the weights that it keeps, over all seeds; NaN without any."""
+def _late(network: Network, stage: str) -> Values:
+    """Return how often logits changed side in the last tenth of a mask's steps, per seed; NaN where it is not known."""
     changed, steps = network.array("history/changed"), network.array("history/step")
     if changed is None or steps is None:
-        return float("nan")
+        return np.full(network.cube.sizes["seed"], np.nan)
     rows = changed.sel(stage=stage).transpose("seed", "step").values[:, steps.values > (1 - LATE) * steps.values.max()]
-    total = float(np.nansum(network.at("overlap/kept", stage=stage)))
-    return float(np.nansum(rows)) / total if total and np.isfinite(rows).any() else float("nan")
+    return np.where(np.isfinite(rows).any(axis=1), np.nansum(rows, axis=1), np.nan)
 
 
 def _matrix_table(numbers: Mapping[str, Mapping[str, Sequence[float] | Values]], columns: Sequence[str]) -> str:

@@ -52,12 +52,13 @@ def made(folder: Path, seeds: int, own: float, other: float, unmasked: float = 1
             Variable("overlap/kept", ("stage", "parameter"), "float64", "d"),
             *(Variable(f"overlap/{n}", overlap, "float64", "d") for n in ("intersection", "iou", "iou_chance")),
             Variable("history/trust", ("stage",), "str", "d"),
+            Variable("history/changed", ("stage", "step"), "float64", "d"),
         ),
         {
             "scores": {"stage": STAGES, "split": SPLITS},
             "inverse": {"stage": STAGES[1:], "split": SPLITS},
             "overlap": {"stage": STAGES[1:], "other": STAGES[1:], "parameter": ["a", "b", "c"]},
-            "history": {"stage": STAGES[1:]},
+            "history": {"stage": STAGES[1:], "step": [50, 95, 100]},
         },
     )
     cube = create(folder / "addmul_fnn.zarr", plan)
@@ -79,6 +80,8 @@ def made(folder: Path, seeds: int, own: float, other: float, unmasked: float = 1
         for stage in STAGES[1:]:
             cube.write("inverse/accuracy", np.array([0.0, 0.3 - shift, 0.3 - shift]), run, stage=stage)
             cube.write("history/trust", "moving: it was." if (stage, seed) == ("mul", 2) else "", run, stage=stage)
+            late = 20.0 if (stage, seed) == ("add", 1) else 0.0
+            cube.write("history/changed", np.array([99.0, late, late / 4]), run, stage=stage)
         for stage in STAGES:
             cube.write("scores/accuracy", np.array(scores[stage]), run, stage=stage)
             cube.write("timing/seconds", 1800.0, run, stage=stage)
@@ -159,7 +162,9 @@ def test_every_difference_stands_in_the_row(tmp_path: Path) -> None:
     assert "6.0 hours by the clock in all" in text  # 3 seeds x 4 stages of half an hour
     assert "not run: `addmul_fnn`, hidden 800x4, `addmul_fnn_big`, `addmul_fnn_huge`, `addmul_lstm`" in text
     assert f"{len([c for c in CLAIMS if 'addmul_fnn' in c.studies])} of {len(CLAIMS)} claims have been measured" in text
-    assert "still changing when their steps ended, as the run warns: 1 of 3 of mul." in text
+    late = 100 * 25 / float(network.at("overlap/kept", stage="add").sum())
+    assert "still changing when their steps ended: 1 of 3 of add, 1 of 3 of mul. Logits" in text  # by today's rule, or the run's
+    assert f"beside the weights that the mask keeps: control 0 %, add {late:.0f} %, mul 0 %." in text
     assert text.count("\n\nNot run.") == len({c.key for c in CLAIMS if "addmul_fnn" not in c.studies})
 
 
