@@ -154,10 +154,15 @@ class RunContext(ABC):
         """
 
     @abstractmethod
-    def stage(self, name: str, steps: int) -> contextlib.AbstractContextManager[StageRecord]:
+    def stage(self, name: str, steps: int, *, common: bool = False) -> contextlib.AbstractContextManager[StageRecord]:
         """Compute one stage: what the record holds at the end of the block is written, then the stage is marked done.
 
         A stage that is stopped inside is continued from its checkpoint; any error but a user's mistake marks it failed.
+
+        Args:
+            name: of the stage. steps: how many it has, for progress.
+            common: whether its step loops depend on no `[masks]` setting and no `[sampler]` option, as base training: runs of a sweep
+                that differ in these alone then do them once, and each what comes before and after them.
         """
 
 

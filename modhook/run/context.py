@@ -31,6 +31,7 @@ from modhook.run.failure import reason_of, require_finite, show_traceback, stops
 from modhook.run.layout import SUBSET, valid_steps, versions
 from modhook.run.machine import write_timing
 from modhook.run.measuring import measure, score
+from modhook.run.once import Alike
 from modhook.run.weight_files import load_trained, read_off
 from modhook.steps.checkpoint import Keeper
 from modhook.steps.loop import recorded_steps
@@ -193,7 +194,7 @@ class Context(RunContext):
         return self._carried[stage] if stage in self._carried else file.read(self.model)
 
     @contextlib.contextmanager
-    def stage(self, name: str, steps: int) -> Iterator[StageRecord]:
+    def stage(self, name: str, steps: int, *, common: bool = False) -> Iterator[StageRecord]:
         """Compute one stage: what the record holds at the end is written, then the stage is marked done.
 
         Randomness outside our own generators (dropout) is seeded from (seed, stage). Step loops inside are continued from
@@ -209,8 +210,9 @@ class Context(RunContext):
             self.cube.still_there()  # what is gone reads as never written
         record = StageRecord(name)
         self.tracker.stage_started(name, steps)
+        alike = Alike(self.cube, self.labels, name) if common and not spread() else None
         with together():  # reads masks.off, of which a rank may have another file
-            keeper = self._keeper(name, record)
+            keeper = self._keeper(name, record, alike)
         try:
             with together(), seeded(derive(self.seed, name, "torch")), keeper.active(not spread()), told_later():
                 yield record
@@ -232,6 +234,10 @@ class Context(RunContext):
             self._carried_file(name).write(carried)
         write_timing(self.cube, self.labels, name, keeper.seconds, self.device)
         self.cube.set_status(self.labels, name, "done", route=_route(record.route), threads=torch.get_num_threads())
+        if alike is not None:
+            if alike.waited_for():
+                keeper.leave()
+            alike.remove_unneeded()
         keeper.remove()
         while self._used:
             self._used.pop().remove()
@@ -283,7 +289,7 @@ class Context(RunContext):
         path = Checkpoints.of(self.cube.path).carried(self.labels, stage)
         return CarriedFile(path, self._identity(stage), self.tracker.message)
 
-    def _keeper(self, stage: str, record: StageRecord) -> Keeper:
+    def _keeper(self, stage: str, record: StageRecord, alike: Alike | None) -> Keeper:
         """Return the keeper of a stage's checkpoint; the network is as it is when the stage begins."""
         identity = {
             **self._identity(stage),
@@ -291,10 +297,12 @@ class Context(RunContext):
             "versions": versions(),
             "device": drawing(self.device),
             "threads": torch.get_num_threads(),
-            **({} if off_file(self.study, self.seed) is None else {"off": digest(self.off())}),
         }
+        common = None if alike is None else alike.kept(identity)
+        if off_file(self.study, self.seed) is not None:
+            identity["off"] = digest(self.off())
         path = Checkpoints.of(self.cube.path).path(self.labels, stage)
-        return Keeper(path, identity, self.study.run.checkpoint_every, record, self.tracker.message)
+        return Keeper(path, identity, self.study.run.checkpoint_every, record, self.tracker.message, common=common)
 
     def _write(self, stage: str, record: StageRecord) -> None:
         write, known = self.cube.write, self.cube.variables

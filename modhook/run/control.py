@@ -82,8 +82,8 @@ class ControlContext(Context):
         return super().carried(self._label(stage)) if stage in self.wanted else None
 
     @contextlib.contextmanager
-    def stage(self, name: str, steps: int) -> Iterator[StageRecord]:
-        """Compute the control of one stage, and compare it with the stage."""
+    def stage(self, name: str, steps: int, *, common: bool = False) -> Iterator[StageRecord]:
+        """Compute the control of one stage, and compare it with the stage; it has nothing in `common` with other runs."""
         self.task, self._now = self._view(name), name
         try:
             with Context.stage(self, self._label(name), steps) as record:

@@ -24,6 +24,7 @@ from modhook.run.control import learn_controls
 from modhook.run.failure import gone_or_damaged, reason_of, show_traceback, stops_the_study
 from modhook.run.finished import Finished
 from modhook.run.layout import Prepared
+from modhook.run.once import Alike
 from modhook.run.told import scores_of, settings_of
 from modhook.steps.checkpoint import interrupts_end
 from modhook.steps.ranks import known_to_all, rank, together
@@ -189,6 +190,7 @@ def _forget(work: Work, run: Run, stages: Mapping[str, str]) -> None:
     files, done = Checkpoints.of(work.cube.path), [s for s, state in stages.items() if state == "done"]
     for stage in done:
         files.remove(run.labels, stage)
+        Alike(work.cube, run.labels, stage).remove_unneeded()
     for stage in done[:-1] if len(done) < len(stages) else done:  # the next stage is done
         files.carried(run.labels, stage).unlink(missing_ok=True)
 

@@ -46,6 +46,21 @@ class Stateful(Protocol):
         ...
 
 
+@attrs.frozen
+class Common:
+    """A stage that several runs compute alike: one leaves how its step loops ended, and the others start from there.
+
+    Attributes:
+        path: the file. identity: what the state depends on, as `Keeper.identity`; another one is not used.
+        stage: its name. run: the run that writes it, in words.
+    """
+
+    path: Path
+    identity: Mapping[str, Any]
+    stage: str
+    run: str
+
+
 @attrs.define
 class Keeper:
     """The checkpoint of one stage of one run, in one file.
@@ -59,6 +74,7 @@ class Keeper:
         returns: whether Ctrl-C lets a loop that can do so return what it has; else it ends everything.
         warn: told instead of `say` what goes wrong with writing.
         refuses: whether a file that cannot be used is an error, instead of being said and overwritten.
+        common: what another run may have left of this stage, used where there is no file of its own.
     """
 
     path: Path
@@ -69,6 +85,8 @@ class Keeper:
     returns: bool = False
     warn: Callable[[str], None] | None = None
     refuses: bool = False
+    common: Common | None = None
+    _from: str = attrs.field(default="continues from its checkpoint", init=False)
     _calls: list[Any] = attrs.field(factory=list, init=False)
     """State of every step loop of the stage: those that ended, then the one that was running."""
     _index: int = attrs.field(default=0, init=False)
@@ -113,7 +131,7 @@ class Keeper:
                 self.remove()  # the next attempt starts over
                 raise
             set_random_state(saved["random"])
-            self.say("continues from its checkpoint")
+            self.say(self._from)
 
     def save(self, part: Stateful | None = None) -> None:
         """Write the state of the running step loop, or of those that ended. A disk that refuses it does not end the run."""
@@ -122,19 +140,7 @@ class Keeper:
         started = time.monotonic()
         try:
             current = [] if part is None else [{"loop": part.state_dict(), "random": random_state()}]
-            state = {
-                "identity": dict(self.identity),
-                "seconds": self.seconds,
-                "own": self.own.state_dict(),
-                "calls": [*self._calls[: self._index], *current],
-            }
-            if not self.path.parent.parent.is_dir():
-                raise GoneError(
-                    f"{self.path.parent.parent} is gone: it was moved or deleted while modhook was at work; put it back and give the "
-                    "same command again, or start over."
-                )
-            self.path.parent.mkdir(exist_ok=True)
-            write_snapshot(self.path, state)
+            self._write(self.path, self.identity, [*self._calls[: self._index], *current], seconds=self.seconds)
         except CheckpointError as error:
             self._broken = True
             (self.warn or self.say)(f"this stage gets no checkpoints, and would start over after an interruption: {error}")
@@ -150,6 +156,13 @@ class Keeper:
         if time.monotonic() >= self._due:
             self.save(part)
 
+    def leave(self) -> None:
+        """Write how the stage's loops ended for the other runs that have it in common; where that fails, each computes it."""
+        if self.common is None or not self._index or self.common.path.exists():
+            return
+        with contextlib.suppress(CheckpointError, OSError):
+            self._write(self.common.path, self.common.identity, self._calls[: self._index], run=self.common.run)
+
     def end(self, part: Stateful) -> None:
         """Remember how a step loop ended, for a stage that has several."""
         ended = {"loop": copy.deepcopy(part.state_dict()), "random": random_state()}
@@ -158,8 +171,18 @@ class Keeper:
 
     # -- inside
 
+    def _write(self, path: Path, identity: Mapping[str, Any], calls: list[Any], **more: Any) -> None:
+        if not path.parent.parent.is_dir():
+            raise GoneError(
+                f"{path.parent.parent} is gone: it was moved or deleted while modhook was at work; put it back and give the "
+                "same command again, or start over."
+            )
+        path.parent.mkdir(exist_ok=True)
+        write_snapshot(path, {"identity": dict(identity), "own": self.own.state_dict(), "calls": calls, **more})
+
     def _restore(self) -> None:
         if not self.path.exists():
+            self._start_from_common()
             return
         try:
             state = read_snapshot(self.path)
@@ -172,6 +195,16 @@ class Keeper:
             return
         self._before, self._calls = state["seconds"], state["calls"]
         self.own.load_state_dict(state["own"])
+
+    def _start_from_common(self) -> None:
+        """Take what another run left; nothing is lost where it cannot be used: the stage is computed then."""
+        if self.common is None or not self.common.path.exists():
+            return
+        with contextlib.suppress(CheckpointError):
+            state = read_snapshot(self.common.path)
+            if state["identity"] == dict(self.common.identity):
+                self._calls, self._from = state["calls"], f"{self.common.stage} is the same in run {state['run']}, and taken from there"
+                self.own.load_state_dict(state["own"])
 
 
 @attrs.frozen

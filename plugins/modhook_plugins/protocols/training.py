@@ -17,7 +17,7 @@ def train_or_load(context: RunContext, carries: bool = False) -> None:
     """
     train = context.study.train
     steps = 0 if train.weights else train.steps
-    with context.stage("unmasked", steps) as record:
+    with context.stage("unmasked", steps, common=True) as record:
         if train.weights:
             context.load_pretrained()
         else:
