@@ -22,11 +22,11 @@ from torch import Tensor
 
 from modhook.errors import ModhookError, UserError
 from modhook.fit.groups import batch_size
+from modhook.network.containers import ATOMS, Parts, fields_of, items_of
 from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
 from modhook.plugin.culprit import told
 from modhook.stacked import Shared
-from modhook.stacked.containers import ATOMS, Parts, fields_of, items_of
 from modhook.values.arguments import batches_of, single_items
 from modhook.values.moving import moved
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modhook.asking.batches import Items, Store, Whole
-from modhook.stacked.containers import items_of
+from modhook.network.containers import items_of
 
 LABELS = ("labels", "label", "targets", "target", "y")
 """Where a mapping is looked through for labels, in this order."""

@@ -14,8 +14,9 @@ import numpy as np
 from torch import Tensor
 
 from modhook.errors import UserError
+from modhook.network.containers import ATOMS, fields_of, items_of
+from modhook.network.owned import apart, owned
 from modhook.stacked import Kept, Shared
-from modhook.stacked.containers import ATOMS, fields_of, items_of
 from modhook.stacked.trees import flatten
 from modhook.values.arguments import shown
 
@@ -49,8 +50,9 @@ def cut(batch: Any, samples: int) -> Any:
 
     def one(tensor: Tensor) -> Any:
         if not tensor.dim():
-            return Shared(tensor)
-        whole = tensor.clone() if tensor.is_inference() else tensor  # autograd refuses those of inference mode
+            return Shared(apart(tensor))
+        # Autograd refuses tensors of inference mode; a target that the network itself computed leads into its weights.
+        whole = tensor.clone() if tensor.is_inference() else apart(tensor)
         return whole[: samples * size].reshape(samples, size, *tensor.shape[1:])  # (K, B/K, ...)
 
     return _map(batch, one, items)
@@ -74,7 +76,7 @@ def one_group(groups: Any) -> Any:
 
 def plainly(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
     """Return a loss of whole batches as they come, that gets them as it gets a group: shared tensors are tensors there."""
-    return lambda net, batch: loss(net, one_group(cut(batch, 1)))
+    return lambda net, batch: loss(net, one_group(cut(owned(batch), 1)))
 
 
 def _arrays(batch: Any) -> str:

@@ -13,6 +13,7 @@ from modhook.errors import UserError
 from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.network.guard import lent
+from modhook.network.owned import owned
 from modhook.network.place import on_one_device
 from modhook.network.threads import using
 from modhook.values.arguments import batches_of, function, instance, shown
@@ -57,7 +58,7 @@ def evaluate(
     with using(model), lent(model, () if masks is None else masks._names()), applied, torch.no_grad():
         for batch in batches:
             with on_one_device(model, batch):
-                result = score(model, batch)
+                result = score(model, owned(batch))
             single = isinstance(result, Tensor)
             if not isinstance(result, Tensor | Mapping):
                 raise UserError(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modhook.errors import ModhookError, StackError, UserError, listing
 from modhook.network.guard import lent, memory_of
+from modhook.network.owned import owned
 from modhook.network.recurrent import with_gradients
 from modhook.network.scope import parameter_names
 from modhook.network.threads import using
@@ -223,7 +224,7 @@ def _plain(model: nn.Module, example: Tree) -> Callable[[], Any]:
 
     def run() -> Any:
         with with_gradients(twin):
-            return twin(*args, **kwargs)
+            return twin(*owned(args), **owned(kwargs))
 
     return run
 

@@ -108,10 +108,10 @@ def run_loop(job: Job, around: Around = nullcontext) -> Any:
     leaves = job.arguments.leaves
     # Cut once: the gradients of K slices would each fill a whole (K, ...) with zeros.
     weights = {n: w.unbind() if isinstance(w, Tensor) else w.each for n, w in job.parameters.items()}
-    columns = [[leaf.tensor] * job.samples if leaf.shared else leaf.tensor.unbind() for leaf in leaves]
+    columns = [[leaf.tensor] * job.samples if leaf.shared else leaf.tensor.unbind() for leaf in leaves]  # copied: they may be written
     kept, differentiable = Kept(job.model), with_gradients(job.model)  # looked at once, not for every sample
     for k in range(job.samples):
-        tensors = [column[k] for column in columns]
+        tensors = [column[k].clone() for column in columns]
         # Tensors that were cut together may not be written.
         parameters = {n: _copied(w[k]) if n in job.written else w[k] for n, w in weights.items()}
         try:
@@ -139,7 +139,7 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     memory = job.memory or Memory(wide=job.wide)
 
     def one(parameters: dict[str, Tensor], copied: list[Tensor], tensors: list[Tensor], _: Tensor) -> tuple[Tensor, ...]:
-        whole, everything = [leaf.tensor for leaf in leaves], list(own)
+        whole, everything = [leaf.tensor.clone() if leaf.shared else leaf.tensor for leaf in leaves], list(own)
         for i, tensor in zip(wide, copied, strict=True):
             everything[i] = tensor
         memory.anchor = next((t for t in (*parameters.values(), *tensors) if is_stacked(t)), None)
@@ -153,5 +153,5 @@ def run_vmap(job: Job, around: Around = nullcontext) -> Any:
     with stock_switches(), Rules(memory, job.watch), around():  # `around` is asked first
         mapped = torch.func.vmap(one, randomness="different")
         copied = [own[i].expand(job.samples, *own[i].shape).clone() for i in wide]  # (K, ...)
-        results = mapped(job.weights(), copied, [leaves[i].tensor for i in batched], count)
+        results = mapped(job.weights(), copied, [leaves[i].tensor.clone() for i in batched], count)
     return output[0].rebuild(list(results))

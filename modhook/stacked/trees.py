@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from modhook.stacked.containers import ATOMS, OPAQUE, attributes_of, fields_of, items_of
+from modhook.network.containers import ATOMS, OPAQUE, attributes_of, fields_of, items_of
 from modhook.stacked.tensors import Kept, Shared
 from modhook.values.numbers import is_truth
 

@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from modhook.network.owned import owned
 from modhook.network.place import on_one_device
 from modhook.noise.randomness import cuda_states, set_cuda_states
 from modhook.plugin.interfaces import Tracker
@@ -63,7 +64,7 @@ class Trainer:
         loss, error = None, None
         try:
             with on_one_device(self.net, batch):
-                loss = self.loss(self.net, batch)
+                loss = self.loss(self.net, owned(batch))
             loss.backward()
         except Exception as failure:
             error = failure

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modhook.network.owned import owned
 from modhook.network.twin import twin
 from modhook.unit.group import Part
 
@@ -173,7 +174,7 @@ class Probe:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = list(_tensors(self.module(*args, **kwargs)))
+                found = list(_tensors(self.module(*owned(args), **owned(kwargs))))
         except Exception:
             return None
         found = [t for t in found if t.is_floating_point()]
@@ -203,7 +204,7 @@ def watched(model: nn.Module, call: Call, modules: Mapping[str, nn.Module]) -> d
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model(*call[0], **call[1])
+            model(*owned(call[0]), **owned(call[1]))
     except Exception:
         return seen
     finally:
