@@ -117,12 +117,17 @@ class Network:
         return 0.0 if found is None else float(found.sum())
 
     def threads(self) -> dict[int, list[int]]:
-        """Return with how many threads stages were computed, and which seeds, most seeds first."""
+        """Return with how many threads stages were computed, and of which seeds; the number that most stages had first."""
         found = self.array("runs/threads")
         assert found is not None
-        numbers = [int(t) for t in np.unique(found.values) if t]
-        seeds = {t: [int(s) for s in found["seed"].values if (found.sel(seed=s) == t).any()] for t in numbers}
-        return dict(sorted(seeds.items(), key=lambda item: -len(item[1])))
+        numbers = sorted((int(t) for t in np.unique(found.values) if t), key=lambda t: -int((found == t).sum()))
+        return {t: [int(s) for s in found["seed"].values if (found.sel(seed=s) == t).any()] for t in numbers}
+
+    def last_seed(self) -> int:
+        """Return the largest seed of which anything is done: a study of so many computes the same."""
+        status = self.array("runs/status")
+        assert status is not None
+        return max(int(s) for s in status["seed"].values if (status.sel(seed=s) == 1).any())
 
     def commands(self, source: Network | None = None) -> list[str]:
         """Return what computes this network's runs, and then the analyses that the published study does not have.
@@ -135,7 +140,7 @@ class Network:
             dict(flat({k: v for k, v in t.items() if k not in _IRRELEVANT})) for t in (self.table, published)
         )
         threads = next(iter(self.threads()), self.table["run"]["threads"])
-        sets = [f"study.seeds={self.table['study']['seeds']}", f"run.threads={threads}"]
+        sets = [f"study.seeds={self.last_seed()}", f"run.threads={threads}"]
         own = self.table.get("sweep", {})
         sets += [f"{k}={_toml(v)}" for k, v in here.items() if published and k not in own and there.get(k, v) != v]
         sets += [

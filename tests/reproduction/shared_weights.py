@@ -10,6 +10,7 @@ from cubes_of_studies import Network, Values
 from numpy.typing import NDArray
 
 import modhook
+from modhook.errors import CubeError
 
 Matrix = NDArray[np.float64]
 _SWEEPS = 2_000
@@ -82,7 +83,7 @@ def by_neuron(network: Network, parts: Sequence[str]) -> Values:
     for at, seed in enumerate(network.cube["seed"].values.tolist()):
         try:
             masks = [modhook.masks_from(network.cube, seed, stage, **network.point) for stage in pair(network)]
-        except modhook.CubeError:  # a seed that is not done
+        except CubeError:  # a seed that is not done
             continue
         shared = sum(expected_shared(*(matrix(m[name]) for m in masks)) for name in parts)
         both = sum(float(m[name].sum()) for m in masks for name in parts)
