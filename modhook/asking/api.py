@@ -78,8 +78,8 @@ def ask(
             gone through once, or a callable that makes such an iterable from a seed, which is called for every seed. Batches of
             one shape are taken apart into items, of which every step draws `batch`, with replacement; others are drawn whole.
         loss: `loss(net, batch)`, a scalar, or {name: such a callable}.
-        score: `score(net, batch)`, one number per item, (B,), called `accuracy` in the cube, or {metric: such a tensor}; or
-            {name: such a callable}.
+        score: `score(net, batch)`, one number per item, (B,), more is better, called `accuracy` in the cube, or {metric: such a tensor},
+            of which the first decides; or {name: such a callable}.
         tests: {name: held-out batches}, on which every score is measured. A function without them is measured on what its masks
             were learned on, which a warning says.
         seeds: runs 1 to `seeds`: order of the items, noise.
@@ -87,15 +87,15 @@ def ask(
         out: the cube, `"results/name.zarr"`, a path or a URL. None: a temporary folder that is deleted with the `Answer`.
         workers: compute the seeds on as many processes of this machine, each with one thread unless `threads` says otherwise.
         device: "cpu", "cuda", ...; default: where the network is.
-        steps, samples, lr, beta, density, within, sampler, include, exclude, units, off: as in `fit_masks`. `within` cuts every mask to the
-            smallest one that loses no more than this share of the unmasked score on the function's tests; without `within` and `density`
-            it is 0.05, and "threshold" leaves the sampler's own masks. The defaults are the setting that finds known modules
-            (docs/real.md): weights are ranked by integrated gradients, and masks learned among those that are needed, by
-            `hard_concrete`, from logits of 3, with 16 samples (fewer where batches are small, and above 131,000 weights), under a
-            relative beta that rises from 0.01 to 50. A `beta` of your own, or a `density`, is the whole pull, on all weights; units have
-            a beta of 0.3. Other samplers start where they do and have `fit_masks`' beta; give them their own steps and lr, too.
-            `off` holds for every mask and every control; what it shuffles or redraws follows from the seed.
-        batch: items per step; default: those of the first batch. It is rounded down to a multiple of `samples`.
+        steps, samples, lr, beta, density, within, sampler, include, exclude, units, off: as in `fit_masks`, `density` as one number.
+            `within` cuts every mask to the smallest one that loses no more than this share of the unmasked score on the function's tests;
+            without `within` and `density` it is 0.05, and "threshold" leaves the sampler's own masks. The defaults are the setting that
+            finds known modules (docs/real.md): weights are ranked by integrated gradients, and masks learned among those that are
+            needed, by `hard_concrete`, from logits of 3, with 16 samples (fewer where batches are small, and above 131,000 weights),
+            under a relative beta that rises from 0.01 to 50. A `beta` of your own, or a `density`, is the whole pull, on all weights;
+            units have a beta of 0.3. Other samplers start where they do and have `fit_masks`' beta; give them their own steps and lr,
+            too. `off` holds for every mask and every control; what it shuffles or redraws follows from the seed.
+        batch: items per step; a multiple of `samples`; default: those of the first batch, rounded down to one.
         analyses: names of analyses, or {name: options}.
         nonsense: `nonsense(batch, seed)` returns the batch with other answers, for that control. By default the classes of batches
             that are pairs (inputs, integer labels), or mappings with such labels, are permuted.

@@ -314,7 +314,7 @@ class _Judge:
     ) -> Finding:
         """Return a finding whose mean can lie `between` two numbers; with `every` a single value below the threshold is enough for `no`."""
         known = [float(v) for v in values if math.isfinite(v)]
-        because = why or self.of.why
+        because = why or self.of.why or ("" if known else self._not_above())
         threshold, confidence = sign * self.limits[limit], self.limits["confidence"]
         edge = math.log2(threshold) if logs else threshold
         value, low, high = interval(known, confidence)
@@ -343,6 +343,13 @@ class _Judge:
         return Finding(
             self.of.function, name, measure, answer, value, reference, low, high, len(known), p, threshold, text
         )
+
+    def _not_above(self) -> str:
+        """Say that a score has no shares, where the unmasked one is never above 0; else nothing."""
+        known = self.of.unmasked[np.isfinite(self.of.unmasked)]
+        if not len(known) or (known > 0).any():
+            return ""
+        return f"the unmasked score is {float(known.mean()):.3g}, and shares need one above 0, of which more is better"
 
     def _unknown(self, name: str, measure: str, words: str) -> Finding:
         nan = math.nan

@@ -96,13 +96,24 @@ class Cuts:
                 "raise within, or give the reference to compare with."
             )
         every = self.order.size
+
+        def at(size: int) -> float:
+            try:
+                return best if size == every else measured(self.at(size))
+            except NotFinite:  # under these masks alone: they are not enough
+                return -math.inf
+
         found = smallest_enough(
-            lambda size: best if size == every else measured(self.at(size)),
+            at,
             [*self.order.sizes(LOOKED_AT), *(size for size in own if size), every],
             least,
         )
         assert found is not None  # all weights together score enough
         return self.at(found)
+
+
+class NotFinite(UserError):
+    """A score that is no finite number."""
 
 
 class Measured:
@@ -141,12 +152,13 @@ class Measured:
             if name not in found:
                 raise UserError(f"score returns no metric {name!r}; it returns {', '.join(found)}.")
             found = found[name]
-        return self.finite(float(found))
+        return self.finite(float(found), masks)
 
-    def finite(self, found: float) -> float:
-        """Return a mean that can be compared. Raises `UserError` for any other."""
+    def finite(self, found: float, masks: Masks | None) -> float:
+        """Return a mean that can be compared. Raises `NotFinite` for any other."""
         if not math.isfinite(found):
-            raise UserError(f"the score is {found}, which cannot be compared; give a score that is a finite number.")
+            of = "" if masks is None else f" under masks that keep {masks.kept()} of {masks.size} weights"
+            raise NotFinite(f"the score is {found}{of}, which cannot be compared; give a score that is a finite number.")
         return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from modhook.errors import UserError
 from modhook.fit.among import movable
 from modhook.fit.explain import without_gradient
+from modhook.fit.finite import advice
 from modhook.fit.groups import batch_size, cut, one_group
 from modhook.fit.joint import backward
 from modhook.fit.losses import Loss, SampledLosses
@@ -210,6 +211,15 @@ class MaskTrainer(SampledLosses):
             found["parameter_gradient_norm"] = dict.fromkeys(self.logits, math.nan)
             self._whole = {}
         return {**found, **dict.fromkeys(("mask_loss", "unmasked_loss"), math.nan), **self._whole}
+
+    def advice(self, batch: Any) -> str:
+        """Say what to do about numbers of a step that are not finite: masks may make them so where the network's own loss is."""
+        whole = math.nan
+        if self.activations is None:
+            kept = {n: logit.detach() >= 0 for n, logit in self.logits.items()}
+            masked = dict.fromkeys((*self.masked, *self.constant()))
+            whole = self._unmasked_loss(cut(self._prepared(batch), self.samples), masked, kept)
+        return advice(self.model, self.masked, whole, learning=bool(self.trained))
 
     def settled(self, history: History) -> bool:
         """Return whether the mask has settled at the latest row, where its loss was measured (`modhook.fit.settled`)."""

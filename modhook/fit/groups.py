@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from modhook.errors import UserError
 from modhook.network.containers import ATOMS, fields_of, items_of
@@ -32,6 +34,11 @@ def batch_size(batch: Any) -> int:
             "a batch must hold at least one tensor with a leading item dimension, in dicts, tuples, lists or dataclasses; "
             f"this one, {shown(batch)}, holds none{_arrays(batch)}."
         )
+    if len(sizes) > 1 and _packed(batch):
+        raise UserError(
+            "a PackedSequence cannot be cut into one group of items per mask sample; give padded sequences and their lengths, and pack "
+            "them in the network or in the loss."
+        )
     if len(sizes) > 1:
         raise UserError(
             f"the tensors of a batch must have the same number of items, but have {', '.join(map(str, sorted(sizes)))}; "
@@ -51,6 +58,12 @@ def cut(batch: Any, samples: int) -> Any:
     def one(tensor: Tensor) -> Any:
         if not tensor.dim():
             return Shared(apart(tensor))
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+            raise UserError(
+                f"a batch holds a {kind} tensor, which cannot be cut into groups of items; give a dense one (.to_dense(), "
+                ".to_padded_tensor(0)), or wrap it in modhook.shared if each group is to see all of it."
+            )
         # Autograd refuses tensors of inference mode; a target that the network itself computed leads into its weights.
         whole = tensor.clone() if tensor.is_inference() else apart(tensor)
         return whole[: samples * size].reshape(samples, size, *tensor.shape[1:])  # (K, B/K, ...)
@@ -77,6 +90,14 @@ def one_group(groups: Any) -> Any:
 def plainly(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
     """Return a loss of whole batches as they come, that gets them as it gets a group: shared tensors are tensors there."""
     return lambda net, batch: loss(net, one_group(cut(owned(batch), 1)))
+
+
+def _packed(batch: Any) -> bool:
+    """Return whether a batch has packed sequences in its lists, tuples and mappings."""
+    if isinstance(batch, PackedSequence):
+        return True
+    children = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else []
+    return any(_packed(child) for child in children)
 
 
 def _arrays(batch: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -242,10 +242,14 @@ class SampledLosses(MaskedWeights):
             return self.activations.measured(chosen, kept_units, self.samples, self.chunk, whole=self.steps >= SHORT)
         found = {"mask_loss": mean_loss(self.stacked, masked, self._told(chosen, kept_units), self.samples, self.chunk)}
         if self.steps >= SHORT:
-            whole = {n: (self.weights[n] if n in self.weights else self.unmasked[n]).detach() for n in masked}
-            chosen = self._told(chosen, {n: torch.ones_like(m) for n, m in kept_units.items()})
-            found["unmasked_loss"] = mean_loss(self.stacked, whole, chosen, self.samples, self.chunk)
+            found["unmasked_loss"] = self._unmasked_loss(chosen, masked, kept_units)
         return found
+
+    def _unmasked_loss(self, groups: Any, masked: Iterable[str], kept: Mapping[str, Tensor]) -> float:
+        """Return the mean loss of groups without masks; `masked` parameters have some, `kept` has those of the logits, of any values."""
+        whole = {n: (self.weights[n] if n in self.weights else self.unmasked[n]).detach() for n in masked}
+        told = self._told(groups, {n: torch.ones_like(m) for n, m in kept.items()})
+        return mean_loss(self.stacked, whole, told, self.samples, self.chunk)
 
     def _told(self, groups: Any, kept: Mapping[str, Tensor]) -> Any:
         """Return groups of a batch as the function takes them; one that asks for the complement is told what each mask keeps."""

@@ -16,7 +16,7 @@ from modhook.fit.off import kept
 from modhook.fit.prepared import Prepared
 from modhook.fit.result import Fit
 from modhook.fit.settled import turnover
-from modhook.fit.trust import ADAM, course_of, findings, special, written
+from modhook.fit.trust import ADAM, complex_ones, course_of, findings, special, written
 from modhook.masks import Masks
 from modhook.steps.loop import History
 
@@ -74,10 +74,11 @@ def fit_of(asked: Asked, fit: Prepared, trainer: MaskTrainer, found: Learned, ma
             turnover=turned,
             within=fit.size.within if sized else math.nan,
             outside=outside(masks, fit.allowed) if sized else 0,
-            unsaved="" if asked.ranking is None or recovered is None else recovered.instead(fit.ranked_cut),
+            unsaved="" if asked.ranking is None or recovered is None else recovered.instead(fit.ranked_cut, fit.size.by_loss),
             nearest=trainer.nearest,
             travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not fit.sampler.holds_density else math.nan,
             special=special(asked.model, fit.masked.weights) if asked.by_default else {},
+            unmasked=complex_ones(asked.model) if asked.by_default else (),
             nothing=fit.nothing,
         )
     )

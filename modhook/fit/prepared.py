@@ -15,12 +15,13 @@ from modhook.fit.arguments import bytes_of, initial, sampler_of, trained
 from modhook.fit.asked import Asked
 from modhook.fit.engine import MaskTrainer
 from modhook.fit.filed import identity_of, keeper_of
+from modhook.fit.finite import refuse_not_finite
 from modhook.fit.first import First
 from modhook.fit.ranked import ranked
 from modhook.fit.recovered import LOOKED_AT, looked_at
 from modhook.fit.result import Fit
 from modhook.fit.size import BETA, Size, size_of
-from modhook.fit.trust import Course, findings, needless, written
+from modhook.fit.trust import Course, complex_ones, findings, needless, special, written
 from modhook.fit.usual import GUMBEL, WITHIN_OF_LOSS, WITHIN_OF_SCORE, samples_for
 from modhook.masks import Masks
 from modhook.masks.granular import Masked, masked_by
@@ -80,6 +81,7 @@ def prepared(asked: Asked) -> Prepared:
         masked = masked_by(model, asked.units, include, None if asked.exclude is DEFAULT_EXCLUDE else asked.exclude)
         parameters, aliases = dict(model.named_parameters(remove_duplicate=False)), parameter_names(model)
         covered = [*masked.parameters, *(() if fixed is None else fixed._on(model))]
+        refuse_not_finite(parameters, masked.parameters)
         off = off_weights(model, dict.fromkeys(covered), asked.off, asked.seed)
         nothing = the_same(model, off)
     if fixed is not None:
@@ -212,7 +214,10 @@ def by_ranking(asked: Asked, fit: Prepared, ranking: Ranking) -> Fit:
     if size.by_loss:
         size = size.measuring(model, fit.seen, asked.loss, fit.fixed, fit.off)
     found = ranked(model, fit.batches, asked.loss, fit.masked, ranking, size, asked.steps, fit.fixed, fit.off)
-    reasons = findings(Course(steps=0, weights=0, kept=0, nothing=fit.nothing))
+    kinds = special(model, fit.masked.weights) if asked.by_default else {}
+    reasons = findings(
+        Course(steps=0, weights=0, kept=0, nothing=fit.nothing, special=kinds, unmasked=complex_ones(model) if asked.by_default else ())
+    )
     if size.within is not None and not any(bool(found.masks[n].any()) for n in found.logits):
         reasons["cut"] = needless(size.within)
     return attrs.evolve(found, cautions=written(found.history, reasons))

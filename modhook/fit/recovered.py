@@ -126,14 +126,20 @@ class Recovered:
             "nothing by them"
         )
 
-    def instead(self, ranked: bool) -> str:
-        """Say what is done where nothing can be compared, "" where it can; `ranked`: masks were learned among a ranking's weights."""
+    def instead(self, ranked: bool, sizes: bool = True) -> str:
+        """Say what is done where nothing can be compared, "" where it can.
+
+        Args:
+            ranked: whether masks were learned among a ranking's weights. sizes: whether their size was to be chosen by the loss.
+        """
         if self.usable:
             return ""
         done = (
             "the pull counts in a guess of it, and was too strong if hardly a weight is left that is needed"
             if ranked
             else "masks were learned among all weights, and their size was not chosen by the loss; give score= and valid= to choose it by"
+            if sizes
+            else "masks were learned among all weights, and the pull counts in a guess of it"
         )
         asked = ", or the loss that the network was trained for" if math.isfinite(self.nothing) and not ranked else ""
         return f"{self.sentence}; {done}{asked}"
@@ -149,7 +155,7 @@ class Recovered:
 class _Losses(Measured):
     """The mean loss; infinite where it is not finite under some masks, which are then not enough."""
 
-    def finite(self, found: float) -> float:
+    def finite(self, found: float, masks: Masks | None) -> float:
         return found if math.isfinite(found) else math.inf
 
 

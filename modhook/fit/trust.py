@@ -14,9 +14,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from modhook.fit.finite import parametrized
 from modhook.fit.settled import LATE
 from modhook.masks.off import NOTHING
 from modhook.masks.select import DEFAULT_EXCLUDE, parameter_names
+from modhook.masks.selectors import Known, names_by
 from modhook.network.threads import using
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ TITLES = {
     "threshold": "The mask loses what its samples reach",
     "moving": "The mask was still changing",
     "beats": "The mask does better than the whole network",
-    "patterns": "Embeddings, norm gains or tied weights are masked by the default patterns",
+    "patterns": "Embeddings, norm gains, tied or parametrized weights are masked by the default patterns",
+    "complex": "Complex weights have no masks, and are kept whole",
 }
 """The rules, and what each says in short."""
 _NAMED = 6
@@ -70,6 +73,7 @@ class Course:
         turnover: the share of the weights that masks keep, as a cut, which as large a cut did not keep a tenth of the steps before.
         unsaved: what the network's loss says of why nothing can be counted in what it saves, and what was done instead.
         special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
+        unmasked: names of complex parameters that the default patterns would include.
     """
 
     steps: int
@@ -88,6 +92,7 @@ class Course:
     turnover: float = math.nan
     unsaved: str = ""
     special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+    unmasked: Sequence[str] = ()
     nothing: bool = False
 
 
@@ -160,6 +165,11 @@ def findings(course: Course) -> dict[str, str]:
         without = [*DEFAULT_EXCLUDE, *(n for names in c.special.values() for n in names)]
         shown = f"[{', '.join(map(repr, without[: _NAMED + 1]))}{', ...' if len(without) > _NAMED + 1 else ''}]"
         found["patterns"] = f"the default patterns also mask {kinds}; to leave them out, give exclude={shown}."
+    if c.unmasked:
+        found["complex"] = (
+            f"{_listed(c.unmasked)} {'is' if len(c.unmasked) == 1 else 'are'} complex and cannot be masked, so that all of it is kept; "
+            "make real and imaginary parts parameters of their own to mask them."
+        )
     return found
 
 
@@ -209,7 +219,7 @@ def course_of(history: xr.Dataset, steps: int, *, learned: bool = False, **known
 
 
 def special(model: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return {kind: names} of those parameters that are embeddings, gains of normalisation layers, or tied."""
+    """Return {kind: names} of those parameters that are embeddings, gains of normalisation layers, tied, or of parametrizations."""
     kinds: dict[int, str] = {}
     with using(model):  # another thread may run it under its own parameters
         parameters, wanted = dict(model.named_parameters(remove_duplicate=False)), set(names)
@@ -222,12 +232,23 @@ def special(model: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
                 elif scales and parameter.dim() <= 1:
                     kinds[id(parameter)] = "norm gains"
         every = parameter_names(model)
+        computed = set(parametrized(model, wanted))
     found: dict[str, list[str]] = {}
     for name, aliases in every.items():
         kind = "tied weights" if len(aliases) > 1 else kinds.get(id(parameters[name]))
+        kind = "what parametrizations compute weights from" if name in computed else kind
         if kind is not None and name in wanted:
             found.setdefault(kind, []).append(name)
     return found
+
+
+def complex_ones(model: nn.Module) -> list[str]:
+    """Return the names of complex parameters that the default patterns would choose."""
+    with using(model):
+        complex_, every = {n for n, p in model.named_parameters() if p.is_complex()}, parameter_names(model)
+    known = Known({n: aliases for n, aliases in every.items() if n in complex_})
+    left = names_by(DEFAULT_EXCLUDE, known)
+    return [n for n, aliases in known.names.items() if not left & {*aliases}]
 
 
 def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:

@@ -11,6 +11,9 @@ from modhook.errors import MaskError, listing
 from modhook.unit.group import Group
 from modhook.values.arguments import shown
 
+COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of a module's parameters."""
+
 
 def copies(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return masks on the CPU, in memory of their own. Raises `MaskError` for anything but bool tensors by name."""
@@ -37,9 +40,9 @@ def check_fit(masks: Mapping[str, Tensor], groups: Mapping[str, Group], model: n
                 )
             continue
         if name not in parameters:
-            raise MaskError(
-                f"the mask {name!r}{where} has no parameter in {type(model).__name__}; it has: {listing(parameters)}."
-            )
+            compiled = name.removeprefix(COMPILED) in parameters or f"{COMPILED}{name}" in parameters
+            hint = "; learn masks on the module itself, and compile it afterwards" if compiled else f"; it has: {listing(parameters)}"
+            raise MaskError(f"the mask {name!r}{where} has no parameter in {type(model).__name__}{hint}.")
         if mask.shape != parameters[name].shape:
             raise MaskError(
                 f"the mask of {name!r}{where} has shape {tuple(mask.shape)}, but the parameter has {tuple(parameters[name].shape)}; "

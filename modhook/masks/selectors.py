@@ -162,6 +162,10 @@ def _checked(what: str, one: Selector, known: Known) -> list[str]:
         if known.model is not None and one in (paths := dict(known.model.named_modules(remove_duplicate=False))) and one:
             what_it_is = f"{type(paths[one]).__name__}, and no parameter in it can be masked"
             raise PatternError(f"{what} pattern {one!r} matches no parameter: that is a {what_it_is}; {whose}")
+        own = {} if known.model is None else dict(known.model.named_parameters())
+        if wrong := _matches(one, [n for n, p in own.items() if not p.is_floating_point()]):
+            kind = str(own[wrong[0]].dtype).removeprefix("torch.")
+            raise PatternError(f"{what} pattern {one!r} matches {wrong[0]!r}, which is {kind}: only real weights can be masked; {whose}")
         near = near_miss(one.strip("*"), [*every, *_paths(every)])
         raise PatternError(f"{what} pattern {one!r} matches no parameter{near}; {whose}")
     assert known.model is not None

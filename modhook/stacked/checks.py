@@ -25,6 +25,14 @@ def refuse(model: nn.Module) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise StackError(f"{name!r} is not initialised yet (a lazy module): run the model once on an example first")
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise StackError(f"{name!r} is on the meta device and has no values: load the network's weights first")
+        if parameter.is_inference():
+            raise StackError(
+                f"{name!r} was made under torch.inference_mode(), so that nothing can be learned through it: make the network outside of "
+                "it, and load its state_dict()"
+            )
 
 
 def first_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:

@@ -41,6 +41,10 @@ class Engine(Stateful, Protocol):
         """Return what is measured only at recorded steps: numbers, and numbers by parameter."""
         ...
 
+    def advice(self, batch: Any) -> str:
+        """Say what to do about numbers of a step that are not finite."""
+        ...
+
 
 class History:
     """Averages of what each step measured, over windows of `every` steps; what is measured at a window's end; the clock.
@@ -209,7 +213,7 @@ def run_steps(
                 continue
             used = loop.source.passes
             loop.number += 1
-            _require_finite(values, loop.number)
+            _require_finite(values, loop.number, lambda batch=batch: engine.advice(batch))  # type: ignore[misc]
             row = loop.history.add(loop.number, values, engine.measure, seconds)
             tracker.step(loop.number, {k: v for k, v in (row or {}).items() if not math.isnan(v)})
             asked = callback is not None and _agreed(callback(loop.number))
@@ -271,12 +275,10 @@ def warned(text: str, level: int = 4) -> None:
     warnings.warn(text, ModhookWarning, stacklevel=level)
 
 
-def _require_finite(values: Mapping[str, float], step: int) -> None:
+def _require_finite(values: Mapping[str, float], step: int, advice: Callable[[], str]) -> None:
     for name, value in values.items():
         if not math.isfinite(value):  # of the gradient norm too: the next weights would not be finite
-            raise RunError(
-                f"the {name.replace('_', ' ')} is {value} at step {step}; lower the learning rate or look at the data."
-            )
+            raise RunError(f"the {name.replace('_', ' ')} is {value} at step {step}; {advice()}.")
 
 
 @attrs.define

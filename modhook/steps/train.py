@@ -79,6 +79,10 @@ class Trainer:
         """Nothing beyond what each step measures."""
         return {}
 
+    def advice(self, _: Any) -> str:
+        """Say what to do about numbers that are not finite."""
+        return "lower the learning rate or look at the data"
+
     def state_dict(self) -> dict[str, Any]:
         """Return network, optimiser, the last step's gradients and torch's global random state (dropout)."""
         return {

@@ -85,7 +85,7 @@ def ended(name: str, batches: Iterable[Any]) -> list[Any]:
 
 def batches_of(name: str, value: Any) -> None:
     """Raise `UserError` unless a value can be iterated over, batch by batch; a single batch is none of it."""
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or _is_tensor(value) or (isinstance(value, tuple) and value and all(map(_is_tensor, value))):
         raise UserError(f"{name} must be an iterable of batches, not one batch; give [batch] for a single one.")
     if single_items(value):
         raise UserError(
@@ -95,6 +95,11 @@ def batches_of(name: str, value: Any) -> None:
     if isinstance(value, str | bytes) or not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
         hint = "; call it first" if callable(value) else ""
         raise UserError(f"{name} must be an iterable of batches, not {shown(value)}{hint}.")
+
+
+def _is_tensor(value: Any) -> bool:
+    """Return whether a value is a tensor; torch is not imported for it."""
+    return any((kind.__module__, kind.__name__) == ("torch", "Tensor") for kind in type(value).__mro__)
 
 
 def single_items(value: Any) -> bool:

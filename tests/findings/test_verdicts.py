@@ -137,6 +137,13 @@ def test_shares_of_a_score_that_is_none_cannot_be_told(unmasked: np.ndarray) -> 
     assert (verdicts(lost)["sufficient"], verdicts(lost)["necessary"]) == ("no", "no")
 
 
+def test_a_score_that_has_no_shares_says_why() -> None:
+    """An unmasked score of 0 or less, such as a negative loss: no verdict, and the number and what would do beside it."""
+    found = [f for f in judge(attrs.evolve(REAL, unmasked=of(-4.2, -4.4, -4.3))) if f.verdict == "sufficient"]
+    assert [(f.answer, f.n) for f in found] == [("cannot tell", 0)]
+    assert "was not measured: the unmasked score is -4.3, and shares need one above 0" in found[0].words
+
+
 def test_a_mask_that_keeps_nothing_shows_nothing() -> None:
     """It is not sufficient to be told, whatever it scores; what cannot be compared with it says why, and nothing else changes."""
     zeros, nan = of(0.0, 0.0, 0.0), of(*[math.nan] * 3)

@@ -27,9 +27,13 @@ def cut(context: RunContext, fit: Fit, model: nn.Module, stage: str) -> Masks:
 
     def measure(masks: Masks | None) -> float:
         found = context.score(masks, model, (split,))[metric][split]
-        if not math.isfinite(found):
-            raise UserError(f"{metric} on {split} is {found}, by which no masks can be cut; choose another split or metric.")
-        return found
+        if math.isfinite(found):
+            return found
+        if masks is not None:  # under these masks alone: they are not enough
+            return -math.inf
+        raise UserError(
+            f"{metric} on {split} is {found}, by which no masks can be cut; choose another split or metric, or a score that is finite."
+        )
 
     return _noted(fit, fit.smallest_by(measure, wanted.within))
 
