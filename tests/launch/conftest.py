@@ -46,12 +46,12 @@ class Net(nn.Sequential):
 stop, begin = os.environ.get("STOP_BEFORE"), Context.stage  # a stage: every rank is interrupted there
 
 
-def stage(context, name, steps):
+def stage(context, name, steps, **more):
     global now
     now = name
     if name == stop:
         raise KeyboardInterrupt
-    return begin(context, name, steps)
+    return begin(context, name, steps, **more)
 
 
 Context.stage = stage

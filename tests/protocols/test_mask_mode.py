@@ -81,9 +81,9 @@ def test_dropout_and_batch_norm_follow_the_mode(
 
     begin = Context.stage
 
-    def stage(self: Context, name: str, steps: int) -> object:
+    def stage(self: Context, name: str, steps: int, **more: bool) -> object:
         net.SEEN.clear()  # of calls before the first stage, in which the task is tried
-        return begin(self, name, steps)
+        return begin(self, name, steps, **more)
 
     monkeypatch.setattr(Context, "_write", spy)
     monkeypatch.setattr(Context, "stage", stage)

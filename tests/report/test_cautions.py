@@ -156,7 +156,7 @@ def test_what_the_fits_said(make: Callable[..., Cube], tmp_path: Path) -> None:
         ("caution", "The mask was still changing", ("seed 1, model.kind = a, add: 7 of 9: moved.",)),
         (
             "caution",
-            "Embeddings, norm gains or tied weights are masked by the default patterns",
+            "Embeddings, norm gains, tied or parametrized weights are masked by the default patterns",
             ("2 masks: also norms.",),
         ),
     ]

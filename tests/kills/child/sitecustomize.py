@@ -112,10 +112,10 @@ def _patches(phase: Phase) -> dict[str, Callable[[Any], None]]:
         original = module.Context.stage
 
         @contextlib.contextmanager
-        def in_stage(self: Any, name: str, steps: int) -> Iterator[Any]:
+        def in_stage(self: Any, name: str, steps: int, **more: Any) -> Iterator[Any]:
             stage[0] = name
             phase.now("measuring and between")
-            with original(self, name, steps) as record:
+            with original(self, name, steps, **more) as record:
                 yield record
 
         module.Context.stage = in_stage
