@@ -150,8 +150,6 @@ def gather(what: str, given: Any, seed: int, most: int, samples: int = 1) -> Sto
 
 def _read(what: str, given: Any, seed: int, most: int) -> Iterator[Any]:
     """Yield the batches: all of them where their number is known, else at most `most`."""
-    if isinstance(given, Tensor) or (isinstance(given, tuple) and given and all(isinstance(t, Tensor) for t in given)):
-        raise UserError(f"{what} must be an iterable of batches, not one batch; give [batch] for a single one.")
     if single_items(given):
         raise UserError(f"{what} are a data set of single items; give torch.utils.data.DataLoader(it, batch_size=...).")
     known = hasattr(given, "__len__")

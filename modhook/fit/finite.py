@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError, listing
 
-LOOK = "look at the data and the network"
 _PARAMETRIZED = "parametrizations"
 _HOOKS = ("WeightNorm", "SpectralNorm")
 """Hooks of torch.nn.utils that compute a weight from parameters, as they did before parametrizations."""
@@ -48,12 +47,13 @@ def advice(model: nn.Module, names: Iterable[str], whole: float, *, learning: bo
         learning: whether weights learn, too.
     """
     if not math.isfinite(whole):
-        return f"without masks the loss is {whole} as well: {LOOK}"
+        return f"without masks the loss is {whole} as well: look at the data and the network"
     found = parametrized(model, names)
     lower = ", or lower the learning rate of the weights that learn" if learning else ""
     if found:
-        path = found[0].partition(f".{_PARAMETRIZED}.")[0] if _PARAMETRIZED in found[0] else found[0].rpartition(".")[0]
-        new = _PARAMETRIZED in found[0]
+        path, new, _ = found[0].partition(f".{_PARAMETRIZED}.")
+        if not new:  # a hook's
+            path = path.rpartition(".")[0]
         call = "torch.nn.utils.parametrize.remove_parametrizations" if new else "torch.nn.utils.remove_weight_norm"
         return (
             f"without masks the loss is {whole:.3g}: {listing(found, 4)} are no weights, but what a parametrization computes them from, "

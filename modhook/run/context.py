@@ -237,7 +237,8 @@ class Context(RunContext):
         if alike is not None:
             if alike.waited_for():
                 keeper.leave()
-            alike.remove_unneeded()
+            else:
+                alike.path.unlink(missing_ok=True)
         keeper.remove()
         while self._used:
             self._used.pop().remove()

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from modhook.errors import DataError, listing
-from modhook.network.owned import owned
 from modhook.noise.seeding import derive
 from modhook.plugin.interfaces import Batch, Task
 from modhook.values.moving import moved
@@ -77,7 +76,7 @@ def in_order(task: Task, data: Mapping[str, Tensor], size: int, device: torch.de
     count = items(data, "the data of a split")
     for start in range(0, count, size):
         part = {n: moved(t[start : start + size], device) for n, t in data.items()}
-        yield owned(task.prepare(part, rng, False))  # analyses, too, may give it to a network that writes into it
+        yield task.prepare(part, rng, False)
 
 
 def train_subset(task: Task) -> Batch:

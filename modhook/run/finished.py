@@ -14,6 +14,7 @@ from modhook.cube import Cube, read_logits, read_masks, read_weights
 from modhook.errors import RunError, missing
 from modhook.masks import Masks
 from modhook.masks.off import Off
+from modhook.network.owned import owned
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import FinishedRun, Scores
 from modhook.plugin.interfaces import Batch, Task
@@ -85,7 +86,8 @@ class Finished(FinishedRun):
 
     def batches(self, split: str) -> Iterator[Batch]:
         """Return all items of a split once, prepared for measuring."""
-        return in_order(self.task, self.task.test_set(split), self.study.train.eval_batch, self.device)
+        batches = in_order(self.task, self.task.test_set(split), self.study.train.eval_batch, self.device)
+        return map(owned, batches)  # an analysis may give it to a network that writes into it
 
     def score(self, masks: Masks | None, stage: str = "control", splits: Sequence[str] | None = None) -> Scores:
         """Return {metric: {split: mean}} of a stage's network under masks; all splits, unless some are given."""

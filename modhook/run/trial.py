@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from modhook.errors import DataError, ModhookError, PluginError, UserError, listing, near_miss
+from modhook.network.owned import owned
 from modhook.noise.randomness import seeded
 from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Task
@@ -74,7 +75,7 @@ def _try_once(study: Study, task: Task, plugins: Plugins, device: torch.device, 
         with _left_to_the_run():
             batch = next(in_order(task, few, 8, device))
             with torch.no_grad():
-                found = task.score(model.eval(), batch)
+                found = task.score(model.eval(), owned(batch))
             _check_scores(found, task.metrics, name, items(few, "the batch"), _lengths(batch))
 
 

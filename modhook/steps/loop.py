@@ -213,7 +213,7 @@ def run_steps(
                 continue
             used = loop.source.passes
             loop.number += 1
-            _require_finite(values, loop.number, lambda batch=batch: engine.advice(batch))  # type: ignore[misc]
+            _require_finite(values, loop.number, engine, batch)
             row = loop.history.add(loop.number, values, engine.measure, seconds)
             tracker.step(loop.number, {k: v for k, v in (row or {}).items() if not math.isnan(v)})
             asked = callback is not None and _agreed(callback(loop.number))
@@ -275,10 +275,10 @@ def warned(text: str, level: int = 4) -> None:
     warnings.warn(text, ModhookWarning, stacklevel=level)
 
 
-def _require_finite(values: Mapping[str, float], step: int, advice: Callable[[], str]) -> None:
+def _require_finite(values: Mapping[str, float], step: int, engine: Engine, batch: Any) -> None:
     for name, value in values.items():
         if not math.isfinite(value):  # of the gradient norm too: the next weights would not be finite
-            raise RunError(f"the {name.replace('_', ' ')} is {value} at step {step}; {advice()}.")
+            raise RunError(f"the {name.replace('_', ' ')} is {value} at step {step}; {engine.advice(batch)}.")
 
 
 @attrs.define

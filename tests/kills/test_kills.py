@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kill_harness import PHASES, Victim, differences, leftovers, uninterrupted
-from small_study import small_study
+from small_study import small_scan, small_study
 
 SWEEP = small_study(
     "killed",
@@ -49,33 +49,10 @@ sharing = {}
 [run]
 threads = 1
 """
-SCAN = """
-[study]
-name = "killed"
-[task]
-name = "scan"
-splits = ["turn_left"]
-teacher_forcing = 0.5
-[model]
-name = "seq2seq_lstm"
-embedding = 4
-hidden = 5
-[train]
-steps = 14
-batch = 8
-clip = 5.0
-validate_every = 0
-eval_batch = 4000
-[masks]
-steps = 14
-samples = 2
-lr = 0.8
-exclude = ["*embedding*", "*bias*"]
-[analyses]
+SCAN = small_scan("killed", train_steps=14, steps=14, more="""[analyses]
 sharing = {}
 [run]
-threads = 1
-"""
+threads = 1""")
 DELAYED = """
 [study]
 name = "killed"

@@ -7,35 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_study import small_study
+from small_study import small_scan, small_study
 from stopping import Stop
 
 Run = Callable[..., tuple[int, str, str]]
 
 CARRIES = small_study(train="validate_every = 3", masks='clip_over = "all"\nclip = 0.01')
-SCAN = """
-[study]
-name = "tiny"
-[task]
-name = "scan"
-splits = ["turn_left"]
-teacher_forcing = 0.5
-[model]
-name = "seq2seq_lstm"
-embedding = 4
-hidden = 5
-[train]
-steps = 6
-batch = 8
-clip = 5.0
-validate_every = 0
-eval_batch = 4000
-[masks]
-steps = 5
-samples = 2
-lr = 0.8
-exclude = ["*embedding*", "*bias*"]
-"""
+SCAN = small_scan()
 BETAS = '[sweep]\n"masks.beta" = [1e-4, 1e-1]\n'
 
 

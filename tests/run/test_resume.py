@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_study import small_scan
 from stopping import Stop
 
 Run = Callable[..., tuple[int, str, str]]
@@ -57,29 +58,7 @@ steps = 5
 samples = 2
 lr = 0.8
 """
-SCAN = """
-[study]
-name = "tiny"
-[task]
-name = "scan"
-splits = ["turn_left"]
-teacher_forcing = 0.5
-[model]
-name = "seq2seq_lstm"
-embedding = 4
-hidden = 5
-[train]
-steps = 6
-batch = 8
-clip = 5.0
-validate_every = 0
-eval_batch = 4000
-[masks]
-steps = 5
-samples = 2
-lr = 0.8
-exclude = ["*embedding*", "*bias*"]
-"""
+SCAN = small_scan()
 
 
 def study(name: str, tiny: Path) -> Path:

@@ -39,3 +39,34 @@ def small_study(name: str = "tiny", *, train_steps: int = 6, train: str = "", st
         train, masks: further lines of these tables. more: what follows after the analyses, such as whole tables.
     """
     return _TEXT.format(name=name, train_steps=train_steps, train=train, steps=steps, masks=masks, more=more)
+
+
+_SCAN = """
+[study]
+name = "{name}"
+[task]
+name = "scan"
+splits = ["turn_left"]
+teacher_forcing = 0.5
+[model]
+name = "seq2seq_lstm"
+embedding = 4
+hidden = 5
+[train]
+steps = {train_steps}
+batch = 8
+clip = 5.0
+validate_every = 0
+eval_batch = 4000
+[masks]
+steps = {steps}
+samples = 2
+lr = 0.8
+exclude = ["*embedding*", "*bias*"]
+{more}
+"""
+
+
+def small_scan(name: str = "tiny", *, train_steps: int = 6, steps: int = 5, more: str = "") -> str:
+    """Return the text of a study with dropout and coin flips in every batch: a recurrent network on SCAN; arguments as above."""
+    return _SCAN.format(name=name, train_steps=train_steps, steps=steps, more=more)
