@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from modhook.fit.result import Fit
 from modhook.fit.size import Size
 from modhook.masks import Masks
 from modhook.masks.granular import Masked
+from modhook.network.scope import restored
 from modhook.network.twin import twin as copied
 from modhook.network.unmasked import masking
 from modhook.plugin.interfaces import Ranking
@@ -50,7 +51,7 @@ def ranked(
     trained = {n: p.detach().clone() for n, p in twin.named_parameters() if n in names}
     ranking.off = None if off is None else {n: off[n] for n in names}
     with masking(trained):  # a loss that compares with the unmasked network finds its weights, wherever the ranking has put others
-        scores = ranking.scores(twin, names, iter(batches), plainly(bound(loss, trained, off)), steps)
+        scores = ranking.scores(twin, names, iter(batches), _alone(plainly(bound(loss, trained, off))), steps)
     for name, values in scores.items():
         if not bool(values.isfinite().all()):
             raise RunError(f"the ranking of {name!r} is not finite; look at the data and the loss.")
@@ -69,3 +70,13 @@ def ranked(
         model=model,
         off=kept(off),
     )
+
+
+def _alone(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """Return a loss after which the network has the attributes that it had before: a weight that it made ready is made ready again."""
+
+    def alone(net: Any, batch: Any) -> Tensor:
+        with restored(net):
+            return loss(net, batch)
+
+    return alone

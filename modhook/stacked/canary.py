@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -15,6 +15,7 @@ from modhook.network.guard import Guard, same_bits
 from modhook.network.recurrent import with_gradients
 from modhook.network.twin import twin as copied
 from modhook.stacked.blame import blamed, own_line
+from modhook.stacked.left import refuse_if_left
 from modhook.stacked.near import PIECE, Near, Numbers, Together
 from modhook.stacked.outside import refuse_if_used, unregistered
 from modhook.stacked.quiet import NoDropout as NoDropout
@@ -57,17 +58,12 @@ def reference(
         twin = copied(model, {name: parameters[name][k] for name in parameters}, share=near is not None)
         own = dict(twin.named_parameters())
         kept = [(place, tensor.requires_grad_()) for place, tensor in unregistered(twin) if tensor.is_floating_point()]
-        for name, parameter in own.items():
-            parameter.requires_grad_(name in parameters and parameter.is_floating_point())
+        _gradients_for(own, parameters)
         # The values of the parameters that are given need not be kept once more: they can be made again.
         before, buffers = Guard(twin, [name for name in own if name in parameters]), dict(twin.named_buffers())
-        # Copies, as a model may write into its input too.
-        tensors = [(leaf.tensor if leaf.shared else leaf.tensor[k]).detach().clone() for leaf in arguments.leaves]
-        args, kwargs = arguments.rebuild(tensors)
         with torch.enable_grad():
             try:
-                with NoDropout(), with_gradients(twin), stock_switches():
-                    leaves = [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
+                leaves = _outputs(twin, function, arguments, k)
             except Exception as error:
                 error.add_note(
                     blamed(twin, error, f"in a plain run of a copy of the model, weights {k + 1} of {samples}")
@@ -83,9 +79,32 @@ def reference(
             near.restore()
         written |= wrote
         written |= {name for name, buffer in buffers.items() if after.get(name) is not buffer}  # set anew
+
+    def once_more(mark: Callable[[nn.Module], None]) -> list[Tensor]:
+        twin = copied(model, {name: parameters[name][0] for name in parameters})
+        _gradients_for(dict(twin.named_parameters()), parameters)
+        mark(twin)
+        with torch.enable_grad():
+            return _outputs(twin, function, arguments, 0)
+
     sparse = any(g.layout is not torch.strided for sample in gradients for g in sample.values())
     gradients = [{n: g.to_dense() for n, g in sample.items()} for sample in gradients]
+    refuse_if_left(model, once_more, gradients[0])
     return Reference(parameters, outputs, gradients, frozenset(written), sparse)
+
+
+def _gradients_for(own: Mapping[str, Tensor], wanted: Container[str]) -> None:
+    for name, parameter in own.items():
+        parameter.requires_grad_(name in wanted and parameter.is_floating_point())
+
+
+def _outputs(twin: nn.Module, function: Function, arguments: Tree, sample: int) -> list[Tensor]:
+    """Return what the function gives for a plain copy of the network and one sample's arguments."""
+    # Copies, as a model may write into its input too.
+    tensors = [(leaf.tensor if leaf.shared else leaf.tensor[sample]).detach().clone() for leaf in arguments.leaves]
+    args, kwargs = arguments.rebuild(tensors)
+    with NoDropout(), with_gradients(twin), stock_switches():
+        return [leaf.tensor for leaf in flatten(function(twin, *args, **kwargs)).leaves]
 
 
 @attrs.frozen(eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modhook.errors import StackError
 from modhook.network.slots import Slots, slots_of
 from modhook.stacked.closures import reached, reaches
+from modhook.stacked.left import leaves
 
 
 @attrs.frozen
@@ -75,14 +76,7 @@ def refuse_if_used(
     networks may be used, as a loss may well do.
     """
     found = {id(tensor): place for place, tensor in kept}
-    seen: set[Any] = set()
-    todo: list[Any] = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    while todo:
-        node = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        used = getattr(node, "variable", None)
+    for used in leaves(outputs):
         place = found.get(id(used))
         # Plain tensors that require gradients are made by models themselves, for the sake of checkpointing.
         if place is None and isinstance(used, nn.Parameter) and id(used) not in own:
@@ -99,7 +93,6 @@ def refuse_if_used(
                 f"{place.owner} uses {what} {place.path!r}, where PyTorch does not register it as a parameter: it "
                 f"would get no mask. Keep it in {instead}"
             )
-        todo += [parent for parent, _ in node.next_functions if parent is not None]
 
 
 def refuse_reach(model: nn.Module, used: Tensor | None = None, *, others: bool = False) -> None:
