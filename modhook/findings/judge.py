@@ -144,18 +144,25 @@ class _Judge:
         own = np.minimum(_share(self.of.masked, self.of.unmasked), 1.0)
         rest = _rest(self.of.others)
         words = "keeps {value} more of its own score than of the other functions'"
-        return [
-            self._made(
-                "specific",
-                "own score above the others'",
-                own - rest,
-                "specific",
-                words,
-                self.possible.capped(),
-                reference=_mean(rest),
-                paired=True,
-            )
-        ]
+        found = self._made(
+            "specific",
+            "own score above the others'",
+            own - rest,
+            "specific",
+            words,
+            self.possible.capped(),
+            reference=_mean(rest),
+            paired=True,
+        )
+        return [attrs.evolve(found, words=found.words + self._swapped(own))]
+
+    def _swapped(self, own: Values) -> str:
+        """Say which other function's score the mask keeps better than its own, in every seed and by more than would make it specific."""
+        gaps = {n: np.minimum(_share(score, whole), 1.0) - own for n, (score, whole) in self.of.others.items()}
+        least = {n: float(np.nanmin(gap)) for n, gap in gaps.items() if np.isfinite(gap).any()}
+        if not least or least[most := max(least, key=least.__getitem__)] <= self.limits["specific"]:
+            return ""
+        return f"; it keeps more of {most!r} than of itself: look whether batches, losses and tests belong to their functions"
 
     def able(self, real: Sequence[Finding]) -> list[Finding]:
         """Where the network does not do the function, for every verdict on shares of its score: they cannot be told."""

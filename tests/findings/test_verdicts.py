@@ -113,6 +113,21 @@ CHANGED = [
 ]
 
 
+def test_tests_that_changed_places_are_asked_about() -> None:
+    """A mask that keeps another function and not its own, in every seed, was learned or measured on the wrong one, and the words say so."""
+
+    def said(**changes: object) -> str:
+        (found,) = [f for f in judge(attrs.evolve(REAL, **changes)) if f.verdict == "specific"]
+        return found.words
+
+    whole, other = of(1.0, 1.0, 1.0), of(0.97, 0.96, 0.98)
+    hint = "it keeps more of 'g' than of itself: look whether batches, losses and tests belong to their functions"
+    assert hint in said(masked=of(0.1, 0.0, 0.2), others={"f": (of(0.0, 0.0, 0.0), whole), "g": (other, whole)})
+    assert "than of itself" not in said(masked=of(0.1, 0.95, 0.2), others={"g": (other, whole)})
+    assert "than of itself" not in said(others={"g": (other, whole)})
+    assert "than of itself" not in said(masked=of(math.nan, math.nan, math.nan), others={"g": (other, whole)})
+
+
 @pytest.mark.parametrize(("name", "changes", "expected"), CHANGED)
 def test_each_verdict_follows_its_own_numbers(name: str, changes: dict[str, object], expected: str) -> None:
     """One change of the numbers changes one verdict, and no other."""
