@@ -23,12 +23,12 @@ from torch import Tensor
 from modhook.errors import ModhookError, UserError
 from modhook.fit.groups import batch_size
 from modhook.network.containers import ATOMS, Parts, fields_of, items_of
-from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
 from modhook.plugin.culprit import told
 from modhook.stacked import Shared
 from modhook.values.arguments import batches_of, single_items
 from modhook.values.moving import moved
+from modhook.values.randomness import seeded
 
 
 class Store(Protocol):
@@ -212,8 +212,8 @@ def _leaves(batch: Any) -> tuple[list[Tensor], str]:
     """Return the tensors that have an item dimension, and everything else of the batch as text."""
     items, leaves, words = batch_size(batch), list[Tensor](), list[str]()
 
-    def walk(tree: Any) -> None:
-        if isinstance(tree, Tensor) and tree.dim() and len(tree) == items:
+    def walk(tree: Any, shared: bool = False) -> None:
+        if isinstance(tree, Tensor) and not shared and tree.dim() and len(tree) == items:
             leaves.append(tree.detach().cpu())
             words.append("*")
         elif isinstance(tree, Tensor):
@@ -222,14 +222,14 @@ def _leaves(batch: Any) -> tuple[list[Tensor], str]:
             words.append(_digest([torch.from_numpy(tree)]) if tree.dtype.kind in "biuf" else repr(tree.tolist()))
         elif isinstance(tree, Shared):
             words.append("shared")
-            walk(tree.value)
+            walk(tree.value, True)
         elif isinstance(tree, ATOMS) or (parts := _parts(tree)) is None:
             words.append(re.sub(r" at 0x[0-9a-f]+", "", repr(tree)))
         else:
             words.append(type(tree).__qualname__)
             for key, child in zip(parts.keys, parts.children, strict=True):
                 words.append(repr(key))
-                walk(child)
+                walk(child, shared)
 
     walk(batch)
     return leaves, "\x1f".join(words)

@@ -30,7 +30,7 @@ _FEW = ", only two seeds"
 _THIRD = "; two seeds make one pair of masks, and one number tells nothing: ask for a third seed"
 _ENOUGH = 0.5
 """How many weights outside a mask must be there to be taken out, as a share of its own: a few of them say nothing of the many."""
-_DOUBTED = {"reach": "settled", "extreme": "settled", "moving": "settled", "nothing": "sufficient"}
+_DOUBTED = {"flat": "settled", "reach": "settled", "extreme": "settled", "moving": "settled", "nothing": "sufficient"}
 """Which verdict is no `yes` after which sentence: a mask has not settled, whatever its size does, that could not move, kept all or
 nothing, or still changed; and none is sufficient that changes nothing."""
 _BESIDE = {"threshold": "sufficient", "beats": "real", "patterns": "sufficient"}

@@ -173,8 +173,9 @@ def fit_masks(
             Ctrl-C, in the format of studies' checkpoints; the same call continues from it to the very bits. It is removed when the
             fit is complete, which an interrupted one is not, nor one whose masks of `within` could not be measured: the call
             made again, with another `within` or `score` if need be, measures them. A call is the same by its arguments and the
-            network, tensors by their values, but functions and classes (`loss`, `optimizer`) by name alone; `batches` and
-            `callback` are not compared at all: give the same ones, or another file.
+            network, tensors by their values, functions (`loss`) by name, code and the plain values that they take with them (of
+            `functools.partial`, too), and classes by name; functions that they call, `batches` and `callback` are not compared: give the
+            same ones, or another file.
 
     Returns:
         A `Fit`. Ctrl-C ends learning after the step under way and returns what there is (`fit.stopped == "interrupted"`); a second one

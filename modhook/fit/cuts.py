@@ -17,9 +17,9 @@ from modhook.masks import Masks
 from modhook.masks.evaluation import evaluate
 from modhook.masks.order import Order, areas, smallest_enough
 from modhook.network.threads import using
-from modhook.noise.randomness import seeded
 from modhook.unit.group import Group
 from modhook.values.arguments import batches_of, checked, ended, function
+from modhook.values.randomness import seeded
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -24,7 +24,6 @@ from modhook.fit.state import load_state, state_of
 from modhook.fit.target import RAMP, DensityTarget
 from modhook.fit.watch import Measured, Watch
 from modhook.masks import Masks
-from modhook.noise.randomness import undisturbed
 from modhook.noise.workspace import Workspace
 from modhook.plugin.contract import CarriedGradients
 from modhook.plugin.interfaces import Sampler
@@ -33,6 +32,7 @@ from modhook.steps.optim import LearningRates, MakeOptimizer, learning_rate, mak
 from modhook.steps.ranks import add_up, agree, same, share, spread
 from modhook.unit.group import Group
 from modhook.values.moving import floats
+from modhook.values.randomness import undisturbed
 
 
 class MaskTrainer(SampledLosses):

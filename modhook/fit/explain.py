@@ -1,54 +1,18 @@
-"""Says why a loss cannot teach masks anything: it is run once more, on a copy of the network, and listened to."""
+"""Says why a loss cannot teach masks anything."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
-from modhook.errors import StackError, UserError
+from modhook.errors import UserError
 from modhook.fit.groups import one_group
+from modhook.network.called import calls_the_model, listened
 from modhook.network.recurrent import with_gradients
 from modhook.network.twin import twin as copied
-
-
-@attrs.define
-class Calls:
-    """Which networks a loss called: the one that it was given, and in which way, and the user's own."""
-
-    given: bool = False
-    without_gradient: bool = False
-    own: str | None = None
-
-
-def listened(model: nn.Module, loss: Any, batch: Any) -> Calls | None:
-    """Return which networks a loss calls for one group of a batch; None where it cannot be run on a copy."""
-    found = Calls()
-    own = {id(module): name for name, module in model.named_modules()}
-    try:
-        twin = copied(model)
-    except StackError:
-        return None
-    twins = {id(module) for module in twin.modules()} - set(own)
-
-    def hear(module: nn.Module, _: Any) -> None:
-        if id(module) in twins:
-            found.given = True
-            found.without_gradient |= not torch.is_grad_enabled()
-        elif id(module) in own and found.own is None:
-            found.own = own[id(module)]
-
-    listening = register_module_forward_pre_hook(hear)
-    try:
-        with torch.enable_grad(), with_gradients(twin), contextlib.suppress(Exception):
-            loss(twin, batch)
-    finally:
-        listening.remove()
-    return found
+from modhook.values.randomness import undisturbed
 
 
 def scalars(model: nn.Module, loss: Any, losses: Any, groups: Any) -> Tensor:
@@ -86,10 +50,20 @@ def without_gradient(model: nn.Module, loss: Any, batch: Any) -> str:
     )
 
 
-def calls_the_model(name: str) -> str:
-    """Return one sentence on a loss that calls the user's own network, or the submodule of this name."""
-    what = f"the model's own submodule {name!r}" if name else "the model itself"
+def runs(model: nn.Module, loss: Any, batch: Any) -> bool:
+    """Return whether a loss can be computed of this batch by a copy of the network."""
+    try:
+        twin = copied(model)
+        with torch.enable_grad(), with_gradients(twin), undisturbed():
+            loss(twin, batch)
+    except Exception:
+        return False
+    return True
+
+
+def cut_up(samples: int) -> str:
+    """Return a note on an error that a part of a batch raises and the whole batch does not."""
     return (
-        f"the loss calls {what}, which has no mask, instead of `net`, its first argument, which stands for the network under "
-        "one mask: call `net`; outputs of the network without masks belong into the batches."
+        f"The whole batch passes: it is cut into {samples} groups of items, one per mask sample, and this is one of them. Give samples=1, "
+        "larger batches, or modhook.shared(x) for what each group is to see whole."
     )

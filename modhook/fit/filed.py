@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
 import platform
+import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,14 @@ from torch import Tensor, nn
 
 import modhook
 from modhook.errors import UserError
-from modhook.noise.randomness import drawing
 from modhook.steps.checkpoint import Keeper, active
 from modhook.steps.ranks import spread
 from modhook.steps.snapshot import digest
 from modhook.values.arguments import checked, shown
 from modhook.values.bounds import NotNegative
+from modhook.values.randomness import drawing
+
+_NUMBERS = (bool, int, float, str, type(None))
 
 
 class _Nothing:
@@ -93,8 +98,40 @@ def _plain(value: Any) -> Any:
             "class": type(value).__qualname__,
             **{f.name: _plain(getattr(value, f.name)) for f in attrs.fields(type(value))},
         }
-    name = getattr(value, "__qualname__", None)
-    return name if isinstance(name, str) else type(value).__qualname__
+    return _called(value)
+
+
+def _called(value: Any) -> Any:
+    """Return a function as what tells it from another: its name and code, and the plain values that it takes with it; a class by name."""
+    if isinstance(value, functools.partial):
+        return [_called(value.func), [_plain(v) for v in value.args], {k: _plain(v) for k, v in sorted(value.keywords.items())}]
+    if isinstance(value, types.MethodType):
+        return [_called(value.__func__), type(value.__self__).__qualname__, _numbers(getattr(value.__self__, "__dict__", {}))]
+    if not isinstance(value, types.FunctionType):
+        name = getattr(value, "__qualname__", None)
+        return name if isinstance(name, str) else type(value).__qualname__
+    names, inside = value.__code__.co_freevars, dict[str, Any]()
+    for name, cell in zip(names, value.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # not given a value yet
+            inside[name] = cell.cell_contents
+    inside |= {f"default {i}": v for i, v in enumerate(value.__defaults__ or ())} | (value.__kwdefaults__ or {})
+    # Others may change by being used, as a list of what a loss has seen does.
+    return [value.__qualname__, _code(value.__code__), _numbers(inside)]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sorted(values.items()) if isinstance(value, _NUMBERS)}
+
+
+def _code(code: types.CodeType) -> str:
+    """Return a digest of compiled code, which is the same in every process of one Python."""
+    constants = [_code(c) if isinstance(c, types.CodeType) else _ordered(c) for c in code.co_consts]
+    return hashlib.blake2b(code.co_code + repr((constants, code.co_names)).encode(), digest_size=8).hexdigest()
+
+
+def _ordered(constant: Any) -> Any:
+    """Return a constant as every process writes it, a set in order."""
+    return sorted(constant, key=repr) if isinstance(constant, frozenset) else constant
 
 
 def _short(state: Any) -> str:

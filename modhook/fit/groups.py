@@ -87,6 +87,12 @@ def one_group(groups: Any) -> Any:
     return tree.rebuild([leaf.tensor if leaf.shared else leaf.tensor[0] for leaf in tree.leaves])
 
 
+def in_one(groups: Any) -> Any:
+    """Return a cut batch in one piece, as the loss would get it: (K, B/K, ...) as (B, ...)."""
+    tree = flatten(groups)
+    return tree.rebuild([leaf.tensor if leaf.shared else leaf.tensor.flatten(0, 1) for leaf in tree.leaves])
+
+
 def plainly(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
     """Return a loss of whole batches as they come, that gets them as it gets a group: shared tensors are tensors there."""
     return lambda net, batch: loss(net, one_group(cut(owned(batch), 1)))

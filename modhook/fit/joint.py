@@ -25,7 +25,6 @@ from modhook.network.guard import Guard, same_bits
 from modhook.network.kinds import ATOMS, same_state
 from modhook.network.scope import Kept, parameter_names
 from modhook.network.twin import twin
-from modhook.noise.randomness import random_state
 from modhook.noise.workspace import Workspace
 from modhook.stacked.canary import described
 from modhook.stacked.routes import Job, run_vmap
@@ -33,6 +32,7 @@ from modhook.stacked.trees import Tree, flatten
 from modhook.stacked.watch import Watch, Written
 from modhook.steps.lockstep import meeting
 from modhook.steps.ranks import spread
+from modhook.values.randomness import random_state
 
 if TYPE_CHECKING:
     from modhook.fit.engine import MaskTrainer

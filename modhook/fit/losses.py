@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modhook.errors import StackError, UserError
+from modhook.errors import ModhookError, StackError, UserError
 from modhook.fit.activations import Activations
 from modhook.fit.chunks import at_once, by_layers
 from modhook.fit.complement import asks, bound, inside
-from modhook.fit.explain import calls_the_model, listened, scalars
-from modhook.fit.groups import batch_size, one_group, part
+from modhook.fit.explain import cut_up, runs, scalars
+from modhook.fit.groups import batch_size, in_one, one_group, part
 from modhook.fit.layers import ROUTE, Layers, recipe
 from modhook.fit.masked import MaskedWeights
 from modhook.fit.plainly import SHORT, cut_held, mean_loss
+from modhook.network.called import calls_the_model, listened, refuse_own
 from modhook.network.guard import Guard, memory_of
 from modhook.network.place import on_one_device
 from modhook.network.remade import Recipe, Recipes
@@ -132,7 +133,18 @@ class SampledLosses(MaskedWeights):
 
     def _losses(self, groups: Any, start: int, stop: int) -> Tensor:
         with on_one_device(self.model, groups):
-            return self._found(groups, start, stop)
+            if self.stacked is not None:
+                return self._found(groups, start, stop)
+            if not any(True for _ in reaches(self.model)):  # a hook may call it, and is told of by the route
+                refuse_own("loss", self.model, self._loss, lambda net: self.loss(net, one_group(groups)))
+            try:
+                return self._found(groups, start, stop)
+            except ModhookError:
+                raise
+            except Exception as error:
+                if self.samples > 1 and runs(self.model, self.loss, in_one(groups)):
+                    error.add_note(cut_up(self.samples))
+                raise
 
     def _found(self, groups: Any, start: int, stop: int) -> Tensor:
         drawn = self.generators[start:stop]

@@ -80,6 +80,8 @@ def fit_of(asked: Asked, fit: Prepared, trainer: MaskTrainer, found: Learned, ma
             special=special(asked.model, fit.masked.weights) if asked.by_default else {},
             unmasked=complex_ones(asked.model) if asked.by_default else (),
             nothing=fit.nothing,
+            share=math.nan if recovered is None else recovered.share,
+            samples=trainer.samples,
         )
     )
     if recovered is not None:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from modhook.errors import StackError, UserError
 from modhook.fit.groups import batch_size, cut, part
-from modhook.noise.randomness import undisturbed
 from modhook.stacked import Stacked
 from modhook.steps.loop import record_every
 from modhook.steps.ranks import add_up, agree, share
+from modhook.values.randomness import undisturbed
 
 MEASURE_EVERY = 60
 """Fewest steps between two measurements of the deterministic mask, whose two forward passes take about a step's time."""

@@ -23,7 +23,7 @@ from modhook.fit.groups import batch_size, cut, group, plainly
 from modhook.fit.losses import Loss
 from modhook.masks import Masks
 from modhook.network.recurrent import with_gradients
-from modhook.noise.randomness import undisturbed
+from modhook.values.randomness import undisturbed
 
 LOOKED_AT = 16
 """Batches by which sizes are chosen where no held-out ones are given."""
@@ -66,6 +66,8 @@ class Recovered:
         self._every, self._none = every, none
         self._over: Callable[[Iterable[Any]], Measured] = partial(_Losses, model, score=lost, off=off)
         self._mean = self._over(batches)
+        self.share = math.nan
+        """What groups of the first batch save over what it saves, once it is known (`unit_of_groups`)."""
         self.raised = ""
         """What the network raised with none of the learned weights."""
         self.whole = self._mean(every)
@@ -105,7 +107,7 @@ class Recovered:
             found(self._none) - found(self._every)
             for found in (self._over([batch]), self._over([group(groups, k) for k in range(samples)]))
         )
-        share = apart / together if together else math.nan
+        share = self.share = apart / together if together else math.nan
         return self.unit * share if math.isfinite(share) and share > 0 and abs(share - 1) > ROUNDING else self.unit
 
     @property

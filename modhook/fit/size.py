@@ -20,10 +20,10 @@ from modhook.masks import Masks
 from modhook.masks.granular import Masked
 from modhook.masks.order import Order, checked_density
 from modhook.masks.select import matching
-from modhook.noise.randomness import undisturbed
 from modhook.plugin.interfaces import Ranking, Sampler
 from modhook.steps.checkpoint import interrupted_after
 from modhook.values.arguments import batches_of, ended, function
+from modhook.values.randomness import undisturbed
 
 BETA = 1e-4
 """The pull of those that ask for no size."""

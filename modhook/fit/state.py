@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from modhook.noise.randomness import cuda_states, set_cuda_states
 from modhook.stacked import prepare
+from modhook.values.randomness import cuda_states, set_cuda_states
 
 if TYPE_CHECKING:
     from modhook.fit.engine import MaskTrainer

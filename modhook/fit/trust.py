@@ -40,6 +40,8 @@ ADAM = (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAda
 """Optimisers that move a logit by about their learning rate at most, whatever the gradient."""
 TITLES = {
     "nothing": "Masks change nothing",
+    "flat": "The loss is the same under all masks",
+    "groups": "The loss of a part of a batch is not a part of its loss",
     "reach": "No logit could cross 0",
     "extreme": "Everything or nothing is kept",
     "cut": "The smallest masks that lose no more than within keep everything or nothing",
@@ -52,6 +54,8 @@ TITLES = {
     "complex": "Complex weights have no masks, and are kept whole",
 }
 """The rules, and what each says in short."""
+APART = 1.25
+"""How many times as much, or as little, groups of a batch may save as the batch does (or as a K-th of it, where a loss is a sum)."""
 _NAMED = 6
 
 
@@ -70,6 +74,8 @@ class Course:
         changed: how many logits changed side, row by row added up. late: in the last tenth of the steps.
         loss: of the samples. mask_loss: of the deterministic mask. unmasked_loss: of the network; at the end, on the same batches.
         nothing: whether what masked weights become (`off`) is what they are.
+        flat: the loss, where it was the same in all of several steps.
+        share: what groups of the first batch save by the learned weights, over what the batch saves. samples: groups of a batch.
         turnover: the share of the weights that masks keep, as a cut, which as large a cut did not keep a tenth of the steps before.
         unsaved: what the network's loss says of why nothing can be counted in what it saves, and what was done instead.
         special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
@@ -94,6 +100,9 @@ class Course:
     special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     unmasked: Sequence[str] = ()
     nothing: bool = False
+    flat: float = math.nan
+    share: float = math.nan
+    samples: int = 1
 
 
 _LATER: ContextVar[bool] = ContextVar("modhook_told_later", default=False)
@@ -119,6 +128,17 @@ def findings(course: Course) -> dict[str, str]:
     c, found = course, {}
     if c.nothing:
         found["nothing"] = NOTHING
+    small = (
+        "a group may be too small for the loss (one over pairs of items, or with batch statistics): give a smaller samples=, or larger "
+        "batches."
+    )
+    if not math.isnan(c.flat):
+        found["flat"] = f"the loss was {c.flat:.3g} in all {c.steps} steps, so that nothing was learned from it; {small}"
+    elif c.samples > 1 and not math.isnan(c.share) and not any(1 / APART <= c.share * times <= APART for times in (1, c.samples)):
+        found["groups"] = (
+            f"cut into {c.samples} groups, one per mask sample, a batch saves {c.share:.3g} times as much of its loss by these weights as "
+            f"it does whole: items of a batch are not independent, or stand in another dimension than the first; {small}"
+        )
     if c.own and c.changed == 0 and c.nearest > c.travelled:
         found["reach"] = (
             f"no logit could cross 0: each started at least {c.nearest:.3g} away from it, and the learning rates of all "
@@ -181,7 +201,10 @@ def written(history: xr.Dataset, reasons: Mapping[str, str]) -> tuple[str, ...]:
 
 def needless(within: float) -> str:
     """Say that the smallest masks that lose no more than a share keep nothing."""
-    return f"the masks that lose at most {within:g} keep no weight: what they are measured by needs none of those that are learned."
+    return (
+        f"the masks that lose at most {within:g} keep no weight: what they are measured by needs none of those that are learned, or is no "
+        "less without them; more must be better, so that a loss is no score."
+    )
 
 
 def moves(late: float, kept: int, weights: int) -> bool:
@@ -212,6 +235,7 @@ def course_of(history: xr.Dataset, steps: int, *, learned: bool = False, **known
         changed=float(changed.sum()),
         late=float(changed[late].sum()),
         loss=_mean(history["loss"].values[measured]),
+        flat=_same(history["loss"].values),
         mask_loss=_mean(mask[measured]),
         unmasked_loss=math.nan if learned else _mean(unmasked[measured]),
         **known,  # type: ignore[arg-type]
@@ -253,6 +277,11 @@ def complex_ones(model: nn.Module) -> list[str]:
 
 def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     return float(values.mean()) if len(values) else math.nan
+
+
+def _same(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    """Return the value that all of several steps have, NaN if there is none."""
+    return float(values[0]) if len(values) > 1 and bool((values == values[0]).all()) else math.nan
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 from modhook.errors import UserError
 from modhook.masks import Masks
 from modhook.masks.off import Off
+from modhook.network.called import refuse_own
 from modhook.network.guard import lent
-from modhook.network.owned import owned
+from modhook.network.owned import owned, unshared
 from modhook.network.place import on_one_device
 from modhook.network.threads import using
+from modhook.network.unmasked import unmasked
 from modhook.values.arguments import batches_of, function, instance, shown
 from modhook.values.moving import floats
+
+_NO_MORE = object()
 
 
 def evaluate(
@@ -56,9 +61,12 @@ def evaluate(
     single = False
     applied = masks._applied(model, off, seed) if masks is not None else contextlib.nullcontext()
     with using(model), lent(model, () if masks is None else masks._names()), applied, torch.no_grad():
-        for batch in batches:
+        pulled = iter(batches)
+        while (batch := _next(pulled, batches, model)) is not _NO_MORE:
             with on_one_device(model, batch):
-                result = score(model, owned(batch))
+                if masks is not None and not counts:
+                    refuse_own("score", model, score, partial(_scored, score, batch))
+                result = _scored(score, batch, model)
             single = isinstance(result, Tensor)
             if not isinstance(result, Tensor | Mapping):
                 raise UserError(
@@ -77,3 +85,13 @@ def evaluate(
         raise UserError("there is nothing to evaluate: no batch with at least one item.")
     means = {name: total / counts[name] for name, total in floats(sums).items()}  # all batches are waited for once
     return means["score"] if single else means
+
+
+def _scored(score: Callable[[nn.Module, Any], Any], batch: Any, net: nn.Module) -> Any:
+    return score(net, unshared(owned(batch)))
+
+
+def _next(pulled: Iterator[Any], batches: Iterable[Any], model: nn.Module) -> Any:
+    """Return the next batch, which a generator makes without masks: it may have the network make the targets."""
+    with contextlib.nullcontext() if isinstance(batches, list | tuple) else unmasked(model):
+        return next(pulled, _NO_MORE)

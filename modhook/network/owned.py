@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from modhook.network.containers import ATOMS, fields_of, items_of
+from modhook.network.shared import Shared
 
 
 def owned(batch: Any) -> Any:
@@ -28,8 +29,23 @@ def _owned(batch: Any, known: dict[int, Tensor]) -> Any:
         return known[id(batch)]
     if isinstance(batch, ATOMS):
         return batch
+    if isinstance(batch, Shared):
+        return Shared(_owned(batch.value, known))
     parts = items_of(batch) or fields_of(batch)
     return batch if parts is None else parts.close([_owned(child, known) for child in parts.children])
+
+
+def unshared(batch: Any) -> Any:
+    """Return a batch in which what is marked as shared stands as itself, as a group of a cut batch gets it."""
+    if isinstance(batch, Shared):
+        return batch.value
+    if isinstance(batch, (Tensor, *ATOMS)):
+        return batch
+    parts = items_of(batch) or fields_of(batch)
+    if parts is None:
+        return batch
+    children = [unshared(child) for child in parts.children]
+    return batch if all(new is old for new, old in zip(children, parts.children, strict=True)) else parts.close(children)
 
 
 def apart(tensor: Tensor) -> Tensor:

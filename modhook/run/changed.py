@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from modhook.errors import UserError, listing
-from modhook.noise.randomness import seeded
 from modhook.noise.seeding import derive
+from modhook.values.randomness import seeded
 
 _RESETS = ("reset_parameters", "_reset_parameters")
 """How stock modules initialise themselves again; `nn.MultiheadAttention` has the second."""

@@ -16,7 +16,6 @@ from modhook.errors import RunError, UserError
 from modhook.fit.trust import TITLES, TURNOVER, moved, told_later
 from modhook.masks import Masks
 from modhook.masks.off import Off
-from modhook.noise.randomness import drawing, seeded
 from modhook.noise.seeding import derive
 from modhook.plugin.contract import CarriedGradients, RunContext, Scores, StageRecord
 from modhook.plugin.interfaces import Batch, Ranking, Sampler, Task, Tracker
@@ -41,6 +40,7 @@ from modhook.steps.snapshot import digest
 from modhook.study import Study, off_file, resolved
 from modhook.study.units import kinds
 from modhook.unit.units import Units
+from modhook.values.randomness import drawing, seeded
 
 
 class Enough(BaseException):

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from modhook.errors import DataError, ModhookError, PluginError, UserError, listing, near_miss
 from modhook.network.owned import owned
-from modhook.noise.randomness import seeded
 from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Task
 from modhook.plugin.manager import Plugins
@@ -25,6 +24,7 @@ from modhook.run.build import build_model
 from modhook.run.data import Draw, in_order, items
 from modhook.run.layout import Prepared
 from modhook.study import Study
+from modhook.values.randomness import seeded
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from modhook.network.containers import ATOMS, OPAQUE, attributes_of, fields_of, items_of
-from modhook.stacked.tensors import Kept, Shared
+from modhook.network.shared import Kept, Shared
 from modhook.values.numbers import is_truth
 
 

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 import attrs
 
 from modhook.errors import CheckpointError, GoneError, RunError
-from modhook.noise.randomness import random_state, set_random_state
 from modhook.steps.ranks import spread
 from modhook.steps.snapshot import read_snapshot, write_snapshot
+from modhook.values.randomness import random_state, set_random_state
 
 SHARE = 0.01
 """Most of a run's time that saving may take; a checkpoint that takes long is written more rarely than asked for."""

@@ -17,8 +17,8 @@ from typing import Any
 import attrs
 import torch
 
-from modhook.noise.randomness import random_state, set_random_state, undisturbed
 from modhook.steps.checkpoint import PRESSED, interrupts
+from modhook.values.randomness import random_state, set_random_state, undisturbed
 
 Meet = Callable[[Any], Any]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from modhook.errors import RunError
-from modhook.noise.randomness import random_state, set_random_state
 from modhook.steps.snapshot import digest
+from modhook.values.randomness import random_state, set_random_state
 
 
 class Source:
@@ -75,6 +75,6 @@ class Source:
         self._drawn = state["drawn"]
         if digest(self._last) != state["last"]:
             raise RunError(
-                "the batches are not the same when they are drawn again, so this stage cannot be continued exactly; give "
-                "them state_dict() and load_state_dict(); --retry-failed starts the stage over."
+                "the batches are not the same when they are drawn again, so that this cannot be continued exactly; give them state_dict() "
+                "and load_state_dict(), or start over (a stage of a study by --retry-failed, a fit by deleting its checkpoint)."
             )

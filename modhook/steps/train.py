@@ -10,9 +10,8 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from modhook.network.owned import owned
+from modhook.network.owned import owned, unshared
 from modhook.network.place import on_one_device
-from modhook.noise.randomness import cuda_states, set_cuda_states
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.loop import run_steps, warned
 from modhook.steps.optim import LearningRates, MakeOptimizer, clip_gradients, learning_rate, make_optimizer
@@ -21,6 +20,7 @@ from modhook.steps.ranks import agree, average, spread
 from modhook.values.arguments import batches_of, checked, function, instance, optional
 from modhook.values.bounds import CountOrZero, NotNegative, Positive
 from modhook.values.moving import floats
+from modhook.values.randomness import cuda_states, set_cuda_states
 
 
 class Trainer:
@@ -64,7 +64,7 @@ class Trainer:
         loss, error = None, None
         try:
             with on_one_device(self.net, batch):
-                loss = self.loss(self.net, owned(batch))
+                loss = self.loss(self.net, unshared(owned(batch)))
             loss.backward()
         except Exception as failure:
             error = failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import nn
 from modhook import Fit, ModhookWarning, fit_masks
 from modhook.errors import CheckpointError, UserError
 from modhook.fit import filed
-from modhook.noise.randomness import drawing
+from modhook.values.randomness import drawing
 
 ITEMS = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
 
@@ -30,7 +31,7 @@ def fitted(**options: Any) -> Fit:
     torch.manual_seed(3)
     net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 2))
     fixed: dict[str, Any] = {"samples": 2, "steps": 70, "lr": 0.1, "sampler": "gumbel", "progress": False}
-    return fit_masks(net, list(ITEMS.split(8)), loss, **{**fixed, **options})
+    return fit_masks(net, list(ITEMS.split(8)), options.pop("loss", loss), **{**fixed, **options})
 
 
 def press(step: int, trainer: Any) -> None:
@@ -58,6 +59,49 @@ def test_ctrl_c_and_the_same_call_again(tmp_path: Path) -> None:
     assert all(torch.equal(second.logits[n], whole.logits[n]) for n in whole.logits)
     clock = "ms_per_step"
     assert second.history.drop_vars(clock).equals(whole.history.drop_vars(clock))
+
+
+def output(net: Any, batch: Any, which: int = 0) -> torch.Tensor:
+    """One output, squared."""
+    out: torch.Tensor = (net(batch)[:, which] - 1).square().mean()
+    return out
+
+
+class Output:
+    """A loss with a number of its own."""
+
+    def __init__(self, which: int) -> None:
+        self.which = which
+        self.seen: list[int] = []
+
+    def loss(self, net: Any, batch: Any) -> torch.Tensor:
+        self.seen.append(len(batch))
+        return output(net, batch, self.which)
+
+
+def made(which: int) -> Any:
+    """Return a loss that holds its number as a closure."""
+    return lambda net, batch: output(net, batch, which)
+
+
+LOSSES = {
+    "partial": [functools.partial(output, which=0), functools.partial(output, which=1)],
+    "place": [functools.partial(output, which=0), output],
+    "closure": [made(0), made(1)],
+    "lambdas": [lambda net, batch: output(net, batch, 0), lambda net, batch: output(net, batch, 1)],
+    "method": [Output(0).loss, Output(1).loss],
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_the_file_of_another_function_is_refused(tmp_path: Path, kind: str) -> None:
+    """Losses that differ in a number, as arguments of a partial, in a closure, in their code or in their object, are two losses."""
+    file, (one, other) = tmp_path / "fit.safetensors", LOSSES[kind]
+    with pytest.warns(ModhookWarning, match="after 33 of 70"):
+        fitted(loss=one, checkpoint=file, callback=press)
+    with pytest.raises(CheckpointError, match=r"of another computation: loss was .*; delete it, or give another file"):
+        fitted(loss=other, checkpoint=file)
+    assert fitted(loss=one, checkpoint=file).steps == 70
 
 
 def test_a_gpu_of_another_kind_is_another_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

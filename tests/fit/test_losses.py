@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +62,52 @@ def test_a_loss_without_a_gradient_names_its_remedy(loss: Any, message: str, exe
     assert "\n" not in str(caught.value)
 
 
+def by_teacher(net: Any, batch: Any, teacher: nn.Module) -> Tensor:
+    """Cross-entropy against what a teacher says, through which no gradient leads."""
+    return F.cross_entropy(net(batch[0]), teacher(batch[0]).argmax(-1))
+
+
+class Teaching:
+    """A loss that keeps its teacher."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        self.teacher = teacher
+
+    def __call__(self, net: Any, batch: Any) -> Tensor:
+        return by_teacher(net, batch, self.teacher)
+
+    def loss(self, net: Any, batch: Any) -> Tensor:
+        return by_teacher(net, batch, self.teacher)
+
+
+def test_another_network_may_teach() -> None:
+    """A copy, and the network without its masks in `modhook.unmasked`, teach what precomputed targets teach; a loss is called as often."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    teacher, calls = copy.deepcopy(model), dict[str, int]()
+
+    def alone(net: Any, batch: Any) -> Tensor:
+        with modhook.unmasked(net):
+            targets = net(batch[0]).argmax(-1)
+        return F.cross_entropy(net(batch[0]), targets)
+
+    def counted(net: Any, batch: Any, name: str = "teacher") -> Tensor:
+        calls[name] = calls.get(name, 0) + 1
+        return by_teacher(net, batch, teacher)
+
+    batches, options = [(X, teacher(X).argmax(-1))], {"steps": 3, "samples": 2, "progress": False, "executor": "loop"}
+    expected = modhook.fit_masks(model, batches, functools.partial(counted_labels, calls), **options)
+    for loss in (alone, functools.partial(by_teacher, teacher=teacher), counted):
+        assert torch.equal(fit(model, loss, steps=3, executor="loop").logits["0.weight"], expected.logits["0.weight"])
+    assert calls["teacher"] == calls["labels"]
+
+
+def counted_labels(calls: dict[str, int], net: Any, batch: Any) -> Tensor:
+    """Cross-entropy that counts its calls, and reaches no other network."""
+    calls["labels"] = calls.get("labels", 0) + 1
+    return cross_entropy(net, batch)
+
+
 @pytest.mark.parametrize("executor", ["auto", "loop", "vmap"])
 @pytest.mark.parametrize(
     ("part", "message"),
@@ -73,6 +121,13 @@ def test_a_loss_without_a_gradient_names_its_remedy(loss: Any, message: str, exe
             lambda model: lambda f, b: F.mse_loss(f(b[0]), model(b[0]).detach()),
             "outputs of the network without masks belong into the batches",
         ),
+        (
+            lambda model: lambda f, b: F.cross_entropy(f(b[0]), model(b[0]).argmax(-1)),
+            "the loss calls the model itself",
+        ),
+        (lambda model: functools.partial(by_teacher, teacher=model), "the loss calls the model itself"),
+        (lambda model: Teaching(model), "the loss calls the model itself"),
+        (lambda model: Teaching(model).loss, "the loss calls the model itself"),
     ],
 )
 def test_a_loss_that_calls_the_model_is_told_to_call_net(part: Any, message: str, executor: str) -> None:
@@ -176,3 +231,44 @@ def test_glob_signs_in_names(pattern: str, found: set[str]) -> None:
     assert set(modhook.select(model, include=pattern)) == found
     with pytest.raises(PatternError, match=r"'a\[2\]\.weight' matches no parameter"):
         modhook.select(model, include="a[2].weight")
+
+
+def test_a_part_of_a_batch_that_fails_where_the_whole_passes() -> None:
+    """An index into a batch that is cut into groups is out of bounds there: the note says so, and `modhook.shared` and samples=1 help."""
+    edges = torch.stack([torch.arange(8), torch.arange(8).roll(1)], 1)  # (8, 2): as many as there are nodes
+
+    def loss(net: Any, batch: Any) -> Tensor:
+        nodes, ring = batch
+        out: Tensor = (net(nodes)[ring[:, 0]] - nodes[ring[:, 1], :3]).square().mean()
+        return out
+
+    model = nn.Linear(4, 3)
+    with pytest.raises(IndexError) as caught:
+        modhook.fit_masks(model, [(X, edges)], loss, steps=1, samples=2, progress=False)
+    (note,) = [n for n in caught.value.__notes__ if n.startswith("The whole batch passes")]
+    assert "cut into 2 groups of items, one per mask sample" in note
+    modhook.fit_masks(model, [(X, edges)], loss, steps=1, samples=1, progress=False)
+    with pytest.raises(RuntimeError) as caught_too:
+        fit(nn.Linear(5, 3), cross_entropy)
+    assert not any("whole batch" in note for note in getattr(caught_too.value, "__notes__", []))
+
+
+def test_what_is_shared_reaches_scores_and_training_as_itself() -> None:
+    """`modhook.shared` in a batch is what it holds for `evaluate`, cuts by a score, `train` and `ask`, as for a loss of `fit_masks`."""
+    torch.manual_seed(0)
+    model, scale = nn.Linear(4, 3), modhook.shared(torch.full((8,), 2.0))  # as many numbers as a batch has items
+
+    def loss(net: Any, batch: Any) -> Tensor:
+        return F.cross_entropy(net(batch[0]) * batch[2].mean(), batch[1])
+
+    def score(net: Any, batch: Any) -> Tensor:
+        return ((net(batch[0]) * batch[2].mean()).argmax(-1) == batch[1]).float()
+
+    batches, plain = [(X, Y, scale)], [(X, Y, scale.value)]
+    modhook.train(model, batches, loss, steps=2)
+    found = modhook.fit_masks(model, batches, loss, steps=2, samples=2, score=score, valid=batches, within=0.5, progress=False)
+    assert modhook.evaluate(model, found.masks, batches, score) == modhook.evaluate(model, found.masks, plain, score)
+    answer = modhook.ask(
+        model, {"f": batches}, loss=loss, score=score, tests={"f": batches}, seeds=1, steps=2, samples=2, progress=False, analyses=()
+    )
+    assert ("f", 1) in answer.masks

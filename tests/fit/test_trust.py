@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -50,6 +51,15 @@ SOUND = Course(
         ({"mask_loss": 0.05, "unmasked_loss": 0.14}, None),
         ({"mask_loss": math.nan, "unmasked_loss": math.nan}, None),
         ({"special": {"norm gains": ["a"]}}, "patterns"),
+        ({"flat": 0.0}, "flat"),
+        ({"samples": 4, "share": 0.81}, None),
+        ({"samples": 4, "share": 0.79}, "groups"),
+        ({"samples": 4, "share": 1.3}, "groups"),
+        ({"samples": 4, "share": 0.25}, None),
+        ({"samples": 4, "share": 0.3}, None),
+        ({"samples": 4, "share": 0.19}, "groups"),
+        ({"samples": 4, "share": -1.0}, "groups"),
+        ({"samples": 1, "share": 0.5}, None),
     ],
 )
 def test_every_rule_at_its_bound(change: dict[str, Any], rule: str | None) -> None:
@@ -174,3 +184,39 @@ def test_the_default_patterns_are_named_only_where_they_were_used() -> None:
     for given in ({"include": "*weight"}, {"exclude": ["*bias"]}):
         fit = fit_masks(net, [batch], loss, **options, **given)
         assert not any("norm gains" in sentence for sentence in fit.cautions)
+
+
+def pairs(net: Any, batch: Tensor) -> Tensor:
+    """InfoNCE of items and themselves with noise: each item against all others of the batch, and with one item always 0."""
+    one, other = net(batch), net(batch + 0.1)
+    return nn.functional.cross_entropy(one @ other.T, torch.arange(len(batch)))
+
+
+def test_a_loss_over_pairs_in_groups_too_small_for_it() -> None:
+    """In groups of one item nothing is learned, which a sentence says; in larger ones another says how far they are from the batch."""
+    torch.manual_seed(0)
+    net, batches = nn.Linear(4, 3, bias=False), list(torch.randn(64, 4).split(16))
+    options: dict[str, Any] = {"steps": 12, "progress": False}
+    with pytest.warns(TrustWarning, match="the loss was 0 in all 12 steps, so that nothing was learned from it; a group may be too small"):
+        fit_masks(net, batches, pairs, samples=16, **options)
+    with pytest.warns(TrustWarning, match="cut into 8 groups, .* times as much of its loss by these weights as it does whole"):
+        fit_masks(net, batches, pairs, samples=8, relative_beta=True, **options)
+
+
+@pytest.mark.parametrize("reduced", [Tensor.mean, Tensor.sum])
+def test_means_and_sums_over_items_are_the_same_of_groups(reduced: Callable[[Tensor], Tensor]) -> None:
+    """A loss that is a mean or a sum over independent items says nothing of groups."""
+    torch.manual_seed(0)
+    net, x = nn.Linear(4, 3, bias=False), torch.randn(64, 4)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        fit_masks(
+            net,
+            list(x.split(16)),
+            lambda n, b: reduced((n(b) - b[:, :3]).square()),
+            samples=4,
+            steps=12,
+            relative_beta=True,
+            progress=False,
+        )
+    assert not any("cut into" in str(w.message) for w in told)

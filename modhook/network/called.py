@@ -1,0 +1,136 @@
+"""Which networks a loss or score calls: the one that it is given, or the user's own by a variable, which is another one under masks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from modhook.errors import StackError, UserError
+from modhook.network.containers import ATOMS
+from modhook.network.recurrent import with_gradients
+from modhook.network.twin import twin as copied
+from modhook.values.randomness import undisturbed
+
+_DEPTH = 5
+_MANY, _ALL = 1_000, 10_000
+"""How many values of a container, and of all, are looked at: networks are not kept behind more."""
+
+
+@attrs.define
+class Calls:
+    """Which networks a loss called: the one that it was given, and in which way, and the user's own."""
+
+    given: bool = False
+    without_gradient: bool = False
+    own: str | None = None
+
+
+def listened(model: nn.Module, loss: Any, batch: Any) -> Calls | None:
+    """Return which networks a loss calls for one group of a batch; None where it cannot be run on a copy."""
+    found = Calls()
+    own = {id(module): name for name, module in model.named_modules()}
+    try:
+        twin = copied(model)
+    except StackError:
+        return None
+    twins = {id(module) for module in twin.modules()} - set(own)
+
+    def hear(module: nn.Module, _: Any) -> None:
+        if id(module) in twins:
+            found.given = True
+            found.without_gradient |= not torch.is_grad_enabled()
+        elif id(module) in own and found.own is None:
+            found.own = own[id(module)]
+
+    listening = register_module_forward_pre_hook(hear)
+    try:
+        with torch.enable_grad(), with_gradients(twin), contextlib.suppress(Exception):
+            loss(twin, batch)
+    finally:
+        listening.remove()
+    return found
+
+
+def refuse_own(what: str, model: nn.Module, function: Callable[..., Any], run: Callable[[nn.Module], Any]) -> None:
+    """Raise `UserError` for a loss or score that calls the network by a variable, and not as its first argument.
+
+    It is looked at only where such a variable is in reach: what a function is called with once more is counted twice by what counts.
+
+    Args:
+        what: "loss" or "score". function: it. run: calls it for one batch, with the network that it is given.
+    """
+    own = {id(module) for module in model.modules()}
+    if not any(id(module) in own for found in _networks(function, _DEPTH, set()) for module in found.modules()):
+        return
+    with undisturbed():
+        calls = listened(model, lambda net, _: run(net), None)
+    if calls is not None and calls.own is not None:
+        raise UserError(calls_the_model(calls.own, what))
+
+
+def calls_the_model(name: str, what: str = "loss") -> str:
+    """Return one sentence on a loss or score that calls the user's own network, or the submodule of this name."""
+    called = f"the model's own submodule {name!r}" if name else "the model itself"
+    if what == "loss":
+        return (
+            f"the loss calls {called}, which has no mask, instead of `net`, its first argument, which stands for the network under "
+            "one mask: call `net`; outputs of the network without masks belong into the batches, or into `with modhook.unmasked(net)`."
+        )
+    return (
+        f"the {what} calls {called}, which has masks as well where it is measured, instead of its first argument: call that alone; outputs "
+        "of the network without masks belong into the batches, or into `with modhook.unmasked(net)`."
+    )
+
+
+def _networks(value: Any, depth: int, seen: set[int]) -> Iterator[nn.Module]:
+    """Yield the networks that a function or value reaches: closures, defaults, globals, arguments of partials, attributes."""
+    if id(value) in seen or len(seen) > _ALL or isinstance(value, (*ATOMS, torch.Tensor, type, types.ModuleType)):
+        return
+    seen.add(id(value))
+    if isinstance(value, nn.Module):
+        yield value
+        return
+    if not depth:
+        return
+    inside: list[Any] = []
+    if isinstance(value, types.FunctionType):
+        if (value.__module__ or "").partition(".")[0] in ("torch", "numpy", "modhook"):
+            return
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # not given a value yet
+                inside.append(cell.cell_contents)
+        inside += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        inside += [value.__globals__[name] for name in _names(value.__code__) if name in value.__globals__]
+    elif isinstance(value, types.MethodType):
+        inside = [value.__func__, value.__self__]
+    elif isinstance(value, functools.partial):
+        inside = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, dict):
+        inside = list(islice(value.values(), _MANY))
+    elif isinstance(value, list | tuple | set | frozenset):
+        inside = list(islice(value, _MANY))
+    else:
+        inside = [*_body(value), *islice(getattr(value, "__dict__", {}).values(), _MANY)]
+    for part in inside:
+        yield from _networks(part, depth - 1, seen)
+
+
+def _body(value: Any) -> list[Any]:
+    """Return what an object does where it is called, if it can be."""
+    return [type(value).__call__] if callable(value) else []
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _names(inner)
