@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from claim_measures import LEARNED, Beside, Measured, worst
+from claim_measures import LEARNED, Beside, Measured, mean, worst
 from cubes_of_studies import POOLED, Network, Values
 from shared_weights import pair
 
@@ -27,9 +27,25 @@ def holds(network: Network, _: Sequence[Network]) -> Measured:
     values = np.full(network.cube.sizes["seed"], np.nan)
     for seed in range(len(values)):
         if betas and np.isfinite(own[:, seed]).all():
-            good = [b for b, score in zip(betas, own[:, seed], strict=True) if score >= LEARNED]
-            values[seed] = np.log10(good[-1] / good[0]) if good else 0.0
-    return Measured(values)
+            values[seed] = _longest(betas, own[:, seed] >= LEARNED)
+
+    def reading() -> str:
+        good = [f"{beta:g}" for beta, row in zip(betas, own, strict=True) if (row >= LEARNED).all()]
+        return (
+            f"In every seed both are so at {', '.join(good) or 'no beta'}, of {', '.join(f'{b:g}' for b in betas)}; between these "
+            "nothing was computed, so that the range may be wider than the number."
+        )
+
+    return Measured(values, reading=reading)
+
+
+def _longest(betas: Sequence[float], good: Values) -> float:
+    """Return the decades of the widest range of neighbouring betas that are all good."""
+    widest, first = 0.0, None
+    for beta, one in zip(betas, good, strict=True):
+        first = None if not one else beta if first is None else first
+        widest = widest if first is None else max(widest, float(np.log10(beta / first)))
+    return widest
 
 
 def falls(network: Network, _: Sequence[Network]) -> Measured:
@@ -44,9 +60,35 @@ def falls(network: Network, _: Sequence[Network]) -> Measured:
     by_chance = network.array("overlap/shared_chance_total")
     beside = [Beside(f"shared at beta {betas[0]:g}", ends[0]), Beside(f"shared at beta {betas[-1]:g}", ends[1])]
     if by_chance is not None:
-        expected = [
-            np.mean([by_chance.sel({POOLED: b, "stage": s}).values for s in pair(network)], axis=0)
+        beside += [
+            Beside(f"by chance at beta {b:g}", np.mean([by_chance.sel({POOLED: b, "stage": s}).values for s in pair(network)], axis=0))
             for b in (betas[0], betas[-1])
         ]
-        beside += [Beside("chance at these", (expected[0] + expected[1]) / 2)]
-    return Measured(ends[0] - ends[1], beside)
+    return Measured(ends[0] - ends[1], beside, reading=lambda: _read(network, betas[0], betas[-1]))
+
+
+def _read(network: Network, first: float, last: float) -> str:
+    """Say what the mean of both functions hides: one that does not fall, one that fails, and what chance falls by."""
+    weak, strong = network.each[first], network.each[last]
+
+    def ends(name: str, **where: str) -> tuple[float, float]:
+        return mean(weak.at(name, **where)), mean(strong.at(name, **where))
+
+    functions = pair(network)
+    shared = {s: ends("overlap/shared_total", stage=s) for s in functions}
+    told = []
+    if any(after >= before for before, after in shared.values()):
+        each = ", ".join(f"of {s} {100 * before:.1f} and {100 * after:.1f} %" for s, (before, after) in shared.items())
+        told.append(f"It does not fall for both: at beta {first:g} and {last:g} are shared {each}.")
+    failed = {s: right for s in functions if (right := mean(strong.at("scores/accuracy", stage=s, split=s))) < LEARNED}
+    if failed:
+        each = ", ".join(f"{s} on {100 * right:.1f} %" for s, right in failed.items())
+        told.append(f"At beta {last:g} a mask does not do its function any more ({each}), and what it shares is not what a working one does.")
+    both = {"stage": functions[0], "other": functions[1]}
+    iou, chance = ends("overlap/iou_total", **both), ends("overlap/iou_chance_total", **both)
+    if iou[1] / chance[1] > iou[0] / chance[0]:
+        told.append(
+            f"IoU is {iou[0]:.2f} and {iou[1]:.2f}, {iou[0] / chance[0]:.1f} and {iou[1] / chance[1]:.1f} times that of masks drawn "
+            "evenly: beside chance, masks share more under the stronger pull, not less."
+        )
+    return " ".join(told)

@@ -65,6 +65,12 @@ class Network:
         return np.asarray(found.sel(where).values, dtype=np.float64)
 
     @property
+    def each(self) -> dict[float, Network]:
+        """The network at each value of the pooled key, in ascending order; empty where none is swept."""
+        values = self.cube[POOLED].values if POOLED in self.cube.attrs["modhook_run_dims"] else ()
+        return {float(v): attrs.evolve(self, point={**self.point, POOLED: v}) for v in sorted(values)} if len(values) > 1 else {}
+
+    @property
     def stages(self) -> list[str]:
         """The stages of the study."""
         return [str(s) for s in self.cube["scores"]["stage"].values]

@@ -14,6 +14,7 @@ from claim_measures import Beside, Measured, mean, percent
 from cubes_of_studies import Network, Values, missing_points, published_study, taken_from
 from paper_claims import CLAIMS, ELSEWHERE, Claim
 from reference_code import Reference, apart, beyond_one
+from shared_weights import pair
 from verdict_rule import CONFIDENCE, TEXT, UNCLEAR, Rule, Verdict, judged
 
 # Helpers of pages lie beside the tests of pages, and are imported by their file's name.
@@ -199,6 +200,8 @@ def _matrices(network: Network, reference: Reference | None, source: Network | N
     """Return kept share and IoU of each matrix: mean and standard deviation, as the paper has them; below it the reference's."""
     if source:
         return f"{network.label}: the masks are those of {source.label}."
+    if network.each:
+        return _by_pull(network)
     numbers = matrix_numbers(network)
     columns = list(numbers["all"])
     if len([c for c in columns if c.startswith("kept, ") and c != "kept, control"]) > 4:
@@ -208,6 +211,21 @@ def _matrices(network: Network, reference: Reference | None, source: Network | N
         parts += [f"The paper's own code, n {reference.seeds}:", _matrix_table(reference.matrices, columns)]
         parts.append(_agreement(network, numbers, reference))
     return "\n\n".join(parts)
+
+
+def _by_pull(network: Network) -> str:
+    """Return what masks do, keep and share at each value of a sweep over the pull: mean and standard deviation over seeds."""
+    lines, further = [], []
+    for beta, one in network.each.items():
+        of = matrix_numbers(one)["all"]
+        own = {f"{s}, own": one.at("scores/accuracy", stage=s, split=s) for s in pair(one)}
+        own |= {f"{s}, control": one.at("scores/accuracy", stage="control", split=s) for s in pair(one)}
+        shared = {f"shared of {s}": one.at("overlap/shared_total", stage=s) for s in pair(one)}
+        columns = own | of | shared
+        lines.append((f"{beta:g}", *map(_spread, columns.values())))
+        further += [f"beta {beta:g}: {sentence}" for sentence in _unsettled(one)]
+    head = f"{network.label}, n {network.done}, all matrices together (accuracy, share of the weights, IoU, share of a mask's weights):"
+    return "\n\n".join([head, table(("beta", *columns), lines), *further])
 
 
 def _unsettled(network: Network) -> list[str]:

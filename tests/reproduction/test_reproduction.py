@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from modhook import masks_from
 from modhook.cube import Plan, create, pack
 from modhook.masks import chance
 from modhook.plugin.manager import plugins
@@ -25,6 +26,7 @@ from modhook.study.source import shipped_files
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 
+import beta_measures  # noqa: E402
 import reproduce  # noqa: E402 - a program beside the tests, not a package
 import walk  # noqa: E402
 from cubes_of_studies import Network, networks, taken_from  # noqa: E402
@@ -323,3 +325,31 @@ def test_the_page_is_that_of_the_cubes() -> None:
         assert all(c.outputs for c in cells if c.cell_type == "code")
     for zip_file in (ROOT / "docs/cubes").glob("*.zip"):
         assert zip_file.stat().st_size < reproduce.LARGEST
+
+
+@pytest.mark.parametrize(
+    ("good", "decades"),
+    [([1, 1, 1, 1], 3.0), ([1, 0, 1, 1], 1.0), ([1, 1, 0, 1], 1.0), ([0, 1, 0, 1], 0.0), ([0, 0, 0, 0], 0.0), ([1, 1, 1, 0], 2.0)],
+)
+def test_a_range_of_beta_has_no_hole(good: list[int], decades: float) -> None:
+    """The widest range of neighbouring betas counts: one at which masks fail ends it, whatever comes after."""
+    assert beta_measures._longest([1e-5, 1e-4, 1e-3, 1e-2], np.array(good, dtype=bool)) == pytest.approx(decades)
+
+
+def test_a_sweep_over_beta_by_its_values() -> None:
+    """At each beta, shares, IoU and what is shared are those of the masks in the packed cube, counted by hand."""
+    (network,) = networks([ROOT / "docs" / "cubes" / "addmul_beta.zip"])
+    assert list(network.each) == [1e-5, 3e-5, 1e-4, 3e-4, 1e-3]
+    one = network.each[1e-3]
+    for seed in (1, 2):
+        add, mul = (dict(masks_from(network.path, seed, s, beta=1e-3).items()) for s in ("add", "mul"))
+        both = sum(int((add[n] & mul[n]).sum()) for n in add)
+        sizes = [sum(int(m.sum()) for m in mask.values()) for mask in (add, mul)]
+        numbers = matrix_numbers(one)["all"]
+        at = seed - 1
+        assert numbers["kept, add"][at] == pytest.approx(sizes[0] / sum(m.numel() for m in add.values()))
+        assert numbers["IoU"][at] == pytest.approx(both / (sum(sizes) - both))
+        assert one.at("overlap/shared_total", stage="mul")[at] == pytest.approx(both / sizes[1])
+    falls = beta_measures.falls(network, [])
+    assert "beside chance, masks share more under the stronger pull" in falls.reading()
+    assert "mul on" in falls.reading()
