@@ -83,7 +83,7 @@ def _read(network: Network, first: float, last: float) -> str:
     failed = {s: right for s in functions if (right := mean(strong.at("scores/accuracy", stage=s, split=s))) < LEARNED}
     if failed:
         each = ", ".join(f"{s} on {100 * right:.1f} %" for s, right in failed.items())
-        told.append(f"At beta {last:g} a mask does not do its function any more ({each}), and what it shares is not what a working one does.")
+        told.append(f"At beta {last:g} a mask does its function no more ({each}), and what it shares is not what a working one does.")
     both = {"stage": functions[0], "other": functions[1]}
     iou, chance = ends("overlap/iou_total", **both), ends("overlap/iou_chance_total", **both)
     if iou[1] / chance[1] > iou[0] / chance[0]:
