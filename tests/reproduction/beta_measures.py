@@ -24,19 +24,31 @@ def _beta(network: Network) -> tuple[list[float], Values]:
 def holds(network: Network, _: Sequence[Network]) -> Measured:
     """Decades of beta over which both masks do their function."""
     betas, own = _beta(network)
-    values = np.full(network.cube.sizes["seed"], np.nan)
-    for seed in range(len(values)):
-        if betas and np.isfinite(own[:, seed]).all():
-            values[seed] = _longest(betas, own[:, seed] >= LEARNED)
+    if not betas:
+        return Measured(np.full(network.cube.sizes["seed"], np.nan))
+    control = np.array([[one.at("scores/accuracy", stage="control", split=s) for s in pair(network)] for one in network.each.values()])
+    least = np.minimum(own, control.min(axis=1))  # (betas, seeds)
 
     def reading() -> str:
         good = [f"{beta:g}" for beta, row in zip(betas, own, strict=True) if (row >= LEARNED).all()]
-        return (
-            f"In every seed both are so at {', '.join(good) or 'no beta'}, of {', '.join(f'{b:g}' for b in betas)}; between these "
-            "nothing was computed, so that the range may be wider than the number."
+        fails = [
+            f"{100 * mean(row.min(axis=0)):.1f} % at {beta:g}"
+            for beta, row in zip(betas, control, strict=True)
+            if mean(row.min(axis=0)) < LEARNED
+        ]
+        text = (
+            f"In every seed both are so at {', '.join(good) or 'no beta'}, of {', '.join(f'{b:g}' for b in betas)}; nothing was computed "
+            "between these nor beyond, so that the range may be wider, and seeds that have the same of them give the interval no width."
         )
+        return f"{text} The mask of the whole task does the worse operation on {', '.join(fails)}." if fails else text
 
-    return Measured(values, reading=reading)
+    return Measured(_decades(betas, own), [Beside("with the mask of the whole task as well", _decades(betas, least))], reading=reading)
+
+
+def _decades(betas: Sequence[float], scores: Values) -> Values:
+    """Return per seed over how many decades of beta a score, (betas, seeds), is good; NaN where one is missing."""
+    known = np.isfinite(scores).all(axis=0)
+    return np.array([_longest(betas, scores[:, i] >= LEARNED) if known[i] else np.nan for i in range(scores.shape[1])])
 
 
 def _longest(betas: Sequence[float], good: Values) -> float:
@@ -68,7 +80,7 @@ def falls(network: Network, _: Sequence[Network]) -> Measured:
 
 
 def _read(network: Network, first: float, last: float) -> str:
-    """Say what the mean of both functions hides: one that does not fall, one that fails, and what chance falls by."""
+    """Say what the mean of both functions hides: one that does not fall, masks that fail or had not settled, and chance."""
     weak, strong = network.each[first], network.each[last]
 
     def ends(name: str, **where: str) -> tuple[float, float]:
@@ -79,16 +91,28 @@ def _read(network: Network, first: float, last: float) -> str:
     told = []
     if any(after >= before for before, after in shared.values()):
         each = ", ".join(f"of {s} {100 * before:.1f} and {100 * after:.1f} %" for s, (before, after) in shared.items())
-        told.append(f"It does not fall for both: at beta {first:g} and {last:g} are shared {each}.")
+        told.append(f"Shared are, at beta {first:g} and {last:g}, {each}: it does not fall for both.")
     failed = {s: right for s in functions if (right := mean(strong.at("scores/accuracy", stage=s, split=s))) < LEARNED}
     if failed:
         each = ", ".join(f"{s} on {100 * right:.1f} %" for s, right in failed.items())
-        told.append(f"At beta {last:g} a mask does its function no more ({each}), and what it shares is not what a working one does.")
+        told.append(f"At beta {last:g} a mask does its function no more ({each}).")
+        betas, own = _beta(network)
+        works = [beta for beta, row in zip(betas, own, strict=True) if (row >= LEARNED).all()]
+        if len(works) > 1:
+            before, after = (
+                mean(np.mean([network.each[b].at("overlap/shared_total", stage=s) for s in functions], axis=0)) for b in (works[0], works[-1])
+            )
+            told.append(f"From {works[0]:g} to {works[-1]:g}, where both work, it falls by {100 * (before - after):.1f} %.")
+    if any("moving: " in str(text) for text in np.ravel(weak.array("history/trust"))):
+        told.append(f"At {first:g} masks were still changing (below the table by beta), so that their sizes belong to the steps as well.")
     both = {"stage": functions[0], "other": functions[1]}
     iou, chance = ends("overlap/iou_total", **both), ends("overlap/iou_chance_total", **both)
+    expected = [mean(np.mean([one.at("overlap/shared_chance_total", stage=s) for s in functions], axis=0)) for one in (weak, strong)]
+    above = [np.mean([x[i] for x in shared.values()]) - expected[i] for i in (0, 1)]
     if iou[1] / chance[1] > iou[0] / chance[0]:
         told.append(
             f"IoU is {iou[0]:.2f} and {iou[1]:.2f}, {iou[0] / chance[0]:.1f} and {iou[1] / chance[1]:.1f} times that of masks drawn "
-            "evenly: beside chance, masks share more under the stronger pull, not less."
+            f"evenly; shares minus theirs are {100 * above[0]:.1f} and {100 * above[1]:.1f} %: beside chance, whether masks share less "
+            "depends on the measure."
         )
     return " ".join(told)

@@ -83,7 +83,7 @@ CLAIMS = (
         "beta-falls",
         ("addmul_beta",),
         "The stronger the pull, the less the masks of the two operations share.",
-        "shared share of the kept weights at the smallest beta minus that at the largest",
+        "shared share of the kept weights, mean of both operations, at the smallest beta minus that at the largest",
         "beta_sensitivity",
         Rule(0.2, 0.05),
         beta_measures.falls,

@@ -214,18 +214,27 @@ def _matrices(network: Network, reference: Reference | None, source: Network | N
 
 
 def _by_pull(network: Network) -> str:
-    """Return what masks do, keep and share at each value of a sweep over the pull: mean and standard deviation over seeds."""
-    lines, further = [], []
+    """Return what masks do, keep and share at each value of a sweep over the pull, and their IoU by matrix: means and deviations."""
+    functions, lines, matrices, further = pair(network), [], [], []
     for beta, one in network.each.items():
-        of = matrix_numbers(one)["all"]
-        own = {f"{s}, own": one.at("scores/accuracy", stage=s, split=s) for s in pair(one)}
-        own |= {f"{s}, control": one.at("scores/accuracy", stage="control", split=s) for s in pair(one)}
-        shared = {f"shared of {s}": one.at("overlap/shared_total", stage=s) for s in pair(one)}
-        columns = own | of | shared
-        lines.append((f"{beta:g}", *map(_spread, columns.values())))
+        numbers = matrix_numbers(one)
+        under = {f"{s}, {m}": one.at("scores/accuracy", stage=m, split=s) for s in functions for m in (*functions, "control")}
+        of = {f"{c}, %" if c.startswith("kept") else c: 100 * v if c.startswith("kept") else v for c, v in numbers["all"].items()}
+        of["by chance (IoU)"] = of.pop("by chance")
+        for name in functions:
+            of[f"shared of {name}"] = one.at("overlap/shared_total", stage=name)
+            of["by chance" if name == functions[0] else "by chance "] = one.at("overlap/shared_chance_total", stage=name)
+        lines.append((f"{beta:g}", *map(_spread, (under | of).values())))
+        matrices.append((f"{beta:g}", *(_spread(n["IoU"]) for n in numbers.values())))
         further += [f"beta {beta:g}: {sentence}" for sentence in _unsettled(one)]
-    head = f"{network.label}, n {network.done}, all matrices together (accuracy, share of the weights, IoU, share of a mask's weights):"
-    return "\n\n".join([head, table(("beta", *columns), lines), *further])
+    few = " Deviations of two seeds say little." if network.done < 3 else ""
+    parts = [
+        f"{network.label}, n {network.done}, all matrices together: *mul, add* is accuracy on mul under the mask of add.{few}",
+        table(("beta", *(under | of)), lines),
+        "IoU by matrix:",
+        table(("beta", *(name if name == "all" else f"`{name}`" for name in numbers)), matrices),
+    ]
+    return "\n\n".join([*parts, *further])
 
 
 def _unsettled(network: Network) -> list[str]:

@@ -351,5 +351,9 @@ def test_a_sweep_over_beta_by_its_values() -> None:
         assert numbers["IoU"][at] == pytest.approx(both / (sum(sizes) - both))
         assert one.at("overlap/shared_total", stage="mul")[at] == pytest.approx(both / sizes[1])
     falls = beta_measures.falls(network, [])
-    assert "beside chance, masks share more under the stronger pull" in falls.reading()
+    assert "it does not fall for both" in falls.reading()
+    assert "depends on the measure" in falls.reading()
     assert "mul on" in falls.reading()
+    held = beta_measures.holds(network, [])
+    assert [*held.values] == pytest.approx([np.log10(30)] * 2)
+    assert [*held.beside[0].values] == pytest.approx([1.0] * 2)  # the control fails at 3e-4
