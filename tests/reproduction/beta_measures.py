@@ -100,7 +100,8 @@ def _read(network: Network, first: float, last: float) -> str:
         works = [beta for beta, row in zip(betas, own, strict=True) if (row >= LEARNED).all()]
         if len(works) > 1:
             before, after = (
-                mean(np.mean([network.each[b].at("overlap/shared_total", stage=s) for s in functions], axis=0)) for b in (works[0], works[-1])
+                mean(np.mean([network.each[b].at("overlap/shared_total", stage=s) for s in functions], axis=0))
+                for b in (works[0], works[-1])
             )
             told.append(f"From {works[0]:g} to {works[-1]:g}, where both work, it falls by {100 * (before - after):.1f} %.")
     if any("moving: " in str(text) for text in np.ravel(weak.array("history/trust"))):
