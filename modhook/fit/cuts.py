@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.masks import Masks
-from modhook.masks.evaluation import evaluate
+from modhook.masks.evaluation import mean_score
 from modhook.masks.order import Order, areas, smallest_enough
 from modhook.network.threads import using
 from modhook.unit.group import Group
@@ -122,6 +122,9 @@ class Measured:
     `weights` stand in the network meanwhile, where it was learned together with the masks: {name: (*shape)}.
     """
 
+    marked = False
+    """Whether the score gets batches with what is shared in them still marked."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -144,7 +147,7 @@ class Measured:
         A network that draws random numbers (dropout in training mode) draws the same ones each time: masks are compared, not draws.
         """
         with seeded(0), _having(self.model, self.weights):
-            found = evaluate(self.model, masks, self.batches, self.score, off=self.off)
+            found = mean_score(self.model, masks, self.batches, self.score, off=self.off, marked=self.marked)
         if isinstance(found, Mapping):
             if self.metric is None and len(found) > 1:
                 raise UserError(f"score returns several metrics ({', '.join(found)}); {self.hint}.")

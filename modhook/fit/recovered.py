@@ -157,6 +157,8 @@ class Recovered:
 class _Losses(Measured):
     """The mean loss; infinite where it is not finite under some masks, which are then not enough."""
 
+    marked = True
+
     def finite(self, found: float, masks: Masks | None) -> float:
         return found if math.isfinite(found) else math.inf
 

@@ -51,6 +51,20 @@ def evaluate(
         MaskError: masks that do not fit. WeightsError: an `off` that does not.
         UserError: no batch, or scores that are not one number per item.
     """
+    return mean_score(model, masks, batches, score, off=off, seed=seed)
+
+
+def mean_score(
+    model: nn.Module,
+    masks: Masks | None,
+    batches: Iterable[Any],
+    score: Callable[[nn.Module, Any], Tensor | Mapping[str, Tensor]],
+    *,
+    off: Off = None,
+    seed: int = 0,
+    marked: bool = False,
+) -> Any:
+    """Do what `evaluate` does; with `marked`, the score gets batches in which `modhook.shared` is still marked."""
     instance("model", model, nn.Module, "an nn.Module")
     if masks is not None:
         instance("masks", masks, Masks, "a modhook.Masks or None")
@@ -65,8 +79,8 @@ def evaluate(
         while (batch := _next(pulled, batches, model)) is not _NO_MORE:
             with on_one_device(model, batch):
                 if masks is not None and not counts:
-                    refuse_own("score", model, score, partial(_scored, score, batch))
-                result = _scored(score, batch, model)
+                    refuse_own("score", model, score, partial(_scored, score, batch, marked))
+                result = _scored(score, batch, marked, model)
             single = isinstance(result, Tensor)
             if not isinstance(result, Tensor | Mapping):
                 raise UserError(
@@ -87,8 +101,9 @@ def evaluate(
     return means["score"] if single else means
 
 
-def _scored(score: Callable[[nn.Module, Any], Any], batch: Any, net: nn.Module) -> Any:
-    return score(net, unshared(owned(batch)))
+def _scored(score: Callable[[nn.Module, Any], Any], batch: Any, marked: bool, net: nn.Module) -> Any:
+    own = owned(batch)
+    return score(net, own if marked else unshared(own))
 
 
 def _next(pulled: Iterator[Any], batches: Iterable[Any], model: nn.Module) -> Any:
