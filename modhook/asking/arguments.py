@@ -22,7 +22,7 @@ from modhook.fit.off import kept
 from modhook.fit.usual import most_samples
 from modhook.masks.off import NOTHING, off_weights, the_same
 from modhook.network.held import held
-from modhook.network.owned import owned, unshared
+from modhook.network.owned import handed
 from modhook.network.threads import using
 from modhook.network.twin import twin
 from modhook.plugin.culprit import told
@@ -177,14 +177,14 @@ def _try(
     with seeded(0):
         for name, store in batches.items():
             batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
-            _check_loss(name, _of(f"the loss of {name!r} fails on its first batch", losses[name], net, unshared(owned(batch))))
+            _check_loss(name, _of(f"the loss of {name!r} fails on its first batch", losses[name], net, handed(batch)))
             if nonsense is not None:
                 spoiled = _of(f"nonsense fails on the first batch of {name!r}", nonsense, batch, 0)
-                _check_loss(name, _of(f"the loss of {name!r} fails on what nonsense returns", losses[name], net, unshared(owned(spoiled))))
+                _check_loss(name, _of(f"the loss of {name!r} fails on what nonsense returns", losses[name], net, handed(spoiled)))
         for name, store in tests.items():
             batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
             with torch.no_grad():
-                found = _of(f"the score of {name!r} fails on its first batch", scores[name], net, unshared(owned(batch)))
+                found = _of(f"the score of {name!r} fails on its first batch", scores[name], net, handed(batch))
             own = _check_scores(name, found, _items(store, len(store)))
             if metrics is not None and own != metrics:
                 raise UserError(

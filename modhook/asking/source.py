@@ -9,7 +9,6 @@ import functools
 import hashlib
 import inspect
 import io
-import re
 import textwrap
 import tokenize
 import types
@@ -26,6 +25,7 @@ from modhook.asking.reduced import RANDOM, is_fixed, made_of
 from modhook.errors import UserError
 from modhook.network.held import held
 from modhook.network.slots import slots_of
+from modhook.values.code import compiled
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.dtype, torch.dtype, torch.device)
 _DEPTH = 6
@@ -194,14 +194,7 @@ def _text(function: types.FunctionType) -> str:
     try:
         return textwrap.dedent(inspect.getsource(function)).strip()
     except (OSError, TypeError):
-        return f"{function.__qualname__}, compiled: {_compiled(function.__code__)}"
-
-
-def _compiled(code: types.CodeType) -> str:
-    constants = [_compiled(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    found = hashlib.blake2b(code.co_code, digest_size=8)
-    found.update(re.sub(r" at 0x[0-9a-f]+", "", repr((constants, code.co_names, code.co_varnames))).encode())
-    return found.hexdigest()
+        return f"{function.__qualname__}, compiled: {compiled(function.__code__)}"
 
 
 def _lambda_text(function: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import platform
 import types
@@ -24,6 +23,7 @@ from modhook.steps.ranks import spread
 from modhook.steps.snapshot import digest
 from modhook.values.arguments import checked, shown
 from modhook.values.bounds import NotNegative
+from modhook.values.code import compiled
 from modhook.values.randomness import drawing
 
 _NUMBERS = (bool, int, float, str, type(None))
@@ -116,22 +116,11 @@ def _called(value: Any) -> Any:
             inside[name] = cell.cell_contents
     inside |= {f"default {i}": v for i, v in enumerate(value.__defaults__ or ())} | (value.__kwdefaults__ or {})
     # Others may change by being used, as a list of what a loss has seen does.
-    return [value.__qualname__, _code(value.__code__), _numbers(inside)]
+    return [value.__qualname__, compiled(value.__code__), _numbers(inside)]
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in sorted(values.items()) if isinstance(value, _NUMBERS)}
-
-
-def _code(code: types.CodeType) -> str:
-    """Return a digest of compiled code, which is the same in every process of one Python."""
-    constants = [_code(c) if isinstance(c, types.CodeType) else _ordered(c) for c in code.co_consts]
-    return hashlib.blake2b(code.co_code + repr((constants, code.co_names)).encode(), digest_size=8).hexdigest()
-
-
-def _ordered(constant: Any) -> Any:
-    """Return a constant as every process writes it, a set in order."""
-    return sorted(constant, key=repr) if isinstance(constant, frozenset) else constant
 
 
 def _short(state: Any) -> str:

@@ -15,7 +15,7 @@ from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.network.called import refuse_own
 from modhook.network.guard import lent
-from modhook.network.owned import owned, unshared
+from modhook.network.owned import handed, owned
 from modhook.network.place import on_one_device
 from modhook.network.threads import using
 from modhook.network.unmasked import unmasked
@@ -102,8 +102,7 @@ def mean_score(
 
 
 def _scored(score: Callable[[nn.Module, Any], Any], batch: Any, marked: bool, net: nn.Module) -> Any:
-    own = owned(batch)
-    return score(net, own if marked else unshared(own))
+    return score(net, owned(batch) if marked else handed(batch))
 
 
 def _next(pulled: Iterator[Any], batches: Iterable[Any], model: nn.Module) -> Any:

@@ -48,6 +48,11 @@ def unshared(batch: Any) -> Any:
     return batch if all(new is old for new, old in zip(children, parts.children, strict=True)) else parts.close(children)
 
 
+def handed(batch: Any) -> Any:
+    """Return a batch as a loss or score of whole batches gets it: its own, and without marks of what is shared."""
+    return unshared(owned(batch))
+
+
 def apart(tensor: Tensor) -> Tensor:
     """Return a tensor that is the same without how it was computed: gradients end there, and still exist if it had one."""
     return tensor.detach().requires_grad_() if tensor.requires_grad else tensor

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from modhook.errors import DataError, ModhookError, PluginError, UserError, listing, near_miss
-from modhook.network.owned import owned
+from modhook.network.owned import handed
 from modhook.plugin.culprit import told
 from modhook.plugin.interfaces import Task
 from modhook.plugin.manager import Plugins
@@ -75,7 +75,7 @@ def _try_once(study: Study, task: Task, plugins: Plugins, device: torch.device, 
         with _left_to_the_run():
             batch = next(in_order(task, few, 8, device))
             with torch.no_grad():
-                found = task.score(model.eval(), owned(batch))
+                found = task.score(model.eval(), handed(batch))
             _check_scores(found, task.metrics, name, items(few, "the batch"), _lengths(batch))
 
 

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from modhook.network.owned import owned, unshared
+from modhook.network.owned import handed
 from modhook.network.place import on_one_device
 from modhook.plugin.interfaces import Tracker
 from modhook.steps.loop import run_steps, warned
@@ -64,7 +64,7 @@ class Trainer:
         loss, error = None, None
         try:
             with on_one_device(self.net, batch):
-                loss = self.loss(self.net, unshared(owned(batch)))
+                loss = self.loss(self.net, handed(batch))
             loss.backward()
         except Exception as failure:
             error = failure
