@@ -211,5 +211,12 @@ class FinishedRun(ABC):
         """Return all items of a split once, prepared for measuring."""
 
     @abstractmethod
+    def training_batches(self, stage: str, count: int) -> Iterator[Any]:
+        """Return `count` items of what a stage's mask was learned on, or all if it has no more, prepared for measuring.
+
+        Drawn without replacement, in the same way for every seed, and in the training data's order.
+        """
+
+    @abstractmethod
     def score(self, masks: Masks | None, stage: str = "control", splits: Sequence[str] | None = None) -> Scores:
         """Return {metric: {split: mean}} of a stage's network under masks; all splits, unless some are given."""

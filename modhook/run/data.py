@@ -92,6 +92,14 @@ def train_subset(task: Task) -> Batch:
     return {name: tensor[index] for name, tensor in data.items()}
 
 
+def drawn_once(data: Mapping[str, Tensor], count: int, stage: str) -> Batch:
+    """Return `count` items of a stage's training data, or all if it has no more: drawn without replacement, in its order."""
+    there = items(data, f"the training data of {stage}")
+    rng = np.random.default_rng(derive("training items", stage))
+    index = torch.from_numpy(np.sort(rng.choice(there, min(count, there), replace=False)))  # (n,)
+    return {name: tensor[index] for name, tensor in data.items()}
+
+
 def to_device(data: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Return the data on a device."""
     return {n: t.to(device) for n, t in data.items()}

@@ -18,7 +18,7 @@ from modhook.network.owned import owned
 from modhook.network.twin import twin as copied
 from modhook.plugin.contract import FinishedRun, Scores
 from modhook.plugin.interfaces import Batch, Task
-from modhook.run.data import in_order
+from modhook.run.data import drawn_once, in_order
 from modhook.run.measuring import score
 from modhook.run.weight_files import read_off
 from modhook.study import ControlStage, Study
@@ -88,6 +88,11 @@ class Finished(FinishedRun):
         """Return all items of a split once, prepared for measuring."""
         batches = in_order(self.task, self.task.test_set(split), self.study.train.eval_batch, self.device)
         return map(owned, batches)  # an analysis may give it to a network that writes into it
+
+    def training_batches(self, stage: str, count: int) -> Iterator[Batch]:
+        """Return `count` items of what a stage's mask was learned on, or all if it has no more, prepared for measuring."""
+        data = drawn_once(self.task.train_set(stage), count, stage)
+        return map(owned, in_order(self.task, data, self.study.train.eval_batch, self.device))
 
     def score(self, masks: Masks | None, stage: str = "control", splits: Sequence[str] | None = None) -> Scores:
         """Return {metric: {split: mean}} of a stage's network under masks; all splits, unless some are given."""

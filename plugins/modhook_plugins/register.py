@@ -47,6 +47,11 @@ def modhook_analyses() -> list[Spec]:
             f"{_HERE}.analyses.inverse:Inverse",
         ),
         Spec(
+            "trained_on",
+            "Scores of each mask on items that it was learned on: a mask that fails these shows nothing elsewhere",
+            f"{_HERE}.analyses.trained_on:TrainedOn",
+        ),
+        Spec(
             "class_removal",
             "Confusion per class, and what a removed class and the others lose",
             f"{_HERE}.analyses.class_removal:ClassRemoval",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import attrs
 import numpy as np
@@ -55,6 +54,11 @@ def mean(values: Values) -> float:
     return float(found.mean()) if len(found) else float("nan")
 
 
+def known(granted: Sequence[tuple[str, Values, float]]) -> list[tuple[str, Values, float]]:
+    """Return what is taken for granted, as far as any seed has a number of it."""
+    return [(what, values, least) for what, values, least in granted if np.isfinite(values).any()]
+
+
 # -- accuracies under masks
 
 
@@ -73,14 +77,8 @@ def each(network: Network, group: str, cross: bool) -> dict[str, Values]:
 def learned(network: Network) -> list[tuple[str, Values, float]]:
     """Return what claims about two functions take for granted."""
     splits = pair(network)
-    told = [
-        (
-            "the network itself",
-            worst([network.at("scores/accuracy", stage="unmasked", split=s) for s in splits], True),
-            LEARNED,
-        )
-    ]
-    return [(what, values, least) for what, values, least in told if np.isfinite(values).any()]
+    unmasked = [network.at("scores/accuracy", stage="unmasked", split=s) for s in splits]
+    return known([("the network itself", worst(unmasked, True), LEARNED)])
 
 
 def controls(network: Network, cross: bool, high: bool) -> list[Beside]:
@@ -265,108 +263,3 @@ def apart(network: Network, _: Sequence[Network]) -> Measured:
 
     own = [("each mask on its own function", scored(network, "scores", False, True), LEARNED)]
     return Measured(values, [b for b in beside if b.known], [*learned(network), *own], reading)
-
-
-# -- SCAN
-
-
-def fails(split: str) -> Callable[[Network, Sequence[Network]], Measured]:
-    """By how much a split's own mask is worse on it than the mask of the whole task."""
-
-    def measure(network: Network, _: Sequence[Network]) -> Measured:
-        whole, own = (network.at("scores/accuracy", stage=s, split=split) for s in ("control", split))
-        beside = [
-            Beside("mask of the whole task", whole),
-            Beside("the split's own mask", own),
-            Beside("unmasked", network.at("scores/accuracy", stage="unmasked", split=split)),
-        ]
-        random = Beside("random masks", network.at("random/accuracy", stage=split, split=split))
-        beside += [random] if np.isfinite(random.values).any() else []
-        return Measured(whole - own, beside, [("the mask of the whole task", whole, LEARNED)])
-
-    return measure
-
-
-def like_scratch(split: str) -> Callable[[Network, Sequence[Network]], Measured]:
-    """How far the own mask's accuracy is from that of networks trained on the split."""
-
-    def measure(network: Network, others: Sequence[Network]) -> Measured:
-        own = network.at("scores/accuracy", stage=split, split=split)
-        same = [
-            o
-            for o in others
-            if o.study == "scan_baselines"
-            and o.table["model"]["name"] == network.table["model"]["name"]
-            and o.point.get("task.train_split") == split
-        ]
-        scratch = same[0].at("scores/accuracy", stage="unmasked", split=split) if same else np.full(1, np.nan)
-        return Measured(np.abs(own - mean(scratch)), [Beside("own mask", own), Beside("trained on the split", scratch)])
-
-    return measure
-
-
-# -- CIFAR-10, transfer, mathematics
-
-
-def removed(network: Network, _: Sequence[Network]) -> Measured:
-    """What a class loses under the mask that is learned without it."""
-    return Measured(
-        _over_classes(network, "target_drop", np.nanmean),
-        [Beside("largest of another class", _over_classes(network, "other_drop", np.nanmean))],
-    )
-
-
-def spared(network: Network, _: Sequence[Network]) -> Measured:
-    """The largest loss of another class over that of the removed one."""
-    return Measured(_over_classes(network, "other_share", np.nanmedian))
-
-
-def _over_classes(network: Network, name: str, over: Callable[..., Any]) -> Values:
-    found = network.array(f"class_removal/{name}")
-    if found is None:
-        return np.full(network.cube.sizes["seed"], np.nan)
-    values = found.transpose("seed", "stage").values
-    return np.array([over(v[np.isfinite(v)]) if np.isfinite(v).any() else np.nan for v in values])
-
-
-def alike(network: Network, _: Sequence[Network]) -> Measured:
-    """IoU of two masks of one function."""
-    found, by_chance = network.array("stability/iou_total"), network.array("stability/chance_total")
-    nothing = np.full(network.cube.sizes["seed"], np.nan)
-    values, expected = (
-        nothing if x is None else np.asarray(x.mean("function", skipna=False).values) for x in (found, by_chance)
-    )
-    return Measured(values, [Beside("chance", expected)])
-
-
-def _reused(network: Network, last: bool) -> Measured:
-    found, used = network.array("transfer_sharing/reused"), network.array("transfer_sharing/used")
-    if found is None or used is None or found.sizes["stage"] < 2:
-        return Measured(np.full(network.cube.sizes["seed"], np.nan))
-    weights = [str(p) for p in found["parameter"].values if not str(p).endswith("bias")]
-    chosen = weights[-1:] if last else weights[:-1]
-    second = found.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
-    in_use = used.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
-    which = np.argmax(np.nan_to_num(second), axis=0)
-    beside = [Beside("in use by then (what random masks would reuse)", in_use[which, np.arange(len(which))])]
-    return Measured(second.max(axis=0), beside)
-
-
-def reuses_little(network: Network, _: Sequence[Network]) -> Measured:
-    """The largest share that the second task's mask reuses in a layer before the last."""
-    return _reused(network, last=False)
-
-
-def reuses_last(network: Network, _: Sequence[Network]) -> Measured:
-    """The share that the second task's mask reuses in the last layer."""
-    return _reused(network, last=True)
-
-
-def easy_fails(network: Network, _: Sequence[Network]) -> Measured:
-    """By how much the mask of easy questions is worse on hard ones than the mask of all."""
-    whole, own = (network.at("scores/accuracy", stage=s, split="hard") for s in ("control", "easy"))
-    return Measured(
-        whole - own,
-        [Beside("mask of all questions", whole), Beside("mask of easy ones", own)],
-        [("the mask of all questions", whole, 0.5)],
-    )

@@ -22,6 +22,12 @@ from modhook.study.source import shipped_files
 Values = NDArray[np.float64]
 """One number per seed of the cube."""
 _IRRELEVANT = ("study", "run", "sweep", "analyses", "controls")
+_DATA = ("task.source", "task.folder")
+IMAGES = {
+    "cifar10": "images that have been through JPEG (mean error about 5 of 255)",
+    "permuted_mnist": "3,000 of the 10,000 test images",
+}
+"""What is otherwise with the images that were read from a folder here, and not downloaded as the published studies do."""
 POOLED = "masks.beta"
 """The swept key that claims may be about as a whole."""
 
@@ -100,8 +106,10 @@ class Network:
         )
         swept = {k: labels(v) for k, v in published.get("sweep", {}).items()}
         own = {k: labels(v) for k, v in self.table.get("sweep", {}).items()}
+        if here.get("task.source") == "folder" and there.get("task.source") != "folder":
+            told.append(IMAGES.get(here["task.name"], "data from a folder"))
         for key in dict.fromkeys([*there, *here]):
-            if key in swept or key in own:
+            if key in swept or key in own or key in _DATA:
                 continue
             if here.get(key, "nothing") != there.get(key, "nothing"):
                 told.append(f"{key} {_shown(here.get(key, 'nothing'))} instead of {_shown(there.get(key, 'nothing'))}")
@@ -148,7 +156,7 @@ class Network:
         threads = next(iter(self.threads()), self.table["run"]["threads"])
         sets = [f"study.seeds={self.last_seed()}", f"run.threads={threads}"]
         own = self.table.get("sweep", {})
-        sets += [f"{k}={_toml(v)}" for k, v in here.items() if published and k not in own and there.get(k, v) != v]
+        sets += [f"{k}={_toml(v)}" for k, v in here.items() if published and k not in (*own, *_DATA) and there.get(k, v) != v]
         sets += [
             f"sweep.{k}={_toml(v)}" for k, v in own.items() if published and published.get("sweep", {}).get(k) != v
         ]

@@ -8,6 +8,7 @@ import attrs
 import beta_measures
 import claim_measures as measures
 import numpy as np
+import split_measures
 from cubes_of_studies import Network
 from verdict_rule import Rule
 
@@ -136,7 +137,7 @@ CLAIMS = (
             "accuracy on the split under the mask of the whole task minus that under the split's own",
             "scan_accuracy",
             DROP,
-            measures.fails(s),
+            split_measures.fails(s),
             True,
             TWO,
         )
@@ -150,7 +151,7 @@ CLAIMS = (
             "distance of the two accuracies (needs the study `scan_baselines` as well)",
             "scan_baselines",
             Rule(0.1, 0.2, high=False),
-            measures.like_scratch(s),
+            split_measures.like_scratch(s),
         )
         for s in ("jump", "length", "turn_left")
     ),
@@ -161,7 +162,7 @@ CLAIMS = (
         "relative loss of the removed class' accuracy, mean over classes",
         "class_drops",
         Rule(0.8, 0.5),
-        measures.removed,
+        split_measures.removed,
         True,
         (-np.inf, 1.0),
     ),
@@ -172,7 +173,7 @@ CLAIMS = (
         "largest relative loss of another class over that of the removed one, median over classes",
         "class_drops",
         Rule(0.1, 0.3, high=False),
-        measures.spared,
+        split_measures.spared,
         True,
         (0.0, np.inf),
     ),
@@ -183,7 +184,7 @@ CLAIMS = (
         "IoU, mean over functions",
         "stability",
         Rule(0.7, 0.5),
-        measures.alike,
+        split_measures.alike,
         False,
     ),
     Claim(
@@ -193,7 +194,7 @@ CLAIMS = (
         "reused share of the second task's mask, the layer before the last that reuses most",
         "transfer_sharing",
         Rule(0.3, 0.5, high=False),
-        measures.reuses_little,
+        split_measures.reuses_little,
     ),
     Claim(
         "transfer-last",
@@ -202,7 +203,7 @@ CLAIMS = (
         "reused share of the second task's mask in the last layer",
         "transfer_sharing",
         Rule(0.7, 0.5),
-        measures.reuses_last,
+        split_measures.reuses_last,
     ),
     Claim(
         "maths-hard",
@@ -211,7 +212,7 @@ CLAIMS = (
         "accuracy on hard questions under the mask of all minus that under the mask of easy ones",
         "maths_hard",
         DROP,
-        measures.easy_fails,
+        split_measures.easy_fails,
         True,
         TWO,
     ),

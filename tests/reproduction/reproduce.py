@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
 import tempfile
 import zipfile
@@ -22,6 +23,7 @@ from reference_code import read
 from reproduction_page import page, unpublished
 
 from modhook.cube import open_cube, pack
+from modhook.cube.metadata import CHECKSUM, checksum
 from modhook.errors import UserError
 from modhook.plotting.settings import ready
 from modhook.plugin.manager import plugins
@@ -31,7 +33,7 @@ from modhook.run.later import analyse
 from modhook.run.trackers import make_trackers
 
 ROOT = Path(__file__).parents[2]
-JOINING = {"random": ("draws=5",), "magnitude": (), "own_removed": ("draws=5",)}
+JOINING = {"random": ("draws=5",), "magnitude": (), "own_removed": ("draws=5",), "trained_on": ()}
 """Controls that need no training, with their options."""
 FURTHER = {"addmul_overlap": ADDMUL, "kept_weights": ADDMUL}
 """Figures that no claim names, and of which studies."""
@@ -68,10 +70,22 @@ def take(cube: Path, folder: Path) -> str:
                 analyse(copy, name, settings, installed, make_trackers(["progress"], installed, str(copy)))
             except UserError as error:
                 print(f"without {name}: {error}", file=sys.stderr)
+        without_folder(copy)
         there = folder / f"{copy.stem}.zip"
         made = join([copy, there], there, overwrite=True).pack if there.exists() else pack(copy, there)
     check_size(made.path)
     return f"{made.path}: {made.size / 1e6:.2f} MB, {made.done} of {made.stages} stages done"
+
+
+def without_folder(cube: Path) -> None:
+    """Replace the folder of the data, a path of one machine, in a copy of a cube."""
+    file = cube / "zarr.json"
+    document = json.loads(file.read_text(encoding="utf-8"))
+    task = document["attributes"]["study"]["task"]
+    if task.get("folder"):
+        task["folder"] = "FOLDER"
+        document["attributes"][CHECKSUM] = checksum(document)
+        file.write_text(json.dumps(document), encoding="utf-8")
 
 
 def check_size(packed: Path) -> None:

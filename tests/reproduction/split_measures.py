@@ -1,0 +1,160 @@
+"""What the claims about splits, classes and tasks are measured by: SCAN, CIFAR-10, permuted MNIST, mathematics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from claim_measures import LEARNED, Beside, Measured, known, mean, worst
+from cubes_of_studies import Network, Values
+
+OF_IMAGES = 0.7
+"""Accuracy from where on a mask counts as one that does its task of CIFAR-10, whose networks reach less than others."""
+
+
+# -- SCAN
+
+
+def fails(split: str) -> Callable[[Network, Sequence[Network]], Measured]:
+    """By how much a split's own mask is worse on it than the mask of the whole task."""
+
+    def measure(network: Network, _: Sequence[Network]) -> Measured:
+        whole, own = (network.at("scores/accuracy", stage=s, split=split) for s in ("control", split))
+        beside = [
+            Beside("mask of the whole task", whole),
+            Beside("the split's own mask", own),
+            Beside("unmasked", network.at("scores/accuracy", stage="unmasked", split=split)),
+        ]
+        beside.append(Beside("random masks", network.at("random/accuracy", stage=split, split=split)))
+        learning = network.at("trained_on/accuracy", stage=split)
+        beside += [
+            Beside("the split's own mask on its own training items", learning),
+            Beside("unmasked on these", network.at("trained_on/unmasked/accuracy", stage=split)),
+        ]
+        granted = [("the mask of the whole task", whole, LEARNED), ("the split's own mask on its training items", learning, LEARNED)]
+        return Measured(whole - own, [b for b in beside if b.known], known(granted))
+
+    return measure
+
+
+def like_scratch(split: str) -> Callable[[Network, Sequence[Network]], Measured]:
+    """How far the own mask's accuracy is from that of networks trained on the split."""
+
+    def measure(network: Network, others: Sequence[Network]) -> Measured:
+        own = network.at("scores/accuracy", stage=split, split=split)
+        same = [
+            o
+            for o in others
+            if o.study == "scan_baselines"
+            and o.table["model"]["name"] == network.table["model"]["name"]
+            and o.point.get("task.train_split") == split
+        ]
+        scratch = same[0].at("scores/accuracy", stage="unmasked", split=split) if same else np.full(1, np.nan)
+        return Measured(np.abs(own - mean(scratch)), [Beside("own mask", own), Beside("trained on the split", scratch)])
+
+    return measure
+
+
+# -- CIFAR-10, transfer, mathematics
+
+
+def removed(network: Network, _: Sequence[Network]) -> Measured:
+    """What a class loses under the mask that is learned without it."""
+    return Measured(
+        _over_classes(network, "target_drop", np.nanmean),
+        [Beside("largest of another class", _over_classes(network, "other_drop", np.nanmean)), *_images(network)],
+        _images_learned(network),
+    )
+
+
+def spared(network: Network, _: Sequence[Network]) -> Measured:
+    """The largest loss of another class over that of the removed one."""
+    return Measured(_over_classes(network, "other_share", np.nanmedian), _images(network), _images_learned(network))
+
+
+def _without_classes(network: Network) -> list[str]:
+    return [stage for stage in network.stages if stage not in ("unmasked", "control")]
+
+
+def _images(network: Network) -> list[Beside]:
+    """Return accuracies over all classes, and what masks without a class score on the images that they were learned on."""
+    own = [network.at("trained_on/accuracy", stage=s) for s in _without_classes(network)]
+    found = [
+        Beside("accuracy unmasked", network.at("scores/accuracy", stage="unmasked", split="valid")),
+        Beside("under the mask of all classes", network.at("scores/accuracy", stage="control", split="valid")),
+        Beside("under random masks", network.at("random/accuracy", stage="control", split="valid")),
+        Beside("of masks without a class, on images they were learned on", np.mean(own, axis=0)),
+    ]
+    return [b for b in found if b.known]
+
+
+def _images_learned(network: Network) -> list[tuple[str, Values, float]]:
+    own = [network.at("trained_on/accuracy", stage=s) for s in _without_classes(network)]
+    whole = network.at("scores/accuracy", stage="control", split="valid")
+    return known([("the mask of all classes", whole, OF_IMAGES), ("the worst mask on its own images", worst(own, True), OF_IMAGES)])
+
+
+def _over_classes(network: Network, name: str, over: Callable[..., Any]) -> Values:
+    found = network.array(f"class_removal/{name}")
+    if found is None:
+        return np.full(network.cube.sizes["seed"], np.nan)
+    values = found.transpose("seed", "stage").values
+    return np.array([over(v[np.isfinite(v)]) if np.isfinite(v).any() else np.nan for v in values])
+
+
+def alike(network: Network, _: Sequence[Network]) -> Measured:
+    """IoU of two masks of one function."""
+    found, by_chance = network.array("stability/iou_total"), network.array("stability/chance_total")
+    nothing = np.full(network.cube.sizes["seed"], np.nan)
+    values, expected = (
+        nothing if x is None else np.asarray(x.mean("function", skipna=False).values) for x in (found, by_chance)
+    )
+    return Measured(values, [Beside("chance", expected)])
+
+
+def _reused(network: Network, last: bool) -> Measured:
+    found, used = network.array("transfer_sharing/reused"), network.array("transfer_sharing/used")
+    if found is None or used is None or found.sizes["stage"] < 2:
+        return Measured(np.full(network.cube.sizes["seed"], np.nan))
+    weights = [str(p) for p in found["parameter"].values if not str(p).endswith("bias")]
+    chosen = weights[-1:] if last else weights[:-1]
+    second = found.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
+    in_use = used.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
+    which = np.argmax(np.nan_to_num(second), axis=0)
+    by_chance = in_use[which, np.arange(len(which))]
+    beside = [Beside("in use by then (what random masks would reuse)", by_chance)]
+    tasks = [network.at("scores/accuracy", stage=s, split=t) for s, t in zip(network.stages, _tasks(network), strict=False)][:2]
+    beside += [Beside(f"accuracy of the {n} task", values) for n, values in zip(("first", "second"), tasks, strict=True)]
+    values = second.max(axis=0)
+
+    def reading() -> str:
+        if not last or mean(by_chance) < mean(values) + 0.05:
+            return ""
+        return "Masks drawn evenly would reuse more: so much of the layer is in use by then."
+
+    return Measured(values, beside, known([("both tasks under their masks", worst(tasks, True), LEARNED)]), reading)
+
+
+def _tasks(network: Network) -> list[str]:
+    return [str(s) for s in network.cube["scores"]["split"].values]
+
+
+def reuses_little(network: Network, _: Sequence[Network]) -> Measured:
+    """The largest share that the second task's mask reuses in a layer before the last."""
+    return _reused(network, last=False)
+
+
+def reuses_last(network: Network, _: Sequence[Network]) -> Measured:
+    """The share that the second task's mask reuses in the last layer."""
+    return _reused(network, last=True)
+
+
+def easy_fails(network: Network, _: Sequence[Network]) -> Measured:
+    """By how much the mask of easy questions is worse on hard ones than the mask of all."""
+    whole, own = (network.at("scores/accuracy", stage=s, split="hard") for s in ("control", "easy"))
+    return Measured(
+        whole - own,
+        [Beside("mask of all questions", whole), Beside("mask of easy ones", own)],
+        [("the mask of all questions", whole, 0.5)],
+    )
