@@ -141,7 +141,7 @@ def zoo(session: nox.Session) -> None:
 @nox.session
 def lm(session: nox.Session) -> None:
     """The task behaviours with networks and tokenizers of transformers, made offline, and the smoke of its study."""
-    session.install("-e", ".[test,lm]", *CONSTRAINTS)
+    session.install("-e", ".[test,lm]", "peft", *CONSTRAINTS)
     session.run("pytest", "tests/lm", *session.posargs, env={"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"})
 
 

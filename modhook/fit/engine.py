@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from modhook.errors import UserError
 from modhook.fit.among import movable
-from modhook.fit.explain import without_gradient
+from modhook.fit.explain import alone, without_gradient
 from modhook.fit.finite import advice
-from modhook.fit.groups import batch_size, cut, one_group
+from modhook.fit.groups import batch_size, cut, in_one, one_group, part
 from modhook.fit.joint import backward
 from modhook.fit.losses import Loss, SampledLosses
 from modhook.fit.plainly import measures
@@ -214,12 +214,17 @@ class MaskTrainer(SampledLosses):
 
     def advice(self, batch: Any) -> str:
         """Say what to do about numbers of a step that are not finite: masks may make them so where the network's own loss is."""
-        whole = math.nan
+        groups = cut(self._prepared(batch), self.samples)
+        whole: float | None
         if self.activations is None:
             kept = {n: logit.detach() >= 0 for n, logit in self.logits.items()}
-            masked = dict.fromkeys((*self.masked, *self.constant()))
-            whole = self._unmasked_loss(cut(self._prepared(batch), self.samples), masked, kept)
-        return advice(self.model, self.masked, whole, learning=bool(self.trained))
+            whole = self._unmasked_loss(groups, dict.fromkeys((*self.masked, *self.constant())), kept)
+        else:
+            found = [alone(self.model, self.loss, one_group(part(groups, k, k + 1))) for k in range(self.samples)]
+            whole = None if None in found else sum(x for x in found if x is not None) / self.samples
+        broken = whole is not None and not math.isfinite(whole)
+        uncut = alone(self.model, self.loss, in_one(groups)) if broken and self.samples > 1 else None
+        return advice(self.model, self.masked, whole, learning=bool(self.trained), samples=self.samples, uncut=uncut)
 
     def settled(self, history: History) -> bool:
         """Return whether the mask has settled at the latest row, where its loss was measured (`modhook.fit.settled`)."""

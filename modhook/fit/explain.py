@@ -19,7 +19,14 @@ def scalars(model: nn.Module, loss: Any, losses: Any, groups: Any) -> Tensor:
     """Return what a loss returned for the groups of a batch, (k,). Raises `UserError` for what is no scalar or has no gradient."""
     if not isinstance(losses, Tensor):
         hint = "; return the tensor itself" if isinstance(losses, float) else ""
-        raise UserError(f"loss must return one scalar tensor per call, but returned {type(losses).__name__}{hint}.")
+        if losses is None:
+            hint = "; is a `return` missing, or does the batch lack the labels from which the network computes its loss?"
+        elif getattr(losses, "loss", None) is not None:
+            hint = "; return its .loss"
+        elif isinstance(losses, dict) and "loss" in losses:
+            hint = "; return its ['loss']"
+        what = "None" if losses is None else type(losses).__name__
+        raise UserError(f"loss must return one scalar tensor per call, but returned {what}{hint}.")
     if losses.dim() != 1:
         raise UserError(
             f"loss must return one scalar tensor per call, but returned a tensor of shape {tuple(losses.shape[1:])}; "
@@ -52,13 +59,23 @@ def without_gradient(model: nn.Module, loss: Any, batch: Any) -> str:
 
 def runs(model: nn.Module, loss: Any, batch: Any) -> bool:
     """Return whether a loss can be computed of this batch by a copy of the network."""
+    return _computed(model, loss, batch) is not None
+
+
+def alone(model: nn.Module, loss: Any, batch: Any) -> float | None:
+    """Return the loss of this batch of a copy of the network, without masks; None where it cannot be computed, or is no number."""
+    value = _computed(model, loss, batch)
+    return float(value[0].detach()) if value is not None and isinstance(value[0], Tensor) and value[0].numel() == 1 else None
+
+
+def _computed(model: nn.Module, loss: Any, batch: Any) -> tuple[Any] | None:
+    """Return what a loss returns of this batch and a copy of the network, as a tuple; None where it raises."""
     try:
         twin = copied(model)
         with torch.enable_grad(), with_gradients(twin), undisturbed():
-            loss(twin, batch)
+            return (loss(twin, batch),)
     except Exception:
-        return False
-    return True
+        return None
 
 
 def cut_up(samples: int) -> str:

@@ -38,14 +38,25 @@ def parametrized(model: nn.Module, names: Iterable[str]) -> list[str]:
     return [n for n in names if _PARAMETRIZED in n.split(".") or n in hooked]
 
 
-def advice(model: nn.Module, names: Iterable[str], whole: float, *, learning: bool) -> str:
+def advice(
+    model: nn.Module, names: Iterable[str], whole: float | None, *, learning: bool, samples: int = 1, uncut: float | None = None
+) -> str:
     """Say what to do about a loss, or gradient, that is not finite in a step of learning masks.
 
     Args:
         model: the network. names: its masked parameters.
-        whole: the loss of the same batch without masks, NaN where it cannot be known.
+        whole: the mean loss of the same batch's groups without masks; None where it is not known.
         learning: whether weights learn, too.
+        samples: how many groups the batch is cut into. uncut: the loss of the batch in one piece without masks, where it is known.
     """
+    if whole is None:
+        return "look at the data, at the network, and at what it divides by, which a mask may make 0"
+    if not math.isfinite(whole) and uncut is not None and math.isfinite(uncut):
+        return (
+            f"without masks the loss of the batch is {uncut:.3g}, and {whole} where it is cut into {samples} groups, one per mask "
+            "sample: a group may have nothing that the loss can be a mean of, such as no label; give a smaller samples=, larger batches, "
+            "or a loss that is a sum over what counts, as modhook.objectives.model_loss() makes of a network's own"
+        )
     if not math.isfinite(whole):
         return f"without masks the loss is {whole} as well: look at the data and the network"
     found = parametrized(model, names)

@@ -45,7 +45,8 @@ def checkpoint(masks: Masks, model: nn.Module, path: str | Path, off: Off = None
         The path.
 
     Raises:
-        MaskError: masks that do not fit. UserError: a path that cannot be written, or state that is no tensor.
+        MaskError: masks that do not fit. UserError: a path that cannot be written, state that is no tensor, masks of weights that a
+            network with adapters (PEFT) does not save.
     """
     _masks(masks)
     instance("path", path, (str, Path), "a path")
@@ -53,6 +54,11 @@ def checkpoint(masks: Masks, model: nn.Module, path: str | Path, off: Off = None
     if callable(save := getattr(plain, "save_pretrained", None)):
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, but {type(model).__name__} is saved to a folder; give another path.")
+        if unsaved := _beside_adapters(masks._on(model), plain):
+            raise UserError(
+                f"{type(model).__name__} saves its adapters alone, and masks of {listing(unsaved, 3)} would be lost; learn masks with "
+                "include='*lora*', or of the network after merge_and_unload()."
+            )
         try:
             save(str(path))
         except OSError as error:
@@ -118,8 +124,16 @@ def from_prune(pruned: nn.Module, model: nn.Module | None = None) -> Masks:
 
 
 def state_dict(masks: Masks) -> dict[str, Tensor]:
-    """Return masks as a plain state dict: {parameter name: bool tensor}, on the masks' device; `torch.save` and safetensors take it."""
+    """Return masks as a plain state dict: {parameter name: bool tensor}, on the masks' device; `torch.save` and safetensors take it.
+
+    Raises `MaskError` for masks of units, which are no parameters: `masks.weights(model)` are the same masks on weights.
+    """
     _masks(masks)
+    if masks.units:
+        raise MaskError(
+            f"{listing(map(repr, masks.units), 3)} are units and no parameters, which a state dict does not know; export "
+            "masks.weights(model), the same masks on weights, or keep them with masks.save(path)."
+        )
     return dict(masks.items())
 
 
@@ -231,6 +245,17 @@ def mib(
     except OSError as error:
         raise UserError(f"the circuit cannot be written to {path}: {error.strerror or error}.") from error
     return Path(path)
+
+
+def _beside_adapters(masks: Mapping[str, Tensor], plain: nn.Module) -> list[str]:
+    """Return which masked parameters a network with adapters of PEFT does not save; none where it has no adapters."""
+    adapters = getattr(plain, "peft_config", None)
+    if not isinstance(adapters, Mapping):
+        return []
+    from peft import get_peft_model_state_dict
+
+    saved = {t.data_ptr() for name in adapters for t in get_peft_model_state_dict(plain, adapter_name=name).values()}
+    return [n for n, mask in masks.items() if not bool(mask.all()) and plain.get_parameter(n).data_ptr() not in saved]
 
 
 def _masks(masks: Any) -> None:

@@ -110,7 +110,7 @@ class Masks(Mapping[str, Tensor]):
             one, two = self._beside(other)
         except MaskError:
             return False
-        return set(one) == set(two) and all(torch.equal(one[n], two[n]) for n in one)
+        return self._groups.keys() == other._groups.keys() and one.keys() == two.keys() and all(torch.equal(one[n], two[n]) for n in one)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}  # copies, and other processes, do not know the network itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Annotated, Any, get_args, get_origin
@@ -55,9 +56,22 @@ def instance(name: str, value: Any, kinds: type | tuple[type, ...], words: str) 
 
 
 def function(name: str, value: Any, call: str) -> None:
-    """Raise `UserError` unless a value can be called; `call` shows how: "loss(net, batch)"."""
+    """Raise `UserError` unless a value can be called with as many arguments as `call` shows: "loss(net, batch)".
+
+    A loss with the attribute `complement` takes one more (`modhook.objectives.pair`).
+    """
     if not callable(value):
         raise UserError(f"{name} must be a function, {call}, not {shown(value)}.")
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # what is compiled may tell nothing of itself
+        return
+    count = call.count(",") + 1 + bool(getattr(value, "complement", False))
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        own = getattr(value, "__name__", type(value).__name__)
+        raise UserError(f"{name} must be a function that is called as {call}, but {own}{signature} is given.") from None
 
 
 def one_of(name: str, value: Any, valid: Iterable[str]) -> None:

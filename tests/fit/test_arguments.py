@@ -94,6 +94,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model": "net"}, "model must be an nn.Module, not 'net'"),
     ({"model": nn.Linear}, "model must be an nn.Module, not type"),
     ({"loss": 1.0}, r"loss must be a function, loss\(net, batch\), not 1.0"),
+    ({"loss": lambda batch: X}, r"loss must be a function that is called as loss\(net, batch\), but <lambda>\(batch\) is given"),
+    ({"callback": lambda: None}, r"called as callback\(step, trainer\), but <lambda>\(\) is given"),
     ({"batches": {"x": X}}, r"batches must be an iterable of batches, not one batch; give \[batch\]"),
     ({"batches": 3}, "batches must be an iterable of batches, not 3"),
     ({"batches": lambda: [(X, Y)]}, "batches must be an iterable of batches, not function; call it first"),

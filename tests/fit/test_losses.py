@@ -50,8 +50,8 @@ def _without_gradient(net: Callable[..., Tensor], batch: Any) -> Tensor:
             "one scalar tensor per call, but returned float; return the tensor itself",
         ),
         (lambda f, b: f(b[0]), r"one scalar tensor per call, but returned a tensor of shape \(4, 3\); take its mean"),
-        (lambda f, b: {"loss": cross_entropy(f, b)}, "one scalar tensor per call, but returned dict"),
-        (lambda f, b: None, "one scalar tensor per call, but returned NoneType"),
+        (lambda f, b: {"loss": cross_entropy(f, b)}, "one scalar tensor per call, but returned dict; return its \\['loss'\\]"),
+        (lambda f, b: None, "one scalar tensor per call, but returned None; is a `return` missing, or does the batch lack the labels"),
         (lambda f, b: f(b[0]).mean() * 1j, "loss must return a real number, but returned a complex one"),
     ],
 )

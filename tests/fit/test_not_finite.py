@@ -96,6 +96,21 @@ def test_a_loss_that_is_nan_without_masks() -> None:
         fit(nn.Linear(6, 2), (X * torch.nan, BATCH[1]), init=6.0)
 
 
+@pytest.mark.parametrize("more", [{}, {"units": "neuron"}, {"units": ["neuron", "weight"]}])
+def test_a_group_that_has_no_label(more: dict[str, Any]) -> None:
+    """A mean over the labels of a group is NaN where it has none, by whichever route: the batch in one piece is told beside it."""
+    net, labels = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2)), torch.zeros(len(X), dtype=torch.long)
+    labels[: len(X) // 4] = -100
+
+    def mean(net: Any, batch: Any) -> Tensor:
+        return nn.functional.cross_entropy(net(batch[0]), batch[1])
+
+    whole = float(mean(net, (X, labels)).detach())
+    with pytest.raises(RunError, match="model_loss") as failed:
+        fit_masks(net, [(X, labels)], mean, samples=4, steps=2, progress=False, **more)
+    assert f"without masks the loss of the batch is {whole:.3g}, and nan where it is cut into 4 groups" in str(failed.value)
+
+
 def test_weights_that_are_not_finite() -> None:
     """A constant that was registered as a parameter is named before the first step; left out, it does no harm."""
     with pytest.raises(UserError, match=r"causal holds a number that is not finite.*exclude="):

@@ -16,6 +16,7 @@ from torch.nn.utils import prune
 
 import modhook
 from modhook import Masks, UserError, export
+from modhook.errors import MaskError
 
 
 def some_masks(model: nn.Module) -> Masks:
@@ -151,6 +152,17 @@ def test_state_dicts_go_both_ways(net: nn.Module, tmp_path: Path) -> None:
     assert export.from_state_dict(torch.load(tmp_path / "masks.pt", weights_only=True), net) == masks
     for kind in (torch.float32, torch.uint8, torch.int64, torch.bfloat16):
         assert export.from_state_dict({n: m.to(kind) for n, m in masks.items()}) == masks
+
+
+def test_masks_of_units_have_no_state_dict(net: nn.Module) -> None:
+    """They are no parameters: refused with the way out, whose masks come back; bits without their units are other masks."""
+    units = modhook.units(net).select("neuron")
+    masks = Masks({n: torch.arange(len(g)) % 2 == 0 for n, g in units.items()}, net, units=units)
+    with pytest.raises(MaskError, match=r"are units and no parameters.*masks\.weights\(model\)"):
+        export.state_dict(masks)
+    weights = masks.weights(net)
+    assert export.from_state_dict(export.state_dict(weights), net) == weights
+    assert Masks(dict(masks.items())) != masks
 
 
 @pytest.mark.parametrize(
