@@ -123,7 +123,7 @@ class Answer:
     @cached_property
     def _judged(self) -> dict[str, list[Finding]]:
         each = measured(self.cube, self._question.metrics[0], self.seeds)
-        return {one.function: judge(one, self._thresholds) for one in each}
+        return {one.function: judge(one, self._thresholds, each) for one in each}
 
     @property
     def verdicts(self) -> dict[str, dict[str, str]]:

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from modhook.errors import listing
-from modhook.findings.possible import Possible, Range
+from modhook.findings.making import Making, mean, percent, rest, share
 from modhook.findings.records import REAL, THRESHOLDS, VERDICTS, Answer, Compared, Finding, Measured, Values
-from modhook.findings.statistics import interval, sign_flip_p
+from modhook.findings.statistics import sign_flip_p
 
 SAID = "said of its learning"
 """The measure of sentences that change no verdict."""
@@ -26,7 +27,6 @@ _ENDS = {
     0.0: "its mask keeps nothing in {}, and scores there what needs none of the weights",
 }
 """Sizes of a mask from which nothing follows, as shares of all weights."""
-_FEW = ", only two seeds"
 _THIRD = "; two seeds make one pair of masks, and one number tells nothing: ask for a third seed"
 _ENOUGH = 0.5
 """How many weights outside a mask must be there to be taken out, as a share of its own: a few of them say nothing of the many."""
@@ -35,13 +35,24 @@ _DOUBTED = {"flat": "settled", "reach": "settled", "extreme": "settled", "moving
 nothing, or still changed; and none is sufficient that changes nothing."""
 _BESIDE = {"threshold": "sufficient", "beats": "real", "patterns": "sufficient"}
 """Beside which verdict the other sentences stand."""
+_ROOM = 2.0
+"""How many times as much as the threshold of an ability a control must leave above its score, to say that there is none."""
+_NO_SHARES = "ability"
 _SHARES = ("sufficient", "necessary", "specific")
 """Verdicts on shares of the unmasked score, which mean nothing where that is no better than where there is nothing."""
 
 
-def judge(measured: Measured, thresholds: Mapping[str, float] = THRESHOLDS) -> list[Finding]:
-    """Return every finding on one function, at least one per verdict, in the verdicts' order."""
-    one = _Judge(measured, thresholds)
+def judge(
+    measured: Measured, thresholds: Mapping[str, float] = THRESHOLDS, every: Sequence[Measured] = ()
+) -> list[Finding]:
+    """Return every finding on one function, at least one per verdict, in the verdicts' order.
+
+    Args:
+        measured: of the function. thresholds: the limits.
+        every: what was measured of all functions: those that the network does not do are no others to be compared with.
+    """
+    absent = [m.function for m in every if m.function in measured.others and _Judge(m, thresholds).unable]
+    one = _Judge(measured, thresholds, absent)
     real = one.real()
     found = [
         *one.sufficient(),
@@ -60,10 +71,12 @@ def verdict(findings: Sequence[Finding], name: str) -> Answer:
     """Return a function's verdict from its findings.
 
     `real` needs the ability, and for every control one of score and size; it is `no` where one of these is. `necessary` needs one
-    of the losses beyond random weights and beyond the other functions. What is no ability is neither sufficient nor necessary nor
-    specific to be told.
+    of the losses beyond random weights and beyond the other functions. Of what is no ability nothing is told that shares of its score
+    say, neither yes nor no.
     """
     own = [f for f in findings if f.verdict == name and f.measure != SAID]
+    if any(f.measure == _NO_SHARES for f in own):
+        return "cannot tell"
     groups: dict[str, list[Finding]] = {}
     for finding in own:
         groups.setdefault(finding.measure.rpartition(" as ")[0] or finding.measure, []).append(finding)
@@ -77,21 +90,34 @@ def _either(answers: Sequence[Answer]) -> Answer:
     return "yes" if "yes" in answers else "no" if all(a == "no" for a in answers) else "cannot tell"
 
 
-class _Judge:
-    def __init__(self, measured: Measured, thresholds: Mapping[str, float]) -> None:
-        self.of, self.limits, self.possible = measured, thresholds, Possible(measured)
+class _Judge(Making):
+    def __init__(self, measured: Measured, thresholds: Mapping[str, float], absent: Sequence[str] = ()) -> None:
+        super().__init__(measured, thresholds)
+        self.absent = absent
+        """Other functions that the network does not do."""
+
+    @property
+    def unable(self) -> list[str]:
+        """The controls beside which the network does not do the function, or cannot be told to."""
+        found = {kind: (self._ability(kind, control).answer, self._full(control).any()) for kind, control in self.of.controls.items()}
+        return [kind for kind, (answer, full) in found.items() if answer == "no" or (full and answer != "yes")]
+
+    def _present(self, others: Mapping[str, tuple[Values, Values]]) -> dict[str, Values]:
+        """Return what the mask, or a removal, leaves of each other function that the network does."""
+        there = {n: pair for n, pair in others.items() if n not in self.absent}
+        return rest(there) if there else {}
 
     def sufficient(self) -> list[Finding]:
         """Score under the mask against the unmasked one."""
-        left = _share(self.of.masked, self.of.unmasked)
+        left = share(self.of.masked, self.of.unmasked)
         words = "keeps {value} of the unmasked score" + (", on the items that chose its size" if self.of.chosen else "")
         between = self.possible.score()
         found = [self._made("sufficient", "score under the mask", left, "sufficient", words, between, reference=1.0)]
         kept = self.of.kept
-        for share, what in _ENDS.items():
-            if kept is not None and (count := int((kept == share).sum())):
+        for end, what in _ENDS.items():
+            if kept is not None and (count := int((kept == end).sum())):
                 words = what.format(f"{count} of {len(kept)} seeds")
-                found.append(attrs.evolve(self._unknown("sufficient", "weights kept", words), value=share, n=count))
+                found.append(attrs.evolve(self._unknown("sufficient", "weights kept", words), value=end, n=count))
         return found
 
     def necessary(self) -> list[Finding]:
@@ -101,9 +127,10 @@ class _Judge:
             return [
                 self._unknown("necessary", REMOVED, "own weights were not removed: ask for the control own_removed")
             ]
-        lost = _share(of.random - of.removed, of.unmasked)
-        words = "loses {value} of the unmasked score without its own weights, beyond what it loses without as many random ones"
-        why, left = "", _mean(_share(of.random, of.unmasked))
+        lost = share(of.random - of.removed, of.unmasked)
+        own, whys = self._own_words, list[str]()
+        words = f"loses {{value}} of the unmasked score without its own weights{own}, beyond what it loses without as many random ones"
+        left = mean(share(of.random, of.unmasked))
         if of.matched is None:
             words += " of all weights (the cube has no draws of the others alone)"
         else:
@@ -111,64 +138,117 @@ class _Judge:
             few = of.matched < _ENOUGH
             if few.any():
                 seeds = f"{int(few.sum())} of {int(np.isfinite(of.matched).sum())} seeds"
-                why = f"its mask keeps so much that in {seeds} not half as many others are there"
+                whys.append(f"its mask keeps so much that in {seeds} not half as many others are there")
                 lost = np.where(few, np.nan, lost)
+        none = np.zeros(len(lost), dtype=bool) if of.own is None else of.own == 0
+        if none.any():
+            seeds = f"{int(none.sum())} of {int(np.isfinite(of.own).sum())} seeds"  # type: ignore[arg-type]
+            whys.append(f"in {seeds} its mask keeps no weight that no other function's mask keeps, so that nothing is removed")
+            lost = np.where(none, np.nan, lost)
+        why = "; ".join(whys)
         between = self.possible.difference(of.random, of.removed)
         found = [self._made("necessary", REMOVED, lost, "necessary", words, between, reference=0.0, paired=True, why=why)]
         if why and found[0].n:
             found[0] = attrs.evolve(found[0], words=f"{found[0].words}; {why}")
         if found[0].answer == "no" and left < self.limits["necessary"]:  # even the loss of all would be a no
-            words = f"{found[0].words}; as many random ones leave {_percent(left)} of it, too little to lose more"
+            words = f"{found[0].words}; as many random ones leave {percent(left)} of it, too little to lose more"
             found[0] = attrs.evolve(found[0], answer="cannot tell", words=words)
         # As many random weights may take all that can be lost; the same removal leaves other functions alone all the same.
-        if of.spared:
-            own, rest = np.minimum(_share(of.removed, of.unmasked), 1.0), _rest(of.spared)
-            words = "loses {value} of the unmasked score without its own weights, beyond what the other functions lose without these"
+        if spared := self._present(of.spared):
+            kept, others = np.minimum(share(of.removed, of.unmasked), 1.0), np.mean([*spared.values()], axis=0)
+            words = f"loses {{value}} of the unmasked score without its own weights{own}, beyond what other functions lose without these"
             measure = f"{REMOVED} as loss beyond the other functions'"
-            reference = _mean(1 - rest)
-            between, beyond = self.possible.capped(), rest - own
+            beyond, reference = np.where(none, np.nan, others - kept), mean(1 - others)
+            between = self.possible.capped()
             found.append(
-                self._made("necessary", measure, beyond, "necessary", words, between, reference=reference, paired=True)
+                self._made("necessary", measure, beyond, "necessary", words, between, reference=reference, paired=True, why=why)
             )
         return found
 
-    def specific(self) -> list[Finding]:
-        """Own score against the other functions' under its mask."""
-        if not self.of.others:
-            return [
-                self._unknown(
-                    "specific", "other functions under the mask", "there is no other function to compare with"
-                )
-            ]
-        # More than all of a score that was hardly there would outweigh everything else.
-        own = np.minimum(_share(self.of.masked, self.of.unmasked), 1.0)
-        rest = _rest(self.of.others)
-        words = "keeps {value} more of its own score than of the other functions'"
-        found = self._made(
-            "specific",
-            "own score above the others'",
-            own - rest,
-            "specific",
-            words,
-            self.possible.capped(),
-            reference=_mean(rest),
-            paired=True,
-        )
-        return [attrs.evolve(found, words=found.words + self._swapped(own))]
+    @property
+    def _own_words(self) -> str:
+        """How many weights are a function's own, of those that its mask keeps: means over seeds; empty where that is not known."""
+        own, kept, weights = self.of.own, self.of.kept, self.of.weights
+        if own is None or kept is None or weights is None or not np.isfinite(own).any():
+            return ""
+        return f" ({mean(own):.0f} of {mean(kept) * weights:.0f} that its mask keeps)"
 
-    def _swapped(self, own: Values) -> str:
+    def specific(self) -> list[Finding]:
+        """Own score against that of the other function of which the mask keeps the most."""
+        measure = "own score above the nearest other's"
+        there, without = self._present(self.of.others), ""
+        if self.absent:
+            what = f"{listing(map(repr, self.absent))}, which the network does not do without a mask"
+            without = f"; not compared with {what}" if there else f": it was asked for {what}"
+        if not there:
+            return [self._unknown("specific", measure, f"there is no other function to compare with{without}")]
+        # More than all of a score that was hardly there would outweigh everything else.
+        own = np.minimum(share(self.of.masked, self.of.unmasked), 1.0)
+        nearest = max(there, key=lambda n: np.nan_to_num(mean(there[n]), nan=-math.inf))
+        most = np.max([*there.values()], axis=0)  # not a mean: a function that stays whole is not left out by others that do not
+        words = f"keeps {{value}} more of its own score than of that of {nearest!r}"
+        if len(there) > 1:
+            words += ", of which it keeps the most of all others"
+        between, reference = self.possible.capped(), mean(most)
+        found = self._made("specific", measure, own - most, "specific", words, between, reference=reference, paired=True)
+        return [attrs.evolve(found, words=found.words + without + self._swapped(own, there))]
+
+    def _swapped(self, own: Values, others: Mapping[str, Values]) -> str:
         """Say which other function's score the mask keeps better than its own, in every seed and by more than would make it specific."""
-        gaps = {n: np.minimum(_share(score, whole), 1.0) - own for n, (score, whole) in self.of.others.items()}
-        least = {n: float(np.nanmin(gap)) for n, gap in gaps.items() if np.isfinite(gap).any()}
+        least = {n: float(np.nanmin(kept - own)) for n, kept in others.items() if np.isfinite(kept - own).any()}
         if not least or least[most := max(least, key=least.__getitem__)] <= self.limits["specific"]:
             return ""
         return f"; it keeps more of {most!r} than of itself: look whether batches, losses and tests belong to their functions"
 
     def able(self, real: Sequence[Finding]) -> list[Finding]:
-        """Where the network does not do the function, for every verdict on shares of its score: they cannot be told."""
+        """Where the network does not do the function, or its score cannot say so, for every verdict on shares of its score: they cannot
+        be told."""
         no = [f.measure.removeprefix(ABILITY) for f in real if f.measure.startswith(ABILITY) and f.answer == "no"]
-        words = f"without a mask, the network is no better at it than its control ({listing(no)}): shares of such a score say nothing"
-        return [attrs.evolve(self._unknown(name, "ability", words), n=len(self.of.masked)) for name in _SHARES if no]
+        full = [kind for kind in self.unable if kind not in no]
+        said = [
+            *([f"{self.hardly(no)}: shares of such a score say nothing"] if no else []),
+            *([f"its control ({listing(full)}) scores so much without a mask that shares of such a score say nothing"] if full else []),
+        ]
+        n = len(self.of.masked)
+        return [attrs.evolve(self._unknown(v, _NO_SHARES, "; ".join(said)), n=n) for v in _SHARES if said]
+
+    def hardly(self, kinds: Sequence[str]) -> str:
+        """Say that the network without a mask is no better at the function than these controls."""
+        limit = percent(self.limits["real_ability"])
+        return f"without a mask, the network is less than {limit} of its score above its control ({listing(kinds)}), in one seed at least"
+
+    def _full(self, control: Compared) -> NDArray[np.bool_]:
+        """Return in which seeds a control's score leaves so little above it that a network could hardly be far enough above."""
+        return self.possible.room(control.unmasked) < _ROOM * self.limits["real_ability"]
+
+    def _ability(self, kind: str, control: Compared) -> Finding:
+        """How far the network without a mask is above a control's; a control that leaves no room for it says nothing."""
+        of = self.of
+        above = share(of.unmasked - control.unmasked, of.unmasked)
+        near = percent(float(np.nanmin(above))) if np.isfinite(above).any() else "-"
+        words = f"without a mask, the network is {{value}} of its score above its control ({kind}), and {near} above the nearest"
+        found = self._made(
+            "real",
+            f"{ABILITY}{kind}",
+            above,
+            "real_ability",
+            words,
+            self.possible.ability(control),
+            reference=mean(share(control.unmasked, of.unmasked)),
+            paired=True,
+            every=True,
+            why=control.why,
+        )
+        full = self._full(control)
+        if not full.any() or found.answer == "yes":
+            return found
+        rest_says_no = found.answer == "no" and bool((above[~full] < self.limits["real_ability"] - 1e-9).any())
+        seeds = f"{int(full.sum())} of {int(np.isfinite(control.unmasked).sum())} seeds"
+        words = (
+            f"{found.words}; in {seeds} this control scores {percent(mean(control.unmasked[full]))}, as a constant answer may, and leaves "
+            "little room above it: give a score that counts every class alike"
+        )
+        return attrs.evolve(found, answer="no" if rest_says_no else "cannot tell", words=words)
 
     def real(self) -> list[Finding]:
         """Ability, score at equal size and size at equal score, against every control in which there is nothing."""
@@ -179,28 +259,10 @@ class _Judge:
                 text = f"there is no control {kind!r} to compare with"
                 found.append(self._unknown("real", f"against {kind}", text))
                 continue
-            above = _share(of.unmasked - control.unmasked, of.unmasked)
-            near = _percent(float(np.nanmin(above))) if np.isfinite(above).any() else "-"
-            words = f"without a mask, the network is {{value}} of its score above its control ({kind}), and {near} above the nearest"
-            reference = _mean(_share(control.unmasked, of.unmasked))
-            measure = f"{ABILITY}{kind}"
-            found.append(
-                self._made(
-                    "real",
-                    measure,
-                    above,
-                    "real_ability",
-                    words,
-                    self.possible.ability(control),
-                    reference=reference,
-                    paired=True,
-                    every=True,
-                    why=control.why,
-                )
-            )
-            better = _share(of.masked - control.equal_size, of.unmasked)
+            found.append(self._ability(kind, control))
+            better = share(of.masked - control.equal_size, of.unmasked)
             words = f"scores {{value}} of the unmasked score more than its control ({kind}) of equal size"
-            reference = _mean(_share(control.equal_size, of.unmasked))
+            reference = mean(share(control.equal_size, of.unmasked))
             measure = f"advantage over {kind} as score at equal size"
             found.append(
                 self._made(
@@ -230,7 +292,7 @@ class _Judge:
         measure = f"advantage over {kind} as size at equal score"
         known = np.isfinite(control.size)
         never = known & (np.zeros(len(known), dtype=bool) if control.never is None else control.never)
-        whole = _percent(_mean(_share(control.unmasked, self.of.unmasked)[never]))
+        whole = percent(mean(share(control.unmasked, self.of.unmasked)[never]))
         beyond = f"its control ({kind}) never reaches this score, with all its weights ({whole} of the unmasked score)"
         if never.any() and never[known].all():
             count, inf = int(never.sum()), math.inf
@@ -268,7 +330,7 @@ class _Judge:
             return [self._unknown("stable", measure, text)]
         with np.errstate(divide="ignore", invalid="ignore"):
             above = (of.agreement - of.chance) / (1 - of.chance)
-        shared, random = (_percent(_mean(x)) for x in (of.agreement, of.chance))
+        shared, random = (percent(mean(x)) for x in (of.agreement, of.chance))
         words = f"its masks share {shared} over seeds (IoU), random ones {random}: {{value}} of the way from chance to equal"
         why = "random masks of these sizes share as much" if np.isfinite(of.agreement).any() else of.why or self._empty
         between = self.possible.agreement(of.chance)
@@ -302,97 +364,3 @@ class _Judge:
             made = self._unknown(_DOUBTED[rule], f"{SAID}: {rule}", words)
             found.append(attrs.evolve(made, answer=answer, n=len(seeds)))
         return found
-
-    def _made(
-        self,
-        name: str,
-        measure: str,
-        values: Values,
-        limit: str,
-        words: str,
-        between: Range,
-        *,
-        reference: float = math.nan,
-        paired: bool = False,
-        logs: bool = False,
-        sign: float = 1.0,
-        every: bool = False,
-        why: str = "",
-    ) -> Finding:
-        """Return a finding whose mean can lie `between` two numbers; with `every` a single value below the threshold is enough for `no`."""
-        known = [float(v) for v in values if math.isfinite(v)]
-        because = why or self.of.why or ("" if known else self._not_above())
-        threshold, confidence = sign * self.limits[limit], self.limits["confidence"]
-        edge = math.log2(threshold) if logs else threshold
-        value, low, high = interval(known, confidence)
-        slack = 1e-9 * max(1.0, abs(edge))  # a difference that rounding alone makes
-        answer: Answer = "cannot tell"
-        if len(known) > 1:
-            far = min(known) if every else high
-            answer = "no" if far < edge - slack else "yes" if low >= edge - slack else "cannot tell"
-        p = sign_flip_p(known) if paired and len(known) > 1 else math.nan
-        # The interval says no more than is possible; the answer above was given without this.
-        least, most = between
-        low, high = (float(np.clip(x, min(least, value), max(most, value))) for x in (low, high))
-        whole = least == low < high == most
-        if logs:
-            value, low, high = (float(np.exp2(x)) for x in (value, low, high))
-        said, *ends = ((f"{x:.3g}" if logs else _percent(x)) for x in (value if logs else sign * value, *sorted((sign * low, sign * high))))
-        n = len(known)
-        if n > 1:
-            every_end = ", all that is possible" if whole else ""
-            spread = f" ({100 * confidence:.4g} % interval {ends[0]} to {ends[1]}{every_end}, n = {n}{_FEW if n == 2 else ''})"
-        elif known:
-            spread = " (n = 1)"
-        else:
-            words, spread = "was not measured", f"{because and ': '}{because} (n = 0)"
-        text = words.format(value=said) + spread
-        return Finding(
-            self.of.function, name, measure, answer, value, reference, low, high, len(known), p, threshold, text
-        )
-
-    def _not_above(self) -> str:
-        """Say that a score has no shares, where the unmasked one is never above 0; else nothing."""
-        known = self.of.unmasked[np.isfinite(self.of.unmasked)]
-        if not len(known) or (known > 0).any():
-            return ""
-        return f"the unmasked score is {float(known.mean()):.3g}, and shares need one above 0, of which more is better"
-
-    def _unknown(self, name: str, measure: str, words: str) -> Finding:
-        nan = math.nan
-        return Finding(
-            self.of.function,
-            name,
-            measure,
-            "cannot tell",
-            nan,
-            nan,
-            nan,
-            nan,
-            0,
-            nan,
-            self.limits.get(name, nan),
-            words,
-        )
-
-
-def _share(part: Values, whole: Values) -> Values:
-    """Return the part as a share of the whole, NaN where that is not positive: a share of it would mean nothing."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(whole > 0, part / whole, np.nan)
-
-
-def _rest(others: Mapping[str, tuple[Values, Values]]) -> Values:
-    """Return the mean of what other functions keep of their own unmasked scores, each at most 1; one that failed is left out."""
-    known = [pair for pair in others.values() if np.isfinite(pair[0]).any()] or list(others.values())
-    rest: Values = np.mean([np.minimum(_share(score, whole), 1.0) for score, whole in known], axis=0)
-    return rest
-
-
-def _mean(values: Values) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else math.nan
-
-
-def _percent(value: float) -> str:
-    return f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus before a zero

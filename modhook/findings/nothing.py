@@ -18,7 +18,7 @@ def nothing(function: str, findings: Sequence[Finding]) -> str:
         return ""
     unable = [f.measure.removeprefix(ABILITY) for f in findings if f.measure.startswith(ABILITY) and f.answer == "no"]
     if unable:
-        why = f"without a mask the network is no better at it than its control ({listing(unable)})"
+        why = f"without a mask the network scores little more than its control ({listing(unable)}), in one seed at least"
         return f"Nothing of {function} is there to be found: {why}, so that its mask and its scores say nothing."
     beside = [kind for kind in REAL if verdict([f for f in findings if f" over {kind} as " in f.measure], "real") == "no"]
     return f"Nothing of {function} was found: the masks of its control ({listing(beside)}) are as good as its own."

@@ -35,6 +35,10 @@ class Possible:
         """Return that of how far the unmasked score is above a control's."""
         return 1 - self._top(control.unmasked), 1.0 if self._shares else math.inf
 
+    def room(self, control: Values) -> Values:
+        """Return, per seed, how far a network could be above a control's score, as a share of its own: it could score 1."""
+        return 1 - control if self._shares else np.full(len(control), np.inf)
+
     def capped(self) -> Range:
         """Return that of a difference of shares of which none counts for more than 1."""
         return (-1.0, 1.0) if self._shares else (-math.inf, math.inf)

@@ -106,6 +106,7 @@ class Reader:
             removed=None if removed is None else self._at(removed, name, own),
             random=random,
             matched=matched,
+            own=self._own(name),
             spared={} if removed is None else {o: (self._at(removed, name, o), whole) for o, (_, whole) in others.items()},
             controls=self._controls(name, own),
             agreement=None if agreement is None else agreement[0],
@@ -133,6 +134,11 @@ class Reader:
         if random is not None and (np.isfinite(random) & np.isnan(found)).any():
             return random, None
         return found, self._at(share, name)
+
+    def _own(self, name: str) -> Values | None:
+        """Return how many weights the function's mask keeps and no other one's; None where it was not counted."""
+        found = self._array("own_removed/own")
+        return None if found is None else self._at(found.sum("parameter", min_count=1), name)
 
     def _kept(self, name: str) -> tuple[Values, int | None]:
         """Return the share of all weights that the function's masks keep, and how many all are."""

@@ -31,9 +31,11 @@ THRESHOLDS: Mapping[str, float] = {
 * `sufficient`: the score under the mask, at least.
 * `necessary`: what removing the function's own weights loses beyond removing as many at random that its mask does not keep, or beyond
   what the other functions (their mean) lose by the same removal, at least.
-* `specific`: how much more of its own score than of the other functions' (their mean) the mask keeps, at least.
+* `specific`: how much more of its own score the mask keeps than of that of the other function of which it keeps the most, at least;
+  functions that the network does not do are no others.
 * `real_ability`: how far the network without a mask is above each control's network without one, at least; one seed whose control comes
-  nearer is enough for `no`, because the network itself is one draw.
+  nearer is enough for `no`, because the network itself is one draw. A control that scores so much that no network could be that far
+  above it (a constant answer, where one class is much more frequent) cannot say `no`.
 * `real_score`, `real_size`: either how far the score under the mask is above each control's at equal size, at least, or how many
   times as large as the mask the control's must be for an equal score, at least; one that never has it, in no seed, is beyond every size.
 * `stable`: (IoU over seeds - chance) / (1 - chance), at least.
@@ -104,6 +106,7 @@ class Measured:
         removed, random: without its own weights, and without as many at random (mean over draws): of all weights, or with `matched` of
             those that its mask does not keep.
         matched: how many of these there were, as a share of its own; None: drawn of all weights.
+        own: how many weights are its own, which no other function's mask keeps; None where that is not known.
         spared: {other function: (its score without this function's own weights, unmasked)}.
         controls: {kind: `Compared`}.
         agreement, chance: IoU with its masks of other seeds, and what random masks would have.
@@ -122,6 +125,7 @@ class Measured:
     removed: Values | None = None
     random: Values | None = None
     matched: Values | None = None
+    own: Values | None = None
     spared: Mapping[str, tuple[Values, Values]] = attrs.field(factory=dict)
     controls: Mapping[str, Compared] = attrs.field(factory=dict)
     agreement: Values | None = None

@@ -113,9 +113,10 @@ class Facts:
         if not {"controls", "own_removed"} & set(self.cube.children) or not self.metrics:
             return []
         return [
-            (": ".join(filter(None, (label(point), one.function))), judge(one))
+            (": ".join(filter(None, (label(point), one.function))), judge(one, every=every))
             for point in self.points
-            for one in measured(self.cube, self.metrics[0], point=point)
+            for every in [measured(self.cube, self.metrics[0], point=point)]
+            for one in every
         ]
 
     @cached_property

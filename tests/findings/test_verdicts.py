@@ -138,18 +138,88 @@ def test_each_verdict_follows_its_own_numbers(name: str, changes: dict[str, obje
     assert set(found.values()) == {"yes"}
 
 
-@pytest.mark.parametrize("unmasked", [of(0.99, 0.98, 0.99), of(0.1, 0.97, 0.2)])
+LOW = attrs.evolve(REAL, unmasked=of(0.6, 0.59, 0.6), masked=of(0.58, 0.57, 0.59), removed=of(0.2, 0.2, 0.2), random=of(0.57, 0.58, 0.57))
+"""A function that is there at a lower score; controls score 0.3 without a mask."""
+LOW = attrs.evolve(LOW, controls={k: control(0.3, 0.3) for k in ("shuffled", "untrained", "nonsense")})
+
+
+def beside(measured: Measured, unmasked: np.ndarray) -> Measured:
+    """Return it with an untrained control whose networks score this without a mask."""
+    one = Compared(unmasked, of(0.3, 0.3, 0.3), of(4, 4, 4))
+    return attrs.evolve(measured, controls={**measured.controls, "untrained": one})
+
+
+@pytest.mark.parametrize("unmasked", [of(0.59, 0.58, 0.59), of(0.1, 0.57, 0.2)])
 def test_shares_of_a_score_that_is_none_cannot_be_told(unmasked: np.ndarray) -> None:
-    """Where a control does as well without a mask (in one seed is enough), a mask keeps much of nothing: no verdict says yes to that."""
-    changed = attrs.evolve(
-        REAL, controls={**REAL.controls, "untrained": Compared(unmasked, of(0.5, 0.5, 0.5), of(4, 4, 4))}
-    )
+    """Where a control does as well without a mask (in one seed is enough), a mask keeps much of nothing: neither yes nor no."""
+    assert verdicts(LOW) == dict.fromkeys(VERDICTS, "yes")
+    changed = beside(LOW, unmasked)
     assert verdicts(changed) == {**dict.fromkeys(VERDICTS, "yes"), **UNABLE}
     words = [f.words for f in judge(changed) if f.measure == "ability"]
     assert len(words) == 3
-    assert all("no better at it than its control (untrained)" in text for text in words)
-    lost = attrs.evolve(changed, masked=of(0.6, 0.61, 0.62), removed=REAL.random)  # what is lost is lost of anything
-    assert (verdicts(lost)["sufficient"], verdicts(lost)["necessary"]) == ("no", "no")
+    said = "the network is less than 10.0 % of its score above its control (untrained), in one seed at least"
+    assert all(said in text for text in words)
+    lost = attrs.evolve(changed, masked=of(0.3, 0.31, 0.32), removed=changed.random)  # what is lost is lost of anything
+    assert verdicts(lost) == {**dict.fromkeys(VERDICTS, "yes"), **UNABLE}
+
+
+@pytest.mark.parametrize("unmasked", [of(0.94, 0.93, 0.94), of(0.5, 0.94, 0.3)])
+def test_a_control_that_leaves_no_room_says_nothing(unmasked: np.ndarray) -> None:
+    """A constant answer to a rare class scores 94 %: no network could be 10 % above it, so that neither ability nor shares can be told."""
+    changed = beside(REAL, unmasked)
+    assert verdicts(changed) == {**dict.fromkeys(VERDICTS, "yes"), **UNABLE, "real": "cannot tell"}
+    (ability,) = [f.words for f in judge(changed) if f.measure == "ability against untrained"]
+    assert "this control scores 9" in ability
+    assert "counts every class alike" in ability
+    assert all("scores so much without a mask" in f.words for f in judge(changed) if f.measure == "ability")
+    low = of(0.97, 0.97, 0.97)
+    assert verdicts(beside(attrs.evolve(REAL, unmasked=low), of(0.97, 0.2, 0.2)))["real"] == "cannot tell"
+    assert verdicts(beside(LOW, of(0.59, 0.94, 0.2)))["real"] == "no"  # a seed that has room says so
+
+
+def test_scores_above_one_leave_room() -> None:
+    """Scores that are no shares have no end: a control near the network's is as good as it."""
+    ten = {n: 10 * getattr(REAL, n) for n in ("unmasked", "masked", "removed", "random")}
+    assert verdicts(beside(attrs.evolve(REAL, **ten), of(9.9, 9.8, 9.9)))["real"] == "no"
+
+
+def test_functions_that_are_not_there_are_no_others() -> None:
+    """What the network does not do keeps its chance under any mask: it is left out, by name, of what a function is compared with."""
+    absent = attrs.evolve(beside(LOW, of(0.59, 0.58, 0.59)), function="g")
+    kept, whole = of(0.58, 0.58, 0.58), of(0.6, 0.6, 0.6)
+    both = attrs.evolve(REAL, others={"g": (kept, whole), "h": REAL.others["h"]}, spared={"g": (kept, whole)})
+    assert verdicts(both)["specific"] == "no"
+    told = judge(both, every=[both, absent])
+    assert verdict(told, "specific") == "yes"
+    (words,) = [f.words for f in told if f.verdict == "specific"]
+    assert "than of that of 'h' (" in words
+    assert "not compared with 'g', which the network does not do without a mask" in words
+    assert not any("other functions" in f.words for f in told if f.verdict == "necessary")
+    alone = judge(attrs.evolve(both, others={"g": (kept, whole)}), every=[both, absent])
+    assert verdict(alone, "specific") == "cannot tell"
+    assert "asked for 'g'" in next(f.words for f in alone if f.verdict == "specific")
+
+
+def test_another_function_that_stays_whole_counts() -> None:
+    """A mask that keeps one other function is not specific, however little it keeps of a third one."""
+    whole = of(1.0, 1.0, 1.0)
+    twin = {"twin": (REAL.masked, whole), "b": (of(0.1, 0.1, 0.1), whole)}
+    found = [f for f in judge(attrs.evolve(REAL, others=twin)) if f.verdict == "specific"]
+    assert [f.answer for f in found] == ["no"]
+    assert "than of that of 'twin', of which it keeps the most of all others" in found[0].words
+
+
+def test_no_weights_of_its_own() -> None:
+    """Where every weight of a mask is in another mask, too, nothing is removed, and that nothing is lost says nothing."""
+    shared = attrs.evolve(REAL, removed=REAL.random, own=of(0, 0, 0), kept=of(0.1, 0.1, 0.1), weights=100, spared=REAL.others)
+    assert verdicts(shared)["necessary"] == "cannot tell"
+    words = [f.words for f in judge(shared) if f.verdict == "necessary"]
+    assert all("in 3 of 3 seeds its mask keeps no weight that no other function's mask keeps" in text for text in words)
+    some = attrs.evolve(REAL, own=of(5, 7, 0), kept=of(0.1, 0.1, 0.1), weights=100)
+    (found,) = [f for f in judge(some) if f.verdict == "necessary"]
+    assert found.n == 2
+    assert "without its own weights (4 of 10 that its mask keeps)" in found.words
+    assert "in 1 of 3 seeds" in found.words
 
 
 def test_a_score_that_has_no_shares_says_why() -> None:
