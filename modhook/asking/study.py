@@ -139,8 +139,10 @@ def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict
     without = _fixed_weights(question) if given is True else ""
     if without:
         del table["untrained"]
-    bare = [name for name in options.functions if name not in question.classes]
-    if not table.get("nonsense") or question.nonsense is not None or not bare:
+    chosen = table.get("nonsense")
+    stages = list(chosen["stages"]) if isinstance(chosen, Mapping) and isinstance(chosen.get("stages"), list | tuple) else options.functions
+    bare = [name for name in stages if name in options.functions and name not in question.classes]
+    if not chosen or question.nonsense is not None or not bare:
         return table, without
     why = (
         f"the batches of {listing(map(repr, bare))} are neither pairs (inputs, integer labels) nor mappings with integer labels under "
@@ -149,8 +151,11 @@ def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict
     )
     if given is not True:
         raise UserError(f"controls['nonsense']: {why}.")
-    del table["nonsense"]
-    return table, " ".join(filter(None, (f"there is no control 'nonsense': {why}.", without)))
+    table["nonsense"] = {"stages": [name for name in stages if name not in bare]}
+    of = f" of {listing(map(repr, bare))}, so that *real* cannot be told of {'it' if len(bare) == 1 else 'them'}"
+    if not table["nonsense"]["stages"]:
+        del table["nonsense"]
+    return table, " ".join(filter(None, (f"there is no control 'nonsense'{of}: {why}.", without)))
 
 
 def _fixed_weights(question: Question) -> str:

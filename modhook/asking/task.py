@@ -186,7 +186,10 @@ class AskTask(Task):
         made = store.take(batch["item"][which == which[0]])
         if "nonsense" in batch:
             seed, own = int(batch["nonsense"][0]), self.question.nonsense
-            made = relabelled(made, self.question.classes[name], seed) if own is None else own(made, seed)
+            if own is not None:
+                made = own(made, seed)
+            elif name in self.question.classes:  # of another function without any, which is measured beside, the answers stay
+                made = relabelled(made, self.question.classes[name], seed)
         return {"function": name, "batch": made}
 
     @property

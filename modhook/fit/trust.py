@@ -133,7 +133,12 @@ def findings(course: Course) -> dict[str, str]:
         "batches."
     )
     if not math.isnan(c.flat):
-        found["flat"] = f"the loss was {c.flat:.3g} in all {c.steps} steps, so that nothing was learned from it; {small}"
+        why = (
+            "no weight that is learned may change it: look whether what the function needs is left out (exclude=, biases by default); or "
+            if c.unsaved
+            else ""
+        )
+        found["flat"] = f"the loss was {c.flat:.3g} in all {c.steps} steps, so that nothing was learned from it; {why}{small}"
     elif c.samples > 1 and not math.isnan(c.share) and not any(1 / APART <= c.share * times <= APART for times in (1, c.samples)):
         found["groups"] = (
             f"cut into {c.samples} groups, one per mask sample, a batch saves {c.share:.3g} times as much of its loss by these weights as "
@@ -144,7 +149,7 @@ def findings(course: Course) -> dict[str, str]:
             f"no logit could cross 0: each started at least {c.nearest:.3g} away from it, and the learning rates of all "
             f"steps ({c.steps}) add up to {c.travelled:.3g}; give more steps, a larger lr, or an init nearer to 0."
         )
-    if c.own and c.weights and c.kept in (0, c.weights):
+    if c.own and c.weights and c.kept in (0, c.weights) and math.isnan(c.flat):  # of a loss that is flat it follows
         what, how = ("everything", "longer, or raise beta") if c.kept else ("nothing", "with a smaller beta or lr")
         found["extreme"] = f"{what} is kept, so the masks say nothing about the function; learn {how}."
     if not math.isnan(c.within) and c.weights and c.kept in (0, c.weights):
@@ -176,9 +181,10 @@ def findings(course: Course) -> dict[str, str]:
             f"{beside}; learn longer."
         )
     if c.unmasked_loss - c.mask_loss > max(LEAST, BETTER * abs(c.unmasked_loss)):
+        which = "the mask" if c.own else "the mask at the sampler's own threshold, and not this cut of it,"
         found["beats"] = (
-            f"the mask does better than the whole network (loss {c.mask_loss:.3g}, unmasked {c.unmasked_loss:.3g}): masks can make a "
-            "function that was not there; compare with a network that has not learned it."
+            f"{which} does better than the whole network (on the last batches its loss is {c.mask_loss:.3g}, unmasked "
+            f"{c.unmasked_loss:.3g}): masks can make a function that was not there; compare with a network that has not learned it."
         )
     if c.special:
         kinds = ", ".join(f"{kind} ({_listed(names)})" for kind, names in c.special.items())

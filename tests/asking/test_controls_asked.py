@@ -110,6 +110,15 @@ def test_nonsense_needs_labels_or_a_function(setting: Setting) -> None:
     assert found.item() == pytest.approx(expected)
     with pytest.raises(UserError, match="controls must be True, False or"):
         modhook.ask(setting.model, given, controls="all", **arguments)
+    two = {**given, "labels": batches(0)}
+    arguments["tests"] = two
+    with pytest.warns(ModhookWarning, match=r"no control 'nonsense' of 'small', so that \*real\* cannot be told of it: the batches of"):
+        answer = modhook.ask(setting.model, two, controls=True, **arguments)
+    kinds = zip(answer.cube["controls/kind"].values, answer.cube["controls/of"].values, strict=True)
+    assert [whose for kind, whose in kinds if kind == "nonsense"] == ["labels"]
+    modhook.ask(setting.model, two, controls={"nonsense": {"stages": ["labels"]}}, **arguments)
+    with pytest.raises(UserError, match="the batches of 'small' are neither pairs"):
+        modhook.ask(setting.model, two, controls={"nonsense": {"stages": ["small"]}}, **arguments)
 
 
 def test_controls_join_an_answer(setting: Setting, tmp_path: Path) -> None:

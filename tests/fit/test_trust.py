@@ -52,6 +52,7 @@ SOUND = Course(
         ({"mask_loss": math.nan, "unmasked_loss": math.nan}, None),
         ({"special": {"norm gains": ["a"]}}, "patterns"),
         ({"flat": 0.0}, "flat"),
+        ({"flat": 0.0, "kept": 0}, "flat"),
         ({"samples": 4, "share": 0.81}, None),
         ({"samples": 4, "share": 0.79}, "groups"),
         ({"samples": 4, "share": 1.3}, "groups"),
@@ -67,6 +68,17 @@ def test_every_rule_at_its_bound(change: dict[str, Any], rule: str | None) -> No
     found = findings(attrs.evolve(SOUND, **change))
     assert list(found) == ([] if rule is None else [rule])
     assert all(sentence.endswith(".") and ". " not in sentence for sentence in found.values())
+
+
+def test_sentences_say_which_mask_and_why() -> None:
+    """What the sampler's own mask does is not said of a cut of it; a loss that no learned weight changes is not put down to samples."""
+    better = attrs.evolve(SOUND, unmasked_loss=2.6)
+    assert findings(better)["beats"].startswith("the mask does better")
+    cut = findings(attrs.evolve(better, own=False))["beats"]
+    assert cut.startswith("the mask at the sampler's own threshold, and not this cut of it, does better")
+    assert "give a smaller samples=" in findings(attrs.evolve(SOUND, flat=1.0))["flat"]
+    needless = findings(attrs.evolve(SOUND, flat=1.0, unsaved="it saves nothing"))["flat"]
+    assert "so that nothing was learned from it; no weight that is learned may change it: look whether what the function needs" in needless
 
 
 def test_a_small_mask_that_moves_says_how_small_it_is() -> None:
