@@ -192,6 +192,8 @@ def fit_masks(
         RunError: a loss that is not finite.
     """
     asked = asked_of(locals())
+    if type(model).__name__ == "OptimizedModule":  # what torch.compile returns
+        warnings.warn(COMPILED, ModhookWarning, stacklevel=2)
     here = prepared(asked)
     if isinstance(here.sampler, Ranking):
         fit = by_ranking(asked, here, here.sampler)
@@ -226,6 +228,10 @@ def fit_masks(
     return fit
 
 
+COMPILED = (
+    "the model is compiled (torch.compile): it is compiled anew for masks, which takes long, and its masks have other names than the "
+    "module's; learn masks on the module itself, model._orig_mod, and compile it afterwards."
+)
 ARGUMENTS = tuple(inspect.signature(fit_masks).parameters)
 
 

@@ -136,7 +136,7 @@ class SampledLosses(MaskedWeights):
             if self.stacked is not None:
                 return self._found(groups, start, stop)
             if not any(True for _ in reaches(self.model)):  # a hook may call it, and is told of by the route
-                refuse_own("loss", self.model, self._loss, lambda net: self.loss(net, one_group(groups)))
+                refuse_own("loss", self.model, self._loss, lambda net: self.loss(net, one_group(groups)), self.masked)
             try:
                 return self._found(groups, start, stop)
             except ModhookError:

@@ -16,7 +16,7 @@ from modhook.fit.off import kept
 from modhook.fit.prepared import Prepared
 from modhook.fit.result import Fit
 from modhook.fit.settled import turnover
-from modhook.fit.trust import ADAM, complex_ones, course_of, findings, special, written
+from modhook.fit.trust import ADAM, complex_ones, course_of, findings, in_training, special, written
 from modhook.masks import Masks
 from modhook.steps.loop import History
 
@@ -79,6 +79,7 @@ def fit_of(asked: Asked, fit: Prepared, trainer: MaskTrainer, found: Learned, ma
             travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not fit.sampler.holds_density else math.nan,
             special=special(asked.model, fit.masked.weights) if asked.by_default else {},
             unmasked=complex_ones(asked.model) if asked.by_default else (),
+            training={} if fit.learning else in_training(asked.model),
             nothing=fit.nothing,
             share=math.nan if recovered is None else recovered.share,
             samples=trainer.samples,

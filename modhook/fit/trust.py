@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from modhook.fit.finite import parametrized
 from modhook.fit.settled import LATE
@@ -52,6 +53,7 @@ TITLES = {
     "beats": "The mask does better than the whole network",
     "patterns": "Embeddings, norm gains, tied or parametrized weights are masked by the default patterns",
     "complex": "Complex weights have no masks, and are kept whole",
+    "mode": "The network is in training mode",
 }
 """The rules, and what each says in short."""
 APART = 1.25
@@ -80,6 +82,7 @@ class Course:
         unsaved: what the network's loss says of why nothing can be counted in what it saves, and what was done instead.
         special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
         unmasked: names of complex parameters that the default patterns would include.
+        training: {kind: names} of layers that do something else in training mode, and are in it.
     """
 
     steps: int
@@ -99,6 +102,7 @@ class Course:
     unsaved: str = ""
     special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     unmasked: Sequence[str] = ()
+    training: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     nothing: bool = False
     flat: float = math.nan
     share: float = math.nan
@@ -196,6 +200,12 @@ def findings(course: Course) -> dict[str, str]:
             f"{_listed(c.unmasked)} {'is' if len(c.unmasked) == 1 else 'are'} complex and cannot be masked, so that all of it is kept; "
             "make real and imaginary parts parameters of their own to mask them."
         )
+    if c.training:
+        kinds = " and ".join(f"{kind} ({_listed(names)})" for kind, names in c.training.items())
+        found["mode"] = (
+            f"the network is in training mode: masks were learned, and are measured, under {kinds}; call model.eval() first, unless that "
+            "is meant."
+        )
     return found
 
 
@@ -246,6 +256,22 @@ def course_of(history: xr.Dataset, steps: int, *, learned: bool = False, **known
         unmasked_loss=math.nan if learned else _mean(unmasked[measured]),
         **known,  # type: ignore[arg-type]
     )
+
+
+def in_training(model: nn.Module) -> dict[str, list[str]]:
+    """Return {kind: names} of layers in training mode that then draw at random, or take their statistics from the batch.
+
+    Empty within `told_later`: a study says in which mode masks are learned (`masks.mode`).
+    """
+    found: dict[str, list[str]] = {}
+    if _LATER.get():
+        return found
+    for name, module in model.named_modules():
+        if module.training and isinstance(module, _DropoutNd) and module.p > 0:
+            found.setdefault("dropout", []).append(name)
+        elif module.training and isinstance(module, _NormBase) and module.track_running_stats:
+            found.setdefault("statistics of each batch", []).append(name)
+    return found
 
 
 def special(model: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:

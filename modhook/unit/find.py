@@ -23,6 +23,8 @@ from modhook.unit.units import Units
 from modhook.unit.whole import blocks, layers
 from modhook.values.arguments import instance, one_of, shown
 
+_LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention)
+UNFOLLOWED = "could not be followed to what takes them"
 UnitsLike = str | Mapping[str, Any] | Callable[[nn.Module], Any] | Sequence[Any]
 """What `units=` may be: a kind, a mapping, a callable from the network to a mapping, `Units`, or several of them."""
 
@@ -167,9 +169,21 @@ def _found(model: nn.Module, call: Call | None) -> tuple[list[Group], dict[str, 
         g.module for g in groups
     }
     lost = {m: why for m, why in {**lost, **readings.lost}.items() if m not in known}
+    lost |= dict.fromkeys(_silent(model, groups, lost), UNFOLLOWED)
     order = {name: i for i, name in enumerate(names)}
     groups.sort(key=lambda g: (KINDS.index(g.kind), min(order.get(p, 0) for p in g.parameters)))
     return [*groups, *blocks(model, names), *layers(model, names)], lost
+
+
+def _silent(model: nn.Module, groups: Sequence[Group], lost: Mapping[str, str]) -> list[str]:
+    """Return the layers that no unit has weights of, and of which nothing is said yet, nor of a module that they are a part of."""
+    known = {p.rpartition(".")[0] for g in groups for p in g.parameters} | {g.module for g in groups}
+    return [
+        path
+        for path, module in model.named_modules()
+        if path and path not in known and (isinstance(module, _LAYERS) or type(module).__name__ == "Conv1D")
+        and not any(path == other or path.startswith(f"{other}.") for other in lost)
+    ]
 
 
 def _seen(model: nn.Module, call: Call | None) -> dict[str, list[Call]]:

@@ -138,6 +138,29 @@ def test_a_loss_that_calls_the_model_is_told_to_call_net(part: Any, message: str
     assert not model._forward_pre_hooks
 
 
+@pytest.mark.parametrize("executor", ["auto", "loop", "vmap"])
+def test_a_loss_that_computes_with_a_weight_by_a_variable(executor: str) -> None:
+    """A masked weight, or a view of it, has no mask by a variable: refused by name; a copy, its shape or one without a mask is used."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3, bias=False))
+    weight, view, apart = model[1].weight, model[1].weight.detach().T, model[1].weight.detach().clone()
+
+    def by(matrix: Tensor) -> Callable[[Any, Any], Tensor]:
+        return lambda net, batch: F.cross_entropy(net[0](batch[0]) @ matrix, batch[1])
+
+    def shapes(net: Any, batch: Any) -> Tensor:
+        return cross_entropy(net, batch) / weight.shape[1]
+
+    def copies(net: Any, batch: Any) -> Tensor:
+        return cross_entropy(net, batch) + 0 * weight.detach().clone().sum()
+
+    for loss in (by(view), lambda net, batch: F.cross_entropy(F.linear(net[0](batch[0]), weight), batch[1])):
+        with pytest.raises(UserError, match=r"the model's own '1\.weight', by a variable, which has no mask: .*as net\.1\.weight"):
+            fit(model, loss, executor=executor)
+        fit(model, loss, executor=executor, include="0.*", steps=2)
+    for loss in (by(apart.T), shapes, copies, lambda net, batch: F.cross_entropy(net[0](batch[0]) @ net[1].weight.T, batch[1])):
+        fit(model, loss, executor=executor, steps=2)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_fit_within_no_grad_learns_as_outside(mode: Callable[[], Any]) -> None:
     """Under no_grad and inference_mode, batches included, the masks are those learned outside."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from modhook import TrustWarning, fit_masks
+from modhook import ModhookWarning, TrustWarning, fit_masks
 from modhook.fit.trust import Course, findings, special
 
 SOUND = Course(
@@ -86,6 +86,31 @@ def test_a_small_mask_that_moves_says_how_small_it_is() -> None:
     small = attrs.evolve(SOUND, kept=50, late=9)
     assert "9 of 1000 logits changed side, beside 50 weights that it keeps; learn" in findings(small)["moving"]
     assert "11 of 1000 logits changed side; learn" in findings(attrs.evolve(small, late=11))["moving"]
+
+
+@pytest.mark.filterwarnings("ignore:.*:modhook.TrustWarning")
+def test_a_network_in_training_mode() -> None:
+    """Dropout that draws and batch statistics are named; in eval mode, without them, or where weights learn, nothing is said."""
+
+    def said_of(net: nn.Module, **more: Any) -> str:
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+        fit = fit_masks(net, [x], lambda m, b: m(b).square().mean(), samples=2, steps=2, progress=False, **more)
+        return " ".join(fit.cautions)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.1), nn.BatchNorm1d(4), nn.Dropout(0.0))
+    told = said_of(net)
+    assert "is in training mode: masks were learned, and are measured, under dropout (1) and statistics of each batch (2)" in told
+    assert "training mode" not in said_of(net, train_weights={"0.weight": torch.ones(4, 4, dtype=torch.bool)})
+    assert "training mode" not in said_of(net.eval())
+    assert "training mode" not in said_of(nn.Linear(4, 4).train())
+
+
+def test_a_compiled_network() -> None:
+    """It is said before the first step that masks belong to the module itself."""
+    net = torch.compile(nn.Linear(4, 4), backend="eager")
+    with pytest.warns(ModhookWarning, match=r"is compiled .*learn masks on the module itself, model\._orig_mod"):
+        fit_masks(net, [torch.ones(8, 4)], lambda m, b: m(b).square().mean(), sampler="magnitude", density=0.5, progress=False)
 
 
 def test_what_the_default_patterns_mask() -> None:

@@ -127,6 +127,26 @@ def test_the_largest_part_that_can_be_recorded_is_followed() -> None:
     units = modhook.units(Looped())
     assert [g.name for g in units.select("neuron").values()] == ["neuron:block.0"]
     assert "leave 'block'" in units.left_out["block.2"]
+    assert units.left_out["end"] == "could not be followed to what takes them"
+
+
+def test_every_layer_without_units_is_listed() -> None:
+    """In code that cannot be recorded each layer has an entry, one under a parametrization too; a part of a listed one has none."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.lin = nn.Conv1d(2, 3, 1), nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+            self.rnn = nn.GRU(3, 3, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x).transpose(1, 2)
+            return self.rnn(self.lin(x if float(x.sum()) > 0 else -x))[0]
+
+    units = modhook.units(Branches())
+    assert units.left_out.keys() == {"conv", "lin"}
+    assert "rnn.l0" in {group.module for group in units.select("neuron").values()}
+    assert not any(name.startswith(("conv.", "lin.", "rnn.")) for name in units.left_out)
 
 
 def test_concatenated_channels() -> None:
