@@ -16,7 +16,7 @@ from modhook.fit.off import kept
 from modhook.fit.prepared import Prepared
 from modhook.fit.result import Fit
 from modhook.fit.settled import turnover
-from modhook.fit.trust import ADAM, complex_ones, course_of, findings, in_training, special, written
+from modhook.fit.trust import ADAM, complex_ones, course_of, findings, in_training, leaving_out, special, written
 from modhook.masks import Masks
 from modhook.steps.loop import History
 
@@ -63,6 +63,7 @@ def fit_of(asked: Asked, fit: Prepared, trainer: MaskTrainer, found: Learned, ma
     unsized = fit.size.by_loss and recovered is not None and not recovered.usable
     turned = math.nan if fit.size.own or unsized else turnover(trainer.earlier, masks)
     sized = fit.size.within is not None and not unsized and cut
+    unusual = special(asked.model, fit.masked.weights) if asked.by_default else {}
     reasons = findings(
         course_of(
             found.history,
@@ -77,7 +78,8 @@ def fit_of(asked: Asked, fit: Prepared, trainer: MaskTrainer, found: Learned, ma
             unsaved="" if asked.ranking is None or recovered is None else recovered.instead(fit.ranked_cut, fit.size.by_loss),
             nearest=trainer.nearest,
             travelled=trainer.travelled if isinstance(trainer.optimizer, ADAM) and not fit.sampler.holds_density else math.nan,
-            special=special(asked.model, fit.masked.weights) if asked.by_default else {},
+            special=unusual,
+            leaving=leaving_out([n for names in unusual.values() for n in names], list(fit.masked.weights)),
             unmasked=complex_ones(asked.model) if asked.by_default else (),
             training={} if fit.learning else in_training(asked.model),
             nothing=fit.nothing,

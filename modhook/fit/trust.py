@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -58,7 +59,8 @@ TITLES = {
 """The rules, and what each says in short."""
 APART = 1.25
 """How many times as much, or as little, groups of a batch may save as the batch does (or as a K-th of it, where a loss is a sum)."""
-_NAMED = 6
+_NAMED, _SHOWN = 6, 16
+_MASK, _UNCUT = "the mask", "the mask at the sampler's own threshold, and not this cut of it,"
 
 
 @attrs.frozen
@@ -81,6 +83,7 @@ class Course:
         turnover: the share of the weights that masks keep, as a cut, which as large a cut did not keep a tenth of the steps before.
         unsaved: what the network's loss says of why nothing can be counted in what it saves, and what was done instead.
         special: {kind: names} of masked parameters that the default patterns include and that are no ordinary weights.
+        leaving: patterns that leave exactly these out; empty: their names.
         unmasked: names of complex parameters that the default patterns would include.
         training: {kind: names} of layers that do something else in training mode, and are in it.
     """
@@ -101,6 +104,7 @@ class Course:
     turnover: float = math.nan
     unsaved: str = ""
     special: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+    leaving: Sequence[str] = ()
     unmasked: Sequence[str] = ()
     training: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
     nothing: bool = False
@@ -185,15 +189,14 @@ def findings(course: Course) -> dict[str, str]:
             f"{beside}; learn longer."
         )
     if c.unmasked_loss - c.mask_loss > max(LEAST, BETTER * abs(c.unmasked_loss)):
-        which = "the mask" if c.own else "the mask at the sampler's own threshold, and not this cut of it,"
         found["beats"] = (
-            f"{which} does better than the whole network (on the last batches its loss is {c.mask_loss:.3g}, unmasked "
+            f"{_MASK if c.own else _UNCUT} does better than the whole network (on the last batches its loss is {c.mask_loss:.3g}, unmasked "
             f"{c.unmasked_loss:.3g}): masks can make a function that was not there; compare with a network that has not learned it."
         )
     if c.special:
         kinds = ", ".join(f"{kind} ({_listed(names)})" for kind, names in c.special.items())
-        without = [*DEFAULT_EXCLUDE, *(n for names in c.special.values() for n in names)]
-        shown = f"[{', '.join(map(repr, without[: _NAMED + 1]))}{', ...' if len(without) > _NAMED + 1 else ''}]"
+        without = [*DEFAULT_EXCLUDE, *(c.leaving or [n for names in c.special.values() for n in names])]
+        shown = f"[{', '.join(map(repr, without[:_SHOWN]))}{', ...' if len(without) > _SHOWN else ''}]"
         found["patterns"] = f"the default patterns also mask {kinds}; to leave them out, give exclude={shown}."
     if c.unmasked:
         found["complex"] = (
@@ -221,6 +224,12 @@ def needless(within: float) -> str:
         f"the masks that lose at most {within:g} keep no weight: what they are measured by needs none of those that are learned, or is no "
         "less without them; more must be better, so that a loss is no score."
     )
+
+
+def of_the_uncut(line: str) -> str:
+    """Return a line `rule: sentence` as it is to be said of masks that were cut after the fit: of which mask the losses are."""
+    start = f"beats: {_MASK} "
+    return f"beats: {_UNCUT} {line.removeprefix(start)}" if line.startswith(start) else line
 
 
 def moves(late: float, kept: int, weights: int) -> bool:
@@ -256,6 +265,16 @@ def course_of(history: xr.Dataset, steps: int, *, learned: bool = False, **known
         unmasked_loss=math.nan if learned else _mean(unmasked[measured]),
         **known,  # type: ignore[arg-type]
     )
+
+
+def leaving_out(names: Iterable[str], masked: Collection[str]) -> list[str]:
+    """Return as few patterns as leave these names out, and no other masked one: a number in a name may be any (`h.*.ln_1.weight`)."""
+    wanted, found = list(names), dict[str, None]()
+    for name in wanted:
+        pattern = ".".join("*" if part.isdigit() else part for part in name.split("."))
+        chosen = fnmatch.filter(masked, pattern)
+        found[pattern if len(chosen) > 1 and set(chosen) <= set(wanted) else name] = None
+    return list(found)
 
 
 def in_training(model: nn.Module) -> dict[str, list[str]]:

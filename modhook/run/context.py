@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modhook.cube import Cube, read_logits, read_masks, read_units, read_weights, write_masks, write_weights
 from modhook.errors import RunError, UserError
-from modhook.fit.trust import TITLES, TURNOVER, moved, told_later
+from modhook.fit.trust import TITLES, TURNOVER, moved, of_the_uncut, told_later
 from modhook.masks import Masks
 from modhook.masks.off import Off
 from modhook.noise.seeding import derive
@@ -366,7 +366,7 @@ def trusted(record: StageRecord, cut: object) -> list[str]:
         return lines
     changed = record.history.attrs.get("turnover", np.nan)
     gone = ["threshold"] if np.isnan(changed) else ["threshold", "extreme", "moving"]
-    left = [line for line in lines if not line.startswith(tuple(f"{rule}: " for rule in gone))]
+    left = [of_the_uncut(line) for line in lines if not line.startswith(tuple(f"{rule}: " for rule in gone))]
     return [*left, f"moving: {moved(changed)}"] if changed > TURNOVER else left
 
 

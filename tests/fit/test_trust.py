@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from modhook import ModhookWarning, TrustWarning, fit_masks
-from modhook.fit.trust import Course, findings, special
+from modhook.fit.trust import Course, findings, leaving_out, of_the_uncut, special
 
 SOUND = Course(
     steps=100, weights=1000, kept=100, nearest=2.0, travelled=5.0, changed=900, late=10, loss=1.0, mask_loss=2.0, unmasked_loss=2.5
@@ -79,6 +79,24 @@ def test_sentences_say_which_mask_and_why() -> None:
     assert "give a smaller samples=" in findings(attrs.evolve(SOUND, flat=1.0))["flat"]
     needless = findings(attrs.evolve(SOUND, flat=1.0, unsaved="it saves nothing"))["flat"]
     assert "so that nothing was learned from it; no weight that is learned may change it: look whether what the function needs" in needless
+
+
+def test_patterns_that_leave_unusual_weights_out() -> None:
+    """A number in a name may be any, if no ordinary weight is left out with it; the list can be pasted as it stands."""
+    norms = [f"h.{i}.{norm}.weight" for i in range(12) for norm in ("ln_1", "ln_2")]
+    ordinary = [f"h.{i}.mlp.weight" for i in range(12)]
+    assert leaving_out(["emb.weight", *norms], ["emb.weight", *norms, *ordinary]) == ["emb.weight", "h.*.ln_1.weight", "h.*.ln_2.weight"]
+    assert leaving_out(["1.weight", "3.weight"], ["0.weight", "1.weight", "2.weight", "3.weight"]) == ["1.weight", "3.weight"]
+    assert leaving_out(["h.0.ln.weight"], ["h.0.ln.weight", *ordinary]) == ["h.0.ln.weight"]
+    told = findings(attrs.evolve(SOUND, special={"norm gains": norms}, leaving=["h.*.ln_1.weight", "h.*.ln_2.weight"]))["patterns"]
+    assert told.endswith("to leave them out, give exclude=['*bias*', 'h.*.ln_1.weight', 'h.*.ln_2.weight'].")
+
+
+def test_losses_of_a_mask_that_is_cut_later() -> None:
+    """A study cuts its masks after the fit: the sentence on the sampler's own mask says so, and others stay."""
+    line = f"beats: {findings(attrs.evolve(SOUND, unmasked_loss=2.6))['beats']}"
+    assert of_the_uncut(line) == f"beats: {findings(attrs.evolve(SOUND, unmasked_loss=2.6, own=False))['beats']}"
+    assert of_the_uncut("moving: the mask was") == "moving: the mask was"
 
 
 def test_a_small_mask_that_moves_says_how_small_it_is() -> None:
