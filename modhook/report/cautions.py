@@ -29,7 +29,7 @@ class Caution:
 
 def cautions(facts: Facts) -> list[Caution]:
     """Return every warning, failures first."""
-    every = [*_failed(facts), *_missing(facts), *doubts(facts), *_untested(facts)]
+    every = [*_failed(facts), *_not_finite(facts), *_missing(facts), *doubts(facts), *_untested(facts)]
     return sorted(every, key=lambda w: w.level != "failure")
 
 
@@ -57,6 +57,21 @@ def _failed(facts: Facts) -> Iterator[Caution]:
                 details.append(f"{label(run)}, {stage}: {facts.reason.sel(at).item() or 'no reason was stored'}")
     if details:
         yield Caution("failure", f"{_count(details, 'stage')} failed", tuple(details))
+
+
+def _not_finite(facts: Facts) -> Iterator[Caution]:
+    """Stages that are done and have no finite score at all; one of some splits may be left out by a protocol."""
+    details = []
+    for metric in facts.metrics if "scores" in facts.cube.children else ():
+        scores = facts.read("scores", metric)
+        for run in facts.runs:
+            for stage in facts.stages:
+                at = {**run, "stage": stage}
+                if int(facts.status.sel(at)) == 1 and not known(scores.sel(at)):
+                    details.append(f"{label(run)}, {stage}: {metric}")
+    if details:
+        verb = "is" if len(details) == 1 else "are"
+        yield Caution("failure", f"{_count(details, 'score')} of finished stages {verb} not finite", tuple(details))
 
 
 def _diverged(facts: Facts) -> Iterator[Caution]:

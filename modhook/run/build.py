@@ -27,7 +27,11 @@ def build_task(study: Study, plugins: Plugins) -> Task:
         _load(task, study.task.name)
     labels = [s.name for s in task.stages]
     begins = not task.control or labels[:1] == ["control"]
-    if not labels or not begins or len(set(labels)) != len(labels) or "unmasked" in labels:
+    if "unmasked" in labels:
+        raise UserError(
+            f"a stage of task {study.task.name!r} is called 'unmasked', the name of the network before any mask; call it otherwise."
+        )
+    if not labels or not begins or len(set(labels)) != len(labels):
         raise UserError(
             f"the stages of task {study.task.name!r} must be distinct and begin with 'control' (unless its `control` is "
             f"False); they are {labels}."

@@ -193,6 +193,9 @@ def _analyse_all(work: Work, name: str, record: Mapping[str, Any], code: Sources
     # A newer version of a plugin may declare more variables than the one that laid them out.
     own, there = [v.name for v in declared if v.group != "runs"], f"runs/{name}" in cube.variables
     gained = [v for v in own if v not in cube.variables]
+    if not there and len(gained) < len(own):
+        clash = next(v for v in own if v not in gained)
+        raise UserError(f"{clash} is in {cube.path} already, and not of the analysis {name!r}; let it call its variable otherwise.")
     laid_out = same and not gained and f"runs/{name}_reason" in cube.variables
     done_before = [run.text for run in ready if there and int(cube.read(f"runs/{name}", run.labels)) == 1]
     wanted = [run for run in ready if run.text not in done_before or gained or not _filled(cube, own, run)]

@@ -10,6 +10,7 @@ import attrs
 
 import modhook
 from modhook.cube import Plan, layout_variables
+from modhook.errors import PluginError, listing, near_miss
 from modhook.plugin.code import short
 from modhook.plugin.interfaces import Analysis, Protocol, Task
 from modhook.plugin.manager import Plugins
@@ -186,7 +187,13 @@ def analysis_plan(
         **prepared.network_labels.get(name, {}),
     }
     groups: dict[str, dict[str, list[Any]]] = {}
+    every_run = {"seed", *prepared.points[0].labels}  # the cube itself refuses these
     for variable in declared:
+        if unknown := [d for d in variable.dims if d not in known and d not in every_run]:
+            raise PluginError(
+                f"the analysis {name!r} declares {variable.name} over {unknown[0]!r}, which has no labels{near_miss(unknown[0], known)}; "
+                f"there are {listing(known)}, and `labels` or `network_labels` give those of others."
+            )
         groups.setdefault(variable.group, {}).update({d: known[d] for d in variable.dims if d in known})
     done = Variable(f"runs/{name}", (), "uint8", f"whether the analysis {name} is done: 0 pending, 1 done, 2 failed")
     why = Variable(f"runs/{name}_reason", (), "str", f"why the analysis {name} failed; empty if it did not")

@@ -68,7 +68,10 @@ def _try_once(study: Study, task: Task, plugins: Plugins, device: torch.device, 
     with seeded(0), _kept(task):
         model = build_model(study, task, plugins, 0).to(device).requires_grad_()  # a pretrained network may be frozen
         with _left_to_the_run():
-            loss = task.loss(model.train(trains), next(Draw(task, stage, size, 0, device)))
+            batch = next(Draw(task, stage, size, 0, device))
+            if batch is None:
+                raise _Unusable(f"prepare of task {name!r} must return a batch, but returned None.")
+            loss = task.loss(model.train(trains), batch)
             _check_loss(loss, name)
         data = task.test_set(split)
         few = {n: t[: min(len(t), 8, study.train.eval_batch)] for n, t in data.items()}

@@ -116,6 +116,6 @@ def note(lines: Any, total: int) -> str:
     counts = [cell.count for _, cells in lines for cell in cells]
     most, fewest = max(counts, default=0), min((n for n in counts if n), default=0)
     if not most:
-        return "no run has finished yet"
+        return "no run has finished yet, or none with a finite number"
     seeds = f"{most} of {total} seeds" if fewest == most else f"{fewest} to {most} of {total} seeds"
     return seeds + ("; one seed: no spread" if most == 1 else "; mean ± standard deviation")

@@ -113,7 +113,9 @@ def name_of(number: int) -> str:
 def prepared(task: Task, data: Mapping[str, Tensor], count: int, training: bool) -> dict[str, Any]:
     """Return `count` items, prepared; small data sets are gone through again."""
     index = torch.arange(count, device="cpu") % items(data, "the data")
-    return task.prepare({name: tensor[index] for name, tensor in data.items()}, np.random.default_rng(0), training)
+    made = task.prepare({name: tensor[index] for name, tensor in data.items()}, np.random.default_rng(0), training)
+    require(made is not None, "prepare must return a batch, but returned None.")
+    return made
 
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

@@ -111,6 +111,9 @@ def _check_scores(task: Task, net: nn.Module, batch: dict[str, Any], split: str)
     missing = [metric for metric in task.metrics if metric not in whole]
     require(not missing, f"score must return every metric of `metrics`; it lacks {listing(missing)}.")
     for metric in task.metrics:
+        require(isinstance(whole[metric], Tensor), f"score[{metric!r}] must be a tensor (B,), not {type(whole[metric]).__name__}.")
+        finite = bool(whole[metric].isfinite().all())
+        require(finite, f"score[{metric!r}] is not finite for a new network, in split {split!r}: nothing can be compared with it.")
         shape = tuple(whole[metric].shape)
         require(shape == (ITEMS,), f"score[{metric!r}] must have shape (B,) = ({ITEMS},), not {shape}.")
         halves = []

@@ -52,6 +52,17 @@ def test_nothing_to_say_about_a_good_cube(make: Callable[..., Cube], tmp_path: P
     assert of(make(tmp_path / "c.zarr", [GOOD])) == []
 
 
+def test_scores_that_are_no_numbers(make: Callable[..., Cube], tmp_path: Path) -> None:
+    """A finished stage without any finite score is a failure; one that has a split left out is none."""
+    cube = make(tmp_path / "a.zarr", [GOOD])
+    cube.write("scores/accuracy", np.array([0.5, 0.92, np.nan]), RUN, stage="add")
+    assert of(cube) == []
+    cube.write("scores/accuracy", np.full(3, np.nan), RUN, stage="add")
+    (one,) = of(cube)
+    assert (one.level, one.title) == ("failure", "1 score of finished stages is not finite")
+    assert one.details == ("seed 1, model.kind = a, add: accuracy",)
+
+
 def test_failed_stage(make: Callable[..., Cube], tmp_path: Path) -> None:
     """A failed stage is a failure with its run and its reason, and comes first."""
     cube = make(tmp_path / "c.zarr", [GOOD])

@@ -161,6 +161,36 @@ def test_mistakes_write_nothing(finished: Path, modhook_run: Run, contents: Any,
     assert contents(finished) == before
 
 
+CLASH = """
+import numpy as np
+from modhook import Analysis, Variable
+class Mine(Analysis):
+    def variables(self, task):
+        return (Variable("mine/own", ("stage",), "float64", "d"), Variable("NAME", ("DIM",), "float64", "d"))
+    def compute(self, run):
+        return {"mine/own": np.zeros(len(run.stages)), "NAME": np.full(len(run.stages), 7.0)}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "said"),
+    [
+        ("overlap/density", "stage", "overlap/density is in PATH already, and not of the analysis 'Mine'"),
+        ("mine/v", "stge", "declares mine/v over 'stge', which has no labels (did you mean 'stage'?); there are stage, split, parameter"),
+    ],
+)
+def test_variables_of_others_and_unknown_dimensions(
+    finished: Path, tmp_path: Path, modhook_run: Run, contents: Any, monkeypatch: Any, name: str, dim: str, said: str
+) -> None:
+    """An analysis that would write into another one's variable, or over a dimension that there is not, is refused; no byte changes."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(CLASH.replace("NAME", name).replace("DIM", dim))
+    before = contents(finished)
+    code, _, err = modhook_run("analyse", finished, "mine.py:Mine", "--trust")
+    assert (code, said.replace("PATH", str(finished)) in err) == (2, True), err
+    assert contents(finished) == before
+
+
 def test_other_options_than_those_recorded(finished: Path, modhook_run: Run, contents: Any) -> None:
     """Runs that have the analysis keep its options: others are refused, and the difference is shown."""
     modhook_run("analyse", finished, "half_mask", "--set", "random=2")

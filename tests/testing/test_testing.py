@@ -105,7 +105,19 @@ class Neighbours(Sound):
         return {"accuracy": batch["x"][:, 0] - batch["x"][:, 0].mean()}
 
 
+class NoBatch(Sound):
+    def prepare(self, batch: dict[str, Any], rng: Any, training: bool) -> dict[str, Any]:
+        return None  # type: ignore[return-value]
+
+
+class NoNumber(Sound):
+    def score(self, net: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {"accuracy": super().score(net, batch)["accuracy"] * torch.nan}
+
+
 TASKS = {
+    NoBatch: "prepare must return a batch, but returned None",
+    NoNumber: r"score\['accuracy'\] is not finite for a new network, in split 'all'",
     Restless: r"train_set\(None\) differs between two calls",
     Uneven: r"train_set\('far'\) must be tensors with the same number of items",
     NoTensors: r"test_set\('all'\)\['x'\] must be a tensor, not list",
