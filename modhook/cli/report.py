@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 
 from modhook.cli.say import say
 from modhook.cli.where import WherePath, say_if_unrecorded
+from modhook.errors import ModhookWarning
 
 if TYPE_CHECKING:
     from modhook.cube import Where
@@ -43,4 +45,9 @@ def report_command(cubes: tuple[Where, ...], out: Path | None, figures: tuple[st
 
     say_if_unrecorded(*cubes)
     installed = plugins().beside(Path(), "the current folder", only=figures)
-    say(str(write_report(cubes, out, installed, figures)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=ModhookWarning)
+        path = write_report(cubes, out, installed, figures)
+    for warning in caught:
+        say(f"Warning: {warning.message}.", err=True)
+    say(str(path))

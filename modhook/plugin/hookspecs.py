@@ -6,6 +6,7 @@ and `--help` import neither torch nor xarray, whatever is installed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,12 +25,22 @@ def _target(_: Any, attribute: attrs.Attribute[Any], value: str) -> None:
         raise ValueError(f"{attribute.name} must be 'package.module:Object', not {value!r}")
 
 
+def _name(_: Any, __: Any, value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+        raise ValueError(f"the name of a Spec must be made of letters a to z, digits, - and _, not {value!r:.80}")
+
+
+def _summary(_: Any, __: Any, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) > 1:
+        raise ValueError(f"the summary of a Spec must be one line of text, not {value!r:.80}")
+
+
 @attrs.frozen
 class Spec:
     """One thing a plugin brings: its name, one line of description, and where it is (`"package.module:Object"`)."""
 
-    name: str = attrs.field(validator=attrs.validators.matches_re(r"[A-Za-z0-9_-]+"))
-    summary: str
+    name: str = attrs.field(validator=_name)
+    summary: str = attrs.field(validator=_summary)
     target: str = attrs.field(validator=_target)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import attrs
 import xarray as xr
 
-from modhook.errors import DamageError, UserError
+from modhook.errors import DamageError, ModhookWarning, UserError
 from modhook.plotting.settings import ready
 from modhook.plugin.code import short
 from modhook.plugin.culprit import told
@@ -97,6 +98,10 @@ def pictures(
                 raise  # a report of a cube that has lost something is none
             except Exception as error:  # a plugin of anybody's, on a cube that may be half finished
                 failed.append(Undrawn(name, _reason(error)))
+    asked = {*further, *map(short, further)}
+    for one in failed:
+        if one.name in asked:
+            warnings.warn(ModhookWarning(f"the figure {one.name!r} could not be drawn: {one.reason}"), stacklevel=2)
     return drawn, failed
 
 

@@ -95,7 +95,15 @@ def test_installed_plugin_is_found_by_its_entry_point(install: Install) -> None:
         ),
         (
             "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a b', 'x', 'y:z')]",
-            "ValueError: ",
+            "ValueError: the name of a Spec must be made of letters a to z, digits, - and _, not 'a b'",
+        ),
+        (
+            "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec(3, 'x', 'y:z')]",
+            "ValueError: the name of a Spec must be made of letters a to z, digits, - and _, not 3",
+        ),
+        (
+            "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a', None, 'y:z')]",
+            "ValueError: the summary of a Spec must be one line of text, not None",
         ),
         (
             "from modhook.plugin.hookspecs import Spec, hookimpl\n@hookimpl\ndef modhook_tasks(): return [Spec('a', 'x', 'y')]",

@@ -282,6 +282,11 @@ def test_analyses_and_figures_of_the_command_line(place: Path, modhook_run: Modh
     assert code == 0, err
     page = (place / "own-report.html").read_text()
     assert "Bars of what is kept." in page
+    (place / "broken.py").write_text(
+        "from modhook import Figure\nclass Bad(Figure):\n    def draw(self, cubes):\n        raise ValueError('cannot draw')\n"
+    )
+    code, _, err = modhook_run("report", "own.zarr", "--figure", "broken.py:Bad")
+    assert (code, "Warning: the figure 'Bad' could not be drawn: " in err, "cannot draw" in err) == (0, True, True), err
     assert "own_task.py, own_helper.py" in page or "own_helper.py, own_task.py" in page
     (place / "own_network.py").write_text(NETWORK + "\n")
     code, _, err = modhook_run("analyse", "own.zarr", "inverse", "--trust")
