@@ -152,7 +152,7 @@ def _controls(given: Any, options: AskOptions, question: Question) -> tuple[dict
     if given is not True:
         raise UserError(f"controls['nonsense']: {why}.")
     table["nonsense"] = {"stages": [name for name in stages if name not in bare]}
-    of = f" of {listing(map(repr, bare))}, so that *real* cannot be told of {'it' if len(bare) == 1 else 'them'}"
+    of = f" of {listing(map(repr, bare))}, so that *real* cannot be *yes* of {'it' if len(bare) == 1 else 'them'}"
     if not table["nonsense"]["stages"]:
         del table["nonsense"]
     return table, " ".join(filter(None, (f"there is no control 'nonsense'{of}: {why}.", without)))

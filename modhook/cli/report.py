@@ -48,6 +48,9 @@ def report_command(cubes: tuple[Where, ...], out: Path | None, figures: tuple[st
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=ModhookWarning)
         path = write_report(cubes, out, installed, figures)
-    for warning in caught:
-        say(f"Warning: {warning.message}.", err=True)
+    for one in caught:
+        if issubclass(one.category, ModhookWarning):
+            say(f"Warning: {str(one.message).rstrip('.')}.", err=True)
+        else:
+            warnings.showwarning(one.message, one.category, one.filename, one.lineno)
     say(str(path))

@@ -18,6 +18,8 @@ from modhook.findings.making import Making, mean, percent, rest, share
 from modhook.findings.records import REAL, THRESHOLDS, VERDICTS, Answer, Compared, Finding, Measured, Values
 from modhook.findings.statistics import sign_flip_p
 
+VALUE = "{value}"
+"""Where the value stands in a sentence."""
 SAID = "said of its learning"
 """The measure of sentences that change no verdict."""
 ABILITY = "ability against "
@@ -35,8 +37,6 @@ _DOUBTED = {"flat": "settled", "reach": "settled", "extreme": "settled", "moving
 nothing, or still changed; and none is sufficient that changes nothing."""
 _BESIDE = {"threshold": "sufficient", "beats": "real", "patterns": "sufficient"}
 """Beside which verdict the other sentences stand."""
-_ROOM = 2.0
-"""How many times as much as the threshold of an ability a control must leave above its score, to say that there is none."""
 _NO_SHARES = "ability"
 _SHARES = ("sufficient", "necessary", "specific")
 """Verdicts on shares of the unmasked score, which mean nothing where that is no better than where there is nothing."""
@@ -129,7 +129,7 @@ class _Judge(Making):
             ]
         lost = share(of.random - of.removed, of.unmasked)
         own, whys = self._own_words, list[str]()
-        words = f"loses {{value}} of the unmasked score without its own weights{own}, beyond what it loses without as many random ones"
+        words = f"loses {VALUE} of the unmasked score without its own weights{own}, beyond what it loses without as many random ones"
         left = mean(share(of.random, of.unmasked))
         if of.matched is None:
             words += " of all weights (the cube has no draws of the others alone)"
@@ -156,7 +156,7 @@ class _Judge(Making):
         # As many random weights may take all that can be lost; the same removal leaves other functions alone all the same.
         if spared := self._present(of.spared):
             kept, others = np.minimum(share(of.removed, of.unmasked), 1.0), np.mean([*spared.values()], axis=0)
-            words = f"loses {{value}} of the unmasked score without its own weights{own}, beyond what other functions lose without these"
+            words = f"loses {VALUE} of the unmasked score without its own weights{own}, beyond what other functions lose without these"
             measure = f"{REMOVED} as loss beyond the other functions'"
             beyond, reference = np.where(none, np.nan, others - kept), mean(1 - others)
             between = self.possible.capped()
@@ -171,14 +171,15 @@ class _Judge(Making):
         own, kept, weights = self.of.own, self.of.kept, self.of.weights
         if own is None or kept is None or weights is None or not np.isfinite(own).any():
             return ""
-        return f" ({mean(own):.0f} of {mean(kept) * weights:.0f} that its mask keeps)"
+        counted = np.isfinite(own) & np.isfinite(kept) & (own > 0)  # nothing is removed in others
+        return f" ({mean(own[counted]):.0f} of {mean(kept[counted]) * weights:.0f} that its mask keeps)" if counted.any() else ""
 
     def specific(self) -> list[Finding]:
         """Own score against that of the other function of which the mask keeps the most."""
         measure = "own score above the nearest other's"
         there, without = self._present(self.of.others), ""
         if self.absent:
-            what = f"{listing(map(repr, self.absent))}, which the network does not do without a mask"
+            what = f"{listing(map(repr, self.absent))}, which the network does no better without a mask than a control"
             without = f"; not compared with {what}" if there else f": it was asked for {what}"
         if not there:
             return [self._unknown("specific", measure, f"there is no other function to compare with{without}")]
@@ -186,9 +187,10 @@ class _Judge(Making):
         own = np.minimum(share(self.of.masked, self.of.unmasked), 1.0)
         nearest = max(there, key=lambda n: np.nan_to_num(mean(there[n]), nan=-math.inf))
         most = np.max([*there.values()], axis=0)  # not a mean: a function that stays whole is not left out by others that do not
-        words = f"keeps {{value}} more of its own score than of that of {nearest!r}"
+        words = f"keeps {VALUE} more of its own score than of that of {nearest!r}"
         if len(there) > 1:
-            words += ", of which it keeps the most of all others"
+            always = bool((np.nan_to_num(there[nearest] - most) >= 0).all())
+            words += ", of which it keeps the most of all others" if always else " and others, of each seed's that it keeps most of"
         between, reference = self.possible.capped(), mean(most)
         found = self._made("specific", measure, own - most, "specific", words, between, reference=reference, paired=True)
         return [attrs.evolve(found, words=found.words + without + self._swapped(own, there))]
@@ -218,15 +220,16 @@ class _Judge(Making):
         return f"without a mask, the network is less than {limit} of its score above its control ({listing(kinds)}), in one seed at least"
 
     def _full(self, control: Compared) -> NDArray[np.bool_]:
-        """Return in which seeds a control's score leaves so little above it that a network could hardly be far enough above."""
-        return self.possible.room(control.unmasked) < _ROOM * self.limits["real_ability"]
+        """Return in which seeds a control scores so much that no network could be far enough above; not where this one is far below."""
+        limit, below = self.limits["real_ability"], share(self.of.unmasked - control.unmasked, self.of.unmasked)
+        return (self.possible.room(control.unmasked) < limit) & (below > -limit)
 
     def _ability(self, kind: str, control: Compared) -> Finding:
         """How far the network without a mask is above a control's; a control that leaves no room for it says nothing."""
         of = self.of
         above = share(of.unmasked - control.unmasked, of.unmasked)
         near = percent(float(np.nanmin(above))) if np.isfinite(above).any() else "-"
-        words = f"without a mask, the network is {{value}} of its score above its control ({kind}), and {near} above the nearest"
+        words = f"without a mask, the network is {VALUE} of its score above its control ({kind}), and {near} above the nearest"
         found = self._made(
             "real",
             f"{ABILITY}{kind}",
@@ -261,7 +264,7 @@ class _Judge(Making):
                 continue
             found.append(self._ability(kind, control))
             better = share(of.masked - control.equal_size, of.unmasked)
-            words = f"scores {{value}} of the unmasked score more than its control ({kind}) of equal size"
+            words = f"scores {VALUE} of the unmasked score more than its control ({kind}) of equal size"
             reference = mean(share(control.equal_size, of.unmasked))
             measure = f"advantage over {kind} as score at equal size"
             found.append(
@@ -302,7 +305,7 @@ class _Judge(Making):
             limit, text = self.limits["real_size"], f"{beyond} (n = {count})"
             return Finding(self.of.function, "real", measure, answer, inf, 1.0, *bounds, count, p, limit, text)
         least, more = ("at least ", f"; in {never.sum()} of {known.sum()} seeds {beyond}") if never.any() else ("", "")
-        words = f"its control ({kind}) needs {least}{{value}} times as many weights for an equal score"
+        words = f"its control ({kind}) needs {least}{VALUE} times as many weights for an equal score"
         with np.errstate(divide="ignore", invalid="ignore"):
             logs = np.log2(control.size)
         found = self._made(
@@ -331,7 +334,7 @@ class _Judge(Making):
         with np.errstate(divide="ignore", invalid="ignore"):
             above = (of.agreement - of.chance) / (1 - of.chance)
         shared, random = (percent(mean(x)) for x in (of.agreement, of.chance))
-        words = f"its masks share {shared} over seeds (IoU), random ones {random}: {{value}} of the way from chance to equal"
+        words = f"its masks share {shared} over seeds (IoU), random ones {random}: {VALUE} of the way from chance to equal"
         why = "random masks of these sizes share as much" if np.isfinite(of.agreement).any() else of.why or self._empty
         between = self.possible.agreement(of.chance)
         found = self._made("stable", measure, above, "stable", words, between, reference=0.0, paired=True, why=why)

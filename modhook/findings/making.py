@@ -63,7 +63,7 @@ class Making:
             spread = " (n = 1)"
         else:
             words, spread = "was not measured", f"{because and ': '}{because} (n = 0)"
-        text = words.format(value=said) + spread
+        text = words.replace("{value}", said) + spread
         return Finding(
             self.of.function, name, measure, answer, value, reference, low, high, len(known), p, threshold, text
         )

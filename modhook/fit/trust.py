@@ -229,7 +229,8 @@ def needless(within: float) -> str:
 def of_the_uncut(line: str) -> str:
     """Return a line `rule: sentence` as it is to be said of masks that were cut after the fit: of which mask the losses are."""
     start = f"beats: {_MASK} "
-    return f"beats: {_UNCUT} {line.removeprefix(start)}" if line.startswith(start) else line
+    told = line.startswith(start) and not line.startswith(f"beats: {_UNCUT} ")
+    return f"beats: {_UNCUT} {line.removeprefix(start)}" if told else line
 
 
 def moves(late: float, kept: int, weights: int) -> bool:
@@ -286,7 +287,8 @@ def in_training(model: nn.Module) -> dict[str, list[str]]:
     if _LATER.get():
         return found
     for name, module in model.named_modules():
-        if module.training and isinstance(module, _DropoutNd) and module.p > 0:
+        inside = isinstance(module, nn.RNNBase | nn.MultiheadAttention) and module.dropout > 0
+        if module.training and (inside or (isinstance(module, _DropoutNd) and module.p > 0)):
             found.setdefault("dropout", []).append(name)
         elif module.training and isinstance(module, _NormBase) and module.track_running_stats:
             found.setdefault("statistics of each batch", []).append(name)

@@ -55,9 +55,10 @@ def checkpoint(masks: Masks, model: nn.Module, path: str | Path, off: Off = None
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, but {type(model).__name__} is saved to a folder; give another path.")
         if unsaved := _beside_adapters(masks._on(model), plain):
+            merged = ", or of the network after merge_and_unload()" if hasattr(plain, "merge_and_unload") else ""
             raise UserError(
-                f"{type(model).__name__} saves its adapters alone, and masks of {listing(unsaved, 3)} would be lost; learn masks with "
-                "include='*lora*', or of the network after merge_and_unload()."
+                f"{type(model).__name__} saves its adapters alone, and masks of {listing(unsaved, 3)} would be lost; learn masks of its "
+                f"adapters alone (of LoRA include='*lora*'){merged}."
             )
         try:
             save(str(path))
@@ -250,7 +251,7 @@ def mib(
 def _beside_adapters(masks: Mapping[str, Tensor], plain: nn.Module) -> list[str]:
     """Return which masked parameters a network with adapters of PEFT does not save; none where it has no adapters."""
     adapters = getattr(plain, "peft_config", None)
-    if not isinstance(adapters, Mapping):
+    if not isinstance(adapters, Mapping) or not adapters:
         return []
     from peft import get_peft_model_state_dict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Any
 
@@ -13,7 +13,6 @@ import attrs
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode
 
 from modhook.errors import StackError, UserError
 from modhook.network.containers import ATOMS
@@ -34,16 +33,15 @@ class Calls:
     without_gradient: bool = False
     own: str | None = None
     weight: str | None = None
-    """A parameter of the user's own network that it computes with."""
+    """A parameter of the user's own network on which its value depends."""
 
 
 def listened(model: nn.Module, loss: Any, batch: Any, weights: Collection[str] = ()) -> Calls | None:
     """Return which networks a loss calls for one group of a batch; None where it cannot be run on a copy.
 
-    With `weights` it is said, too, which of these parameters of the user's own network it computes with, or with a view of.
+    With `weights` it is said, too, on which of these parameters of the user's own network its value depends, by its gradient.
     """
     found = Calls()
-    memory = {model.get_parameter(n).untyped_storage().data_ptr(): n for n in weights}
     own = {id(module): name for name, module in model.named_modules()}
     try:
         twin = copied(model)
@@ -58,43 +56,23 @@ def listened(model: nn.Module, loss: Any, batch: Any, weights: Collection[str] =
         elif id(module) in own and found.own is None:
             found.own = own[id(module)]
 
+    parameters = {n: model.get_parameter(n) for n in weights}
+    frozen = [p for p in parameters.values() if not p.requires_grad]
     listening = register_module_forward_pre_hook(hear)
     try:
-        watching = _Watched(memory, found) if memory else contextlib.nullcontext()
-        with torch.enable_grad(), with_gradients(twin), contextlib.suppress(Exception), watching:
-            loss(twin, batch)
+        for parameter in frozen:
+            parameter.requires_grad_()
+        with torch.enable_grad(), with_gradients(twin), contextlib.suppress(Exception):
+            value = loss(twin, batch)
+            if parameters and isinstance(value, torch.Tensor) and value.requires_grad:
+                gradients = torch.autograd.grad(value.sum(), [*parameters.values()], allow_unused=True)
+                used = zip(parameters, gradients, strict=True)
+                found.weight = next((name for name, gradient in used if gradient is not None), None)
     finally:
         listening.remove()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
     return found
-
-
-class _Watched(TorchFunctionMode):
-    """Notes in `found` the first parameter, by the memory of its storage, that torch is asked to compute with."""
-
-    def __init__(self, memory: Mapping[int, str], found: Calls) -> None:
-        super().__init__()
-        self.memory, self.found = memory, found
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute, and look at what was given where something new came out: views, shapes and copies are no use of a weight."""
-        made = function(*args, **(kwargs or {}))
-        if self.found.weight is None and isinstance(made, torch.Tensor) and function not in _COPIES:
-            with torch._C.DisableTorchFunction():
-                given = [t for v in (*args, *(kwargs or {}).values()) for t in (v if isinstance(v, list | tuple) else (v,))]
-                if _memory(made) not in self.memory:
-                    used = [self.memory.get(_memory(t)) for t in given if isinstance(t, torch.Tensor)]
-                    self.found.weight = next(filter(None, used), None)
-        return made
-
-
-_COPIES = (torch.Tensor.clone, torch.clone)
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    try:
-        return tensor.untyped_storage().data_ptr()
-    except (NotImplementedError, RuntimeError):  # a sparse one, or one of a transform
-        return 0
 
 
 def refuse_own(
@@ -102,19 +80,18 @@ def refuse_own(
 ) -> None:
     """Raise `UserError` for a loss or score that uses the network by a variable, and not as its first argument.
 
-    It calls it, or computes with one of the parameters `weights` (first names).
+    It calls it, or its value depends on one of the network's own parameters, of those called `weights` (first names).
 
     It is looked at only where such a variable is in reach: what a function is called with once more is counted twice by what counts.
 
     Args:
         what: "loss" or "score". function: it. run: calls it for one batch, with the network that it is given.
     """
-    own = {id(module) for module in model.modules()}
-    memory = {model.get_parameter(n).untyped_storage().data_ptr() for n in weights}
+    own = {id(module) for module in model.modules()} | {id(model.get_parameter(n)) for n in weights}
 
     def theirs(found: nn.Module | torch.Tensor) -> bool:
         if isinstance(found, torch.Tensor):
-            return _memory(found) in memory
+            return id(found) in own or (found._is_view() and id(found._base) in own)
         return any(id(module) in own for module in found.modules())
 
     if not any(map(theirs, _reached(function, _DEPTH, set()))):
@@ -126,7 +103,7 @@ def refuse_own(
     if calls is not None and calls.weight is not None:
         raise UserError(
             f"the {what} computes with the model's own {calls.weight!r}, by a variable, which has no mask: take it from its first "
-            f"argument, as net.{calls.weight}; if the weight without a mask is meant, give the {what} a copy of it, .detach().clone()."
+            f"argument, net.get_parameter({calls.weight!r}); if the weight without a mask is meant, detach() it."
         )
 
 

@@ -107,7 +107,10 @@ class Units(Mapping[str, Group]):
 
     def _without(self) -> list[str]:
         notes = [f"{g.name}: {g.note}" for g in self._groups.values() if g.note]
-        return [*notes, *(f"no units of {module!r}: they {why}" for module, why in self.left_out.items())]
+        by_reason: dict[str, list[str]] = {}
+        for module, why in self.left_out.items():
+            by_reason.setdefault(why, []).append(repr(module))
+        return [*notes, *(f"no units of {listing(modules, 4)}: they {why}" for why, modules in by_reason.items())]
 
     def _each(self, group: Group) -> str:
         counts = self._counts.get(group.name)

@@ -63,7 +63,7 @@ def function(name: str, value: Any, call: str) -> None:
     if not callable(value):
         raise UserError(f"{name} must be a function, {call}, not {shown(value)}.")
     try:
-        signature = inspect.signature(value)
+        signature = inspect.signature(value, follow_wrapped=False)
     except (TypeError, ValueError):  # what is compiled may tell nothing of itself
         return
     count = call.count(",") + 1 + bool(getattr(value, "complement", False))

@@ -112,7 +112,7 @@ def test_nonsense_needs_labels_or_a_function(setting: Setting) -> None:
         modhook.ask(setting.model, given, controls="all", **arguments)
     two = {**given, "labels": batches(0)}
     arguments["tests"] = two
-    with pytest.warns(ModhookWarning, match=r"no control 'nonsense' of 'small', so that \*real\* cannot be told of it: the batches of"):
+    with pytest.warns(ModhookWarning, match=r"no control 'nonsense' of 'small', so that \*real\* cannot be \*yes\* of it: the batches of"):
         answer = modhook.ask(setting.model, two, controls=True, **arguments)
     kinds = zip(answer.cube["controls/kind"].values, answer.cube["controls/of"].values, strict=True)
     assert [whose for kind, whose in kinds if kind == "nonsense"] == ["labels"]

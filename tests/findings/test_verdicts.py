@@ -175,6 +175,7 @@ def test_a_control_that_leaves_no_room_says_nothing(unmasked: np.ndarray) -> Non
     low = of(0.97, 0.97, 0.97)
     assert verdicts(beside(attrs.evolve(REAL, unmasked=low), of(0.97, 0.2, 0.2)))["real"] == "cannot tell"
     assert verdicts(beside(LOW, of(0.59, 0.94, 0.2)))["real"] == "no"  # a seed that has room says so
+    assert verdicts(beside(LOW, of(0.94, 0.94, 0.94)))["real"] == "no"  # far below a control: worse than nothing, whatever the room
 
 
 def test_scores_above_one_leave_room() -> None:
@@ -193,7 +194,7 @@ def test_functions_that_are_not_there_are_no_others() -> None:
     assert verdict(told, "specific") == "yes"
     (words,) = [f.words for f in told if f.verdict == "specific"]
     assert "than of that of 'h' (" in words
-    assert "not compared with 'g', which the network does not do without a mask" in words
+    assert "not compared with 'g', which the network does no better without a mask than a control" in words
     assert not any("other functions" in f.words for f in told if f.verdict == "necessary")
     alone = judge(attrs.evolve(both, others={"g": (kept, whole)}), every=[both, absent])
     assert verdict(alone, "specific") == "cannot tell"
@@ -207,6 +208,9 @@ def test_another_function_that_stays_whole_counts() -> None:
     found = [f for f in judge(attrs.evolve(REAL, others=twin)) if f.verdict == "specific"]
     assert [f.answer for f in found] == ["no"]
     assert "than of that of 'twin', of which it keeps the most of all others" in found[0].words
+    swaps = {"a{b}": (of(0.9, 0.1, 0.9), whole), "b": (of(0.1, 0.9, 0.1), whole)}  # braces are no place for a number
+    (other,) = [f for f in judge(attrs.evolve(REAL, others=swaps)) if f.verdict == "specific"]
+    assert "than of that of 'a{b}' and others, of each seed's that it keeps most of" in other.words
 
 
 def test_no_weights_of_its_own() -> None:
@@ -218,7 +222,7 @@ def test_no_weights_of_its_own() -> None:
     some = attrs.evolve(REAL, own=of(5, 7, 0), kept=of(0.1, 0.1, 0.1), weights=100)
     (found,) = [f for f in judge(some) if f.verdict == "necessary"]
     assert found.n == 2
-    assert "without its own weights (4 of 10 that its mask keeps)" in found.words
+    assert "without its own weights (6 of 10 that its mask keeps)" in found.words
     assert "in 1 of 3 seeds" in found.words
 
 

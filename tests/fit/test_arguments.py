@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -228,3 +229,21 @@ def test_stacked_weights_that_are_not_real_are_named() -> None:
             stacked({name: sets[name]}, modhook.shared(X))
     real = {n: s for n, s in sets.items() if n.startswith("out")}
     assert torch.allclose(stacked(real, modhook.shared(X))[1], net(X))
+
+
+def test_a_decorator_may_change_how_a_loss_is_called() -> None:
+    """What is called is looked at, and not what a decorator wraps."""
+
+    def unpacked(inner: Callable[..., Tensor]) -> Callable[[Any, Any], Tensor]:
+        @functools.wraps(inner)
+        def called(net: Any, batch: Any) -> Tensor:
+            return inner(net, *batch)
+
+        return called
+
+    @unpacked
+    def apart(net: Any, x: Tensor, y: Tensor) -> Tensor:
+        return (net(x).sum() - y.sum()).square()
+
+    x = torch.ones(4, 3)
+    modhook.fit_masks(nn.Linear(3, 1), [(x, x)], apart, sampler="magnitude", density=0.5, progress=False)

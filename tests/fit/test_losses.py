@@ -140,25 +140,36 @@ def test_a_loss_that_calls_the_model_is_told_to_call_net(part: Any, message: str
 
 @pytest.mark.parametrize("executor", ["auto", "loop", "vmap"])
 def test_a_loss_that_computes_with_a_weight_by_a_variable(executor: str) -> None:
-    """A masked weight, or a view of it, has no mask by a variable: refused by name; a copy, its shape or one without a mask is used."""
+    """A masked weight, or a view of it, has no mask by a variable: refused by name; nothing on which the loss does not depend is."""
     model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3, bias=False))
-    weight, view, apart = model[1].weight, model[1].weight.detach().T, model[1].weight.detach().clone()
+    weight, view, apart = model[1].weight, model[1].weight.T, model[1].weight.detach()
+    model.temperature, seen = 2.0, list[float]()
 
     def by(matrix: Tensor) -> Callable[[Any, Any], Tensor]:
         return lambda net, batch: F.cross_entropy(net[0](batch[0]) @ matrix, batch[1])
 
-    def shapes(net: Any, batch: Any) -> Tensor:
-        return cross_entropy(net, batch) / weight.shape[1]
+    def looks(net: Any, batch: Any) -> Tensor:
+        with torch.no_grad():
+            seen.append(float(weight.norm()))
+        scale = torch.ones_like(weight).sum() if weight.grad is None and torch.isfinite(weight).all() else weight.new_zeros(())
+        return cross_entropy(net, batch) * scale.to(weight) / weight.shape[1]
 
-    def copies(net: Any, batch: Any) -> Tensor:
-        return cross_entropy(net, batch) + 0 * weight.detach().clone().sum()
+    def distils(net: Any, batch: Any) -> Tensor:
+        with modhook.unmasked(net), torch.no_grad():
+            targets = net(batch[0]).softmax(-1)
+        return F.cross_entropy(net(batch[0]) / model.temperature, targets)
 
     for loss in (by(view), lambda net, batch: F.cross_entropy(F.linear(net[0](batch[0]), weight), batch[1])):
-        with pytest.raises(UserError, match=r"the model's own '1\.weight', by a variable, which has no mask: .*as net\.1\.weight"):
-            fit(model, loss, executor=executor)
+        for frozen in (False, True):
+            weight.requires_grad_(not frozen)
+            with pytest.raises(UserError, match=r"the model's own '1\.weight', by a variable, .*get_parameter\('1\.weight'\)"):
+                fit(model, loss, executor=executor)
+            assert weight.requires_grad == (not frozen)
+        weight.requires_grad_()
         fit(model, loss, executor=executor, include="0.*", steps=2)
-    for loss in (by(apart.T), shapes, copies, lambda net, batch: F.cross_entropy(net[0](batch[0]) @ net[1].weight.T, batch[1])):
+    for loss in (by(apart.T), looks, distils, lambda net, batch: F.cross_entropy(net[0](batch[0]) @ net[1].weight.T, batch[1])):
         fit(model, loss, executor=executor, steps=2)
+    assert seen
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

@@ -96,6 +96,7 @@ def test_losses_of_a_mask_that_is_cut_later() -> None:
     """A study cuts its masks after the fit: the sentence on the sampler's own mask says so, and others stay."""
     line = f"beats: {findings(attrs.evolve(SOUND, unmasked_loss=2.6))['beats']}"
     assert of_the_uncut(line) == f"beats: {findings(attrs.evolve(SOUND, unmasked_loss=2.6, own=False))['beats']}"
+    assert of_the_uncut(of_the_uncut(line)) == of_the_uncut(line)
     assert of_the_uncut("moving: the mask was") == "moving: the mask was"
 
 
@@ -104,6 +105,14 @@ def test_a_small_mask_that_moves_says_how_small_it_is() -> None:
     small = attrs.evolve(SOUND, kept=50, late=9)
     assert "9 of 1000 logits changed side, beside 50 weights that it keeps; learn" in findings(small)["moving"]
     assert "11 of 1000 logits changed side; learn" in findings(attrs.evolve(small, late=11))["moving"]
+
+
+class First(nn.Module):
+    """The first of what it is given."""
+
+    def forward(self, x: tuple[Tensor, Any]) -> Tensor:
+        """Outputs and state -> outputs."""
+        return x[0]
 
 
 @pytest.mark.filterwarnings("ignore:.*:modhook.TrustWarning")
@@ -120,6 +129,7 @@ def test_a_network_in_training_mode() -> None:
     told = said_of(net)
     assert "is in training mode: masks were learned, and are measured, under dropout (1) and statistics of each batch (2)" in told
     assert "training mode" not in said_of(net, train_weights={"0.weight": torch.ones(4, 4, dtype=torch.bool)})
+    assert "under dropout (0)" in said_of(nn.Sequential(nn.LSTM(4, 4, 2, dropout=0.5), First()))
     assert "training mode" not in said_of(net.eval())
     assert "training mode" not in said_of(nn.Linear(4, 4).train())
 
