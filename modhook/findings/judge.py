@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from modhook.errors import listing
-from modhook.findings.making import Making, mean, percent, rest, share
+from modhook.findings.making import VALUE, Making, mean, percent, rest, share
 from modhook.findings.records import REAL, THRESHOLDS, VERDICTS, Answer, Compared, Finding, Measured, Values
 from modhook.findings.statistics import sign_flip_p
 
-VALUE = "{value}"
-"""Where the value stands in a sentence."""
 SAID = "said of its learning"
 """The measure of sentences that change no verdict."""
 ABILITY = "ability against "
@@ -53,13 +52,12 @@ def judge(
     """
     absent = [m.function for m in every if m.function in measured.others and _Judge(m, thresholds).unable]
     one = _Judge(measured, thresholds, absent)
-    real = one.real()
     found = [
         *one.sufficient(),
         *one.necessary(),
         *one.specific(),
-        *one.able(real),
-        *real,
+        *one.able(),
+        *one.real(),
         *one.stable(),
         *one.settled(),
         *one.said(),
@@ -96,10 +94,15 @@ class _Judge(Making):
         self.absent = absent
         """Other functions that the network does not do."""
 
+    @cached_property
+    def abilities(self) -> dict[str, Finding]:
+        """How far the network without a mask is above each control's."""
+        return {kind: self._ability(kind, self.of.controls[kind]) for kind in REAL if kind in self.of.controls}
+
     @property
     def unable(self) -> list[str]:
         """The controls beside which the network does not do the function, or cannot be told to."""
-        found = {kind: (self._ability(kind, control).answer, self._full(control).any()) for kind, control in self.of.controls.items()}
+        found = {kind: (one.answer, self._full(self.of.controls[kind]).any()) for kind, one in self.abilities.items()}
         return [kind for kind, (answer, full) in found.items() if answer == "no" or (full and answer != "yes")]
 
     def _present(self, others: Mapping[str, tuple[Values, Values]]) -> dict[str, Values]:
@@ -202,22 +205,22 @@ class _Judge(Making):
             return ""
         return f"; it keeps more of {most!r} than of itself: look whether batches, losses and tests belong to their functions"
 
-    def able(self, real: Sequence[Finding]) -> list[Finding]:
+    def able(self) -> list[Finding]:
         """Where the network does not do the function, or its score cannot say so, for every verdict on shares of its score: they cannot
         be told."""
-        no = [f.measure.removeprefix(ABILITY) for f in real if f.measure.startswith(ABILITY) and f.answer == "no"]
+        no = [kind for kind in self.unable if self.abilities[kind].answer == "no"]
         full = [kind for kind in self.unable if kind not in no]
-        said = [
-            *([f"{self.hardly(no)}: shares of such a score say nothing"] if no else []),
-            *([f"its control ({listing(full)}) scores so much without a mask that shares of such a score say nothing"] if full else []),
-        ]
+        said = []
+        if no:
+            limit = percent(self.limits["real_ability"])
+            said.append(
+                f"without a mask, the network is less than {limit} of its score above its control ({listing(no)}), in one seed at least: "
+                "shares of such a score say nothing"
+            )
+        if full:
+            said.append(f"its control ({listing(full)}) scores so much without a mask that shares of such a score say nothing")
         n = len(self.of.masked)
         return [attrs.evolve(self._unknown(v, _NO_SHARES, "; ".join(said)), n=n) for v in _SHARES if said]
-
-    def hardly(self, kinds: Sequence[str]) -> str:
-        """Say that the network without a mask is no better at the function than these controls."""
-        limit = percent(self.limits["real_ability"])
-        return f"without a mask, the network is less than {limit} of its score above its control ({listing(kinds)}), in one seed at least"
 
     def _full(self, control: Compared) -> NDArray[np.bool_]:
         """Return in which seeds a control scores so much that no network could be far enough above; not where this one is far below."""
@@ -262,7 +265,7 @@ class _Judge(Making):
                 text = f"there is no control {kind!r} to compare with"
                 found.append(self._unknown("real", f"against {kind}", text))
                 continue
-            found.append(self._ability(kind, control))
+            found.append(self.abilities[kind])
             better = share(of.masked - control.equal_size, of.unmasked)
             words = f"scores {VALUE} of the unmasked score more than its control ({kind}) of equal size"
             reference = mean(share(control.equal_size, of.unmasked))

@@ -11,6 +11,8 @@ from modhook.findings.possible import Possible, Range
 from modhook.findings.records import Answer, Finding, Measured, Values
 from modhook.findings.statistics import interval, sign_flip_p
 
+VALUE = "{value}"
+"""Where the value stands in a sentence."""
 _FEW = ", only two seeds"
 
 
@@ -63,7 +65,7 @@ class Making:
             spread = " (n = 1)"
         else:
             words, spread = "was not measured", f"{because and ': '}{because} (n = 0)"
-        text = words.replace("{value}", said) + spread
+        text = words.replace(VALUE, said) + spread
         return Finding(
             self.of.function, name, measure, answer, value, reference, low, high, len(known), p, threshold, text
         )

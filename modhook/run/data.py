@@ -87,15 +87,17 @@ def train_subset(task: Task) -> Batch:
     data = task.train_set(None)
     count = items(data, "the training data of train")
     size = items(task.test_set("iid"), "the data of split iid") if "iid" in task.splits else SUBSET_SIZE
-    chosen = np.random.RandomState(SUBSET_SEED).choice(count, min(size, count), replace=False)
-    index = torch.from_numpy(np.sort(chosen))  # (n,)
-    return {name: tensor[index] for name, tensor in data.items()}
+    return _drawn(data, np.random.RandomState(SUBSET_SEED), count, size)
 
 
 def drawn_once(data: Mapping[str, Tensor], count: int, stage: str) -> Batch:
     """Return `count` items of a stage's training data, or all if it has no more: drawn without replacement, in its order."""
     there = items(data, f"the training data of {stage}")
-    rng = np.random.default_rng(derive("training items", stage))
+    return _drawn(data, np.random.default_rng(derive("training items", stage)), there, count)
+
+
+def _drawn(data: Mapping[str, Tensor], rng: np.random.Generator | np.random.RandomState, there: int, count: int) -> Batch:
+    """Return `count` of the items that are there, or all, drawn without replacement, in their order."""
     index = torch.from_numpy(np.sort(rng.choice(there, min(count, there), replace=False)))  # (n,)
     return {name: tensor[index] for name, tensor in data.items()}
 

@@ -73,26 +73,27 @@ def spared(network: Network, _: Sequence[Network]) -> Measured:
     return Measured(_over_classes(network, "other_share", np.nanmedian), _images(network), _images_learned(network))
 
 
-def _without_classes(network: Network) -> list[str]:
-    return [stage for stage in network.stages if stage not in ("unmasked", "control")]
+def _on_own_images(network: Network) -> list[Values]:
+    """Return what each mask without a class scores on the images that it was learned on."""
+    without = [stage for stage in network.stages if stage not in ("unmasked", "control")]
+    return [network.at("trained_on/accuracy", stage=stage) for stage in without]
 
 
 def _images(network: Network) -> list[Beside]:
     """Return accuracies over all classes, and what masks without a class score on the images that they were learned on."""
-    own = [network.at("trained_on/accuracy", stage=s) for s in _without_classes(network)]
     found = [
         Beside("accuracy unmasked", network.at("scores/accuracy", stage="unmasked", split="valid")),
         Beside("under the mask of all classes", network.at("scores/accuracy", stage="control", split="valid")),
         Beside("under random masks", network.at("random/accuracy", stage="control", split="valid")),
-        Beside("of masks without a class, on images they were learned on", np.mean(own, axis=0)),
+        Beside("of masks without a class, on images they were learned on", np.mean(_on_own_images(network), axis=0)),
     ]
     return [b for b in found if b.known]
 
 
 def _images_learned(network: Network) -> list[tuple[str, Values, float]]:
-    own = [network.at("trained_on/accuracy", stage=s) for s in _without_classes(network)]
     whole = network.at("scores/accuracy", stage="control", split="valid")
-    return known([("the mask of all classes", whole, OF_IMAGES), ("the worst mask on its own images", worst(own, True), OF_IMAGES)])
+    least = worst(_on_own_images(network), True)
+    return known([("the mask of all classes", whole, OF_IMAGES), ("the worst mask on its own images", least, OF_IMAGES)])
 
 
 def _over_classes(network: Network, name: str, over: Callable[..., Any]) -> Values:

@@ -49,9 +49,10 @@ class TrainedOn(Analysis):
             f"trained_on{group}/{m}": np.full(len(run.stages), np.nan) for group in ("", "/unmasked") for m in run.task.metrics
         }
         for i, stage in enumerate(run.stages):
+            network = run.network(stage)
             for group, masks in (("", run.masks[stage]), ("/unmasked", None)):
                 batches = run.training_batches(stage, self.options.items)
-                means = evaluate(run.network(stage), masks, batches, run.task.score, off=run.off, seed=run.labels["seed"])
+                means = evaluate(network, masks, batches, run.task.score, off=run.off, seed=run.labels["seed"])
                 for m in run.task.metrics:
                     found[f"trained_on{group}/{m}"][i] = means[m]
         return found
