@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from modhook.asking.batches import Items, Store, Whole, digest_of, gather
 from modhook.asking.names import among, mapping, named, per_function
 from modhook.asking.nonsense import classes
+from modhook.asking.seen import told_of_seen
 from modhook.asking.source import plain_of, source_of, sources_of
 from modhook.asking.task import GIVEN, AskOptions, Question, scores_of
 from modhook.asking.units import Over
@@ -21,6 +23,7 @@ from modhook.fit.groups import batch_size
 from modhook.fit.off import kept
 from modhook.fit.usual import most_samples
 from modhook.masks.off import NOTHING, off_weights, the_same
+from modhook.network.called import refuse_another
 from modhook.network.held import held
 from modhook.network.owned import handed
 from modhook.network.threads import using
@@ -69,13 +72,17 @@ def asked(
     _alike("batches", stores, losses)
     missing = [name for name in wanted if name not in held_out]
     measured = {n: gather(f"the tests of {n!r}", held_out[n], 0, steps) if n in held_out else stores[n] for n in wanted}
+    again = told_of_seen(stores, {n: measured[n] for n in held_out})
     if any(isinstance(store, Whole) for store in measured.values()):  # then all of them are measured batch by batch
         measured = {n: store.whole() if isinstance(store, Items) else store for n, store in measured.items()}
     _alike("tests", measured, scores)
     metrics = _try(model, stores, measured, losses, scores, nonsense)
+    _masked_ones(model, over.masked.parameters, stores, measured, losses, scores)
     if missing:
         text = f"no held-out tests for {listing(map(repr, missing))}: their scores say what their masks do on the batches that the masks"
         warnings.warn(ModhookWarning(f"{text} were learned on; give tests={{name: batches}}."), stacklevel=3)
+    if again:
+        warnings.warn(ModhookWarning(again), stacklevel=3)
     found = {name: classes(stores[name], measured[name]) for name in wanted}
     question = Question(
         model=twin(model),
@@ -193,6 +200,26 @@ def _try(
             metrics, first = own, name
     assert metrics is not None
     return metrics
+
+
+def _masked_ones(
+    model: nn.Module,
+    names: Sequence[str],
+    batches: Mapping[str, Store],
+    tests: Mapping[str, Store],
+    losses: Mapping[str, Callable[..., Any]],
+    scores: Mapping[str, Callable[..., Any]],
+) -> None:
+    """Refuse losses and scores of the network without masks, which they have by a variable."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    for what, stores, used, weights in (("loss", batches, losses, names), ("score", tests, scores, ())):
+        for name, store in stores.items():
+            batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
+            refuse_another(f"the {what} of {name!r}", model, used[name], partial(_called, used[name], batch), weights)
+
+
+def _called(used: Callable[..., Any], batch: Any, net: nn.Module) -> Any:
+    return used(net, handed(batch))
 
 
 def _items(store: Store, count: int) -> int:

@@ -203,7 +203,7 @@ def test_batches_made_from_a_seed_are_those_of_each_run(setting: Setting) -> Non
     def make(seed: int) -> list[tuple[Tensor, Tensor]]:
         return batches(0, 48, seed)
 
-    arguments = setting.arguments(tests={"small": setting.tests["small"]}, analyses=())
+    arguments = setting.arguments(tests={"small": batches(0, 60, 7)}, analyses=())
     made = modhook.ask(setting.model, {"small": make}, **arguments)
     for seed in (1, 2):
         listed = modhook.ask(setting.model, {"small": batches(0, 48, seed)}, **arguments)
@@ -247,10 +247,12 @@ def test_batches_of_several_lengths_stay_whole(setting: Setting) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         net = Sums()
-        found = [(torch.randint(5, (n, length)), torch.randint(2, (n,))) for n, length in ((8, 3), (8, 5), (5, 4))]
+        learned, found = (
+            [(torch.randint(5, (n, length)), torch.randint(2, (n,))) for n, length in ((8, 3), (8, 5), (5, 4))] for _ in range(2)
+        )
     answer = modhook.ask(
         net,
-        {"f": found},
+        {"f": learned},
         **setting.arguments(tests={"f": found}, seeds=1, include=[net.embed, nn.Linear], exclude="*bias*", analyses=()),
     )
     assert answer.cube.attrs["study"]["masks"]["include"] == ["embed.weight", "out.weight", "out.bias"]
@@ -267,7 +269,7 @@ def test_batches_of_several_lengths_stay_whole(setting: Setting) -> None:
 
 def test_loss_score_and_structure_of_each_function(setting: Setting) -> None:
     """Functions may have their own loss and score, and then batches of another structure; scores may be several."""
-    dicts = [{"x": x, "y": y} for x, y in batches(1)]
+    dicts, held = ([{"x": x, "y": y} for x, y in batches(1, 96, seed)] for seed in (0, 1))
 
     def of_dicts(net: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"right": score(net, (batch["x"], batch["y"])), "large": net(batch["x"]).amax(-1)}
@@ -281,13 +283,13 @@ def test_loss_score_and_structure_of_each_function(setting: Setting) -> None:
         **setting.arguments(
             loss={"small": loss, "large": lambda net, batch: loss(net, (batch["x"], batch["y"]))},
             score={"small": of_pairs, "large": of_dicts},
-            tests={"small": batches(0), "large": dicts},
+            tests={"small": batches(0, 96, 1), "large": held},
             seeds=1,
             analyses=(),
         ),
     )
     assert list(answer.scores["metric"].values) == ["right", "large"]
-    x, _ = items(1, 96, 0)
+    x, _ = items(1, 96, 1)
     expected = float(setting.model(x).detach().amax(-1).double().mean())
     assert answer.scores.sel(stage="unmasked", split="large", metric="large").item() == pytest.approx(
         expected, rel=1e-6
@@ -368,7 +370,7 @@ def test_a_temporary_cube_goes_with_its_answer(setting: Setting) -> None:
     answer = modhook.ask(
         setting.model,
         {"small": batches(0)},
-        **setting.arguments(tests={"small": batches(0)}, seeds=1, analyses=()),
+        **setting.arguments(tests={"small": batches(0, 60, 1)}, seeds=1, analyses=()),
     )
     path = Path(answer.path)
     assert path.is_dir()

@@ -84,8 +84,8 @@ def test_the_report_opens_with_the_verdicts(answer: modhook.Answer, tmp_path: Pa
 def test_nonsense_needs_labels_or_a_function(setting: Setting) -> None:
     """Batches without integer labels: said by a warning where all controls are wanted, refused where it is; one's own is used."""
 
-    def floats(part: int) -> list[tuple[Tensor, Tensor]]:
-        return [(x, y.float()) for x, y in batches(part)]
+    def floats(part: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+        return [(x, y.float()) for x, y in batches(part, 96, seed)]
 
     def own_loss(net: Any, batch: Any) -> Tensor:
         return loss(net, (batch[0], batch[1].long()))
@@ -96,22 +96,22 @@ def test_nonsense_needs_labels_or_a_function(setting: Setting) -> None:
     def nonsense(batch: Any, seed: int) -> Any:
         return batch[0], 3 - batch[1]
 
-    given = {"small": floats(0)}
-    arguments = setting.arguments(tests=given, loss=own_loss, score=own_score, seeds=1, steps=2, analyses=())
+    given, held = {"small": floats(0)}, {"small": floats(0, 1)}
+    arguments = setting.arguments(tests=held, loss=own_loss, score=own_score, seeds=1, steps=2, analyses=())
     with pytest.raises(UserError, match=r"controls\['nonsense'\]: the batches of 'small' are neither pairs"):
         modhook.ask(setting.model, given, controls={"nonsense": True}, **arguments)
     with pytest.warns(ModhookWarning, match="there is no control 'nonsense'"):
         answer = modhook.ask(setting.model, given, controls=True, **arguments)
     assert {str(k) for k in answer.cube["controls/kind"].values} == {"shuffled", "untrained"}
     answer = modhook.ask(setting.model, given, controls={"nonsense": True}, nonsense=nonsense, **arguments)
-    x, y = (torch.cat(parts) for parts in zip(*given["small"], strict=True))
+    x, y = (torch.cat(parts) for parts in zip(*held["small"], strict=True))
     expected = float(score(setting.model, (x, 3 - y.long())).mean())
     found = answer.cube["controls/unmasked/accuracy"].sel(stage="small (nonsense)", split="small")
     assert found.item() == pytest.approx(expected)
     with pytest.raises(UserError, match="controls must be True, False or"):
         modhook.ask(setting.model, given, controls="all", **arguments)
     two = {**given, "labels": batches(0)}
-    arguments["tests"] = two
+    arguments["tests"] = {**held, "labels": batches(0, 96, 1)}
     with pytest.warns(ModhookWarning, match=r"no control 'nonsense' of 'small', so that \*real\* cannot be \*yes\* of it: the batches of"):
         answer = modhook.ask(setting.model, two, controls=True, **arguments)
     kinds = zip(answer.cube["controls/kind"].values, answer.cube["controls/of"].values, strict=True)
@@ -157,7 +157,7 @@ def test_controls_join_an_answer(setting: Setting, tmp_path: Path) -> None:
 def test_a_network_that_cannot_be_initialised_anew(setting: Setting) -> None:
     """Its control `untrained` is left out with a warning where all controls are wanted, and refused where it is asked for by name."""
     model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 4)).eval()
-    arguments = setting.arguments(seeds=1, steps=2, analyses=(), tests=BOTH)
+    arguments = setting.arguments(seeds=1, steps=2, analyses=())
     with pytest.warns(ModhookWarning, match=r"there is no control 'untrained': 0\.parametrizations\.weight\.original0"):
         answer = modhook.ask(model, BOTH, controls=True, **arguments)
     assert {str(k) for k in answer.cube["controls/kind"].values} == {"shuffled", "nonsense"}

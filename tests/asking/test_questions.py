@@ -27,7 +27,7 @@ import modhook
 from modhook import ModhookWarning, UserError
 from modhook.asking.source import source_of, sources_of
 
-A, B = batches(0), batches(1)
+A, B, HELD = batches(0), batches(1), batches(0, 60, 1)
 ONE = {"functions": {"a": A}, "tests": {"a": A}}
 TWO = {"functions": {"a": A, "b": B}, "tests": {"a": A, "b": B}}
 
@@ -146,7 +146,7 @@ def test_tests_are_asked_for(setting: Setting) -> None:
     """Without held-out tests a warning names the functions, and they are measured on their own batches, as many as there are steps."""
     with pytest.warns(ModhookWarning, match="no held-out tests for 'b'"):
         answer = modhook.ask(
-            setting.model, {"a": A, "b": iter(B)}, **setting.arguments(tests={"a": A}, seeds=1, steps=4, analyses=())
+            setting.model, {"a": A, "b": iter(B)}, **setting.arguments(tests={"a": HELD}, seeds=1, steps=4, analyses=())
         )
     assert answer.untested == ("b",)
     for text in (repr(answer), answer._repr_html_(), answer.report().read_text(encoding="utf-8")):
@@ -176,7 +176,7 @@ def two(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cube of two functions."""
     path = tmp_path_factory.mktemp("two") / "two.zarr"
     modhook.ask(
-        setting.model, {"a": A, "b": B}, out=path, **setting.arguments(tests={"a": A, "b": B}, seeds=1, steps=1)
+        setting.model, {"a": A, "b": B}, out=path, **setting.arguments(tests={"a": HELD, "b": batches(1, 60, 1)}, seeds=1, steps=1)
     )
     return path
 
@@ -188,7 +188,7 @@ def test_another_question_is_refused(
     """A cube of another question is named with what differs of it, and stays as it is."""
     before = {p: p.stat().st_mtime_ns for p in two.rglob("*")}
     arguments = setting.arguments(
-        tests={"a": A, "b": B}, seeds=1, steps=1, functions={"a": A, "b": B}, model=setting.model
+        tests={"a": HELD, "b": batches(1, 60, 1)}, seeds=1, steps=1, functions={"a": A, "b": B}, model=setting.model
     )
     change(arguments)
     model, functions = arguments.pop("model"), arguments.pop("functions")
@@ -416,7 +416,7 @@ def test_a_changed_criterion_is_another_question(setting: Setting, tmp_path: Pat
 
     def again(smoothing: float, scale: float) -> Any:
         criterion = closing(nn.CrossEntropyLoss(label_smoothing=smoothing))
-        arguments = setting.arguments(loss=criterion, tests={"a": A}, seeds=1, steps=1, analyses=())
+        arguments = setting.arguments(loss=criterion, tests={"a": HELD}, seeds=1, steps=1, analyses=())
         return modhook.ask(Scaled(scale), {"a": A}, out=tmp_path / "c.zarr", **arguments)
 
     again(0.0, 1.0)

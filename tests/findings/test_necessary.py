@@ -102,9 +102,9 @@ def ask(path: Path) -> modhook.Answer:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
-    given = {"a": [(x, (x[:, 0] > 0).long())]}
+    given, held = ({"a": [(sign * x, (sign * x[:, 0] > 0).long())]} for sign in (1, -1))
     return modhook.ask(
-        model, given, loss=loss, score=score, tests=given, seeds=1, steps=4, samples=2, analyses=[], density=0.3,
+        model, given, loss=loss, score=score, tests=held, seeds=1, steps=4, samples=2, analyses=[], density=0.3,
         controls={"own_removed": {"draws": 2}}, out=path, progress=False, threads=1,
     )  # fmt: skip
 

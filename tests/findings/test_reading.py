@@ -110,12 +110,12 @@ def test_masks_that_a_score_cuts_are_not_told_to_be_cut_by_one(monkeypatch: pyte
     """What is said of the sampler's threshold is said of masks that are cut there, and of no others; the rest is said of both."""
     for bound in ("LEAST", "WORSE", "MOVING"):
         monkeypatch.setattr(f"modhook.fit.trust.{bound}", -1e9)  # every fit breaks these rules
-    model, given = nn.Linear(4, 2), {"a": batches(0)}
+    model, given, held = nn.Linear(4, 2), {"a": batches(0)}, {"a": batches(0, 1)}
     nn.init.eye_(model.weight)
     rules: dict[object, set[str]] = {}
     for within in ("threshold", 0.5):
         asked = modhook.ask(
-            model, given, loss=loss, score=score, tests=given, seeds=1, steps=2, within=within, analyses=[], progress=False, threads=1
+            model, given, loss=loss, score=score, tests=held, seeds=1, steps=2, within=within, analyses=[], progress=False, threads=1
         )  # fmt: skip
         rules[within] = {rule for rule, *_ in measured(asked.cube)[0].said}
     assert rules["threshold"] - rules[0.5] == {"threshold"}

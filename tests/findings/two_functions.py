@@ -21,9 +21,9 @@ def score(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return (net(batch[0]).argmax(-1) == batch[1]).double()
 
 
-def batches(part: int) -> list[tuple[Tensor, Tensor]]:
+def batches(part: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     """Return one batch of a function: whether one of the four inputs is positive."""
-    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(part))
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(part + 10 * seed))
     return [(x, (x[:, part] > 0).long())]
 
 
@@ -36,7 +36,7 @@ def network() -> nn.Sequential:
 
 def asked(model: nn.Module, out: Path, **options: Any) -> modhook.Answer:
     """Ask the functions `a` and `b` of a network, by the gumbel sampler at a large rate."""
-    given = {"a": batches(0), "b": batches(1)}
+    given, held = ({"a": batches(0, seed), "b": batches(1, seed)} for seed in (0, 1))
     return modhook.ask(
-        model, given, loss=loss, score=score, tests=given, lr=0.3, out=out, sampler="gumbel", progress=False, threads=1, **options
+        model, given, loss=loss, score=score, tests=held, lr=0.3, out=out, sampler="gumbel", progress=False, threads=1, **options
     )

@@ -302,7 +302,8 @@ def test_what_is_shared_reaches_scores_and_training_as_itself() -> None:
     modhook.train(model, batches, loss, steps=2)
     found = modhook.fit_masks(model, batches, loss, steps=2, samples=2, score=score, valid=batches, within=0.5, progress=False)
     assert modhook.evaluate(model, found.masks, batches, score) == modhook.evaluate(model, found.masks, plain, score)
+    held = {"f": [(X + 1, Y, scale)]}
     answer = modhook.ask(
-        model, {"f": batches}, loss=loss, score=score, tests={"f": batches}, seeds=1, steps=2, samples=2, progress=False, analyses=()
+        model, {"f": batches}, loss=loss, score=score, tests=held, seeds=1, steps=2, samples=2, progress=False, analyses=()
     )
     assert ("f", 1) in answer.masks
