@@ -51,7 +51,7 @@ def check_command(studies: tuple[Path, ...], variant: str | None, overrides: tup
                 said.update(new)
             continue
         looked = [_looked(r.study, installed) for r in results if r.study]
-        if found := list(dict.fromkeys(f"masks: {text}" for one in looked for text in one.mistakes)):
+        if found := list(dict.fromkeys(text for one in looked for text in one.mistakes)):
             mistakes += 1
             click.echo(str(StudyError(str(path), found)), err=True)
             continue
@@ -67,10 +67,10 @@ def check_command(studies: tuple[Path, ...], variant: str | None, overrides: tup
 
 
 def _looked(study: Study, installed: Plugins) -> Looked:
-    """Return whether what chooses the masks of a study chooses something of its network."""
-    from modhook.run.looked import look_at_masks
+    """Return what can be seen of a study without its data, beyond its file."""
+    from modhook.run.looked import look
 
-    return look_at_masks(study, installed)
+    return look(study, installed)
 
 
 def _controls(study: Study | None) -> str:

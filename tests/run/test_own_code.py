@@ -207,6 +207,28 @@ def test_the_numbers_are_those_of_the_files(home: Path) -> None:
         assert int(cube["runs"]["Kept"].sel(seed=1)) == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "text"),
+    [
+        ("own_task.py", 'Stage("far"', 'Stage("unmasked"', "a stage of task 'own_task.py:MyTask' is called 'unmasked'"),
+        ("own_analysis.py", '("stage",)', '("where",)', "'where'"),
+        ("own.toml", "threads = 1", "threads = 1\ndevice = 'coda'", "run.device: 'coda' is no device"),
+    ],
+    ids=["stage", "variable", "device"],
+)
+def test_check_finds_what_run_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modhook_run: Modhook, file: str, old: str, new: str, text: str
+) -> None:
+    """Stages, variables of analyses and the device are looked at by `modhook check`: it said ok, and `run` refused them."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content.replace(old, new) if name == file else content)
+    found = [modhook_run(*command) for command in (("check", "own.toml"), ("run", "own.toml", "--out", "."))]
+    assert [code for code, _, _ in found] == [2, 2]
+    assert text in found[0][2]
+    assert "Traceback" not in found[0][2] + found[1][2]
+
+
 def test_the_cube_knows_every_file(home: Path) -> None:
     """Names are kept as the study has them, with the BLAKE2b of the file and of the file that it imports."""
 
