@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.asking.batches import Items, Store, Whole, digest_of, gather
+from modhook.asking.dependence import check_loss, check_score, hearing
 from modhook.asking.names import among, mapping, named, per_function
 from modhook.asking.nonsense import classes
 from modhook.asking.seen import told_of_seen
@@ -23,7 +24,6 @@ from modhook.fit.groups import batch_size
 from modhook.fit.off import kept
 from modhook.fit.usual import most_samples
 from modhook.masks.off import NOTHING, off_weights, the_same
-from modhook.network.called import refuse_another
 from modhook.network.held import held
 from modhook.network.owned import handed
 from modhook.network.threads import using
@@ -77,7 +77,6 @@ def asked(
         measured = {n: store.whole() if isinstance(store, Items) else store for n, store in measured.items()}
     _alike("tests", measured, scores)
     metrics = _try(model, stores, measured, losses, scores, nonsense)
-    _masked_ones(model, over.masked.parameters, stores, measured, losses, scores)
     if missing:
         text = f"no held-out tests for {listing(map(repr, missing))}: their scores say what their masks do on the batches that the masks"
         warnings.warn(ModhookWarning(f"{text} were learned on; give tests={{name: batches}}."), stacklevel=3)
@@ -184,15 +183,21 @@ def _try(
     with seeded(0):
         for name, store in batches.items():
             batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
-            _check_loss(name, _of(f"the loss of {name!r} fails on its first batch", losses[name], net, handed(batch)))
+            with hearing(model) as heard:
+                loss = _of(f"the loss of {name!r} fails on its first batch", losses[name], net, handed(batch))
+            _check_loss(name, loss)
+            check_loss(f"the loss of {name!r}", model, net, loss, heard)
             if nonsense is not None:
                 spoiled = _of(f"nonsense fails on the first batch of {name!r}", nonsense, batch, 0)
                 _check_loss(name, _of(f"the loss of {name!r} fails on what nonsense returns", losses[name], net, handed(spoiled)))
         for name, store in tests.items():
             batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
             with torch.no_grad():
-                found = _of(f"the score of {name!r} fails on its first batch", scores[name], net, handed(batch))
-            own = _check_scores(name, found, _items(store, len(store)))
+                with hearing(model) as heard:
+                    found = _of(f"the score of {name!r} fails on its first batch", scores[name], net, handed(batch))
+                own = _check_scores(name, found, _items(store, len(store)))
+                again = partial(_scored, scores[name], net, batch)
+                check_score(f"the score of {name!r}", net, again, scores_of(found), heard)
             if metrics is not None and own != metrics:
                 raise UserError(
                     f"the score of {name!r} returns {listing(own)}, but that of {first!r} {listing(metrics)}; one cube needs the same."
@@ -202,24 +207,8 @@ def _try(
     return metrics
 
 
-def _masked_ones(
-    model: nn.Module,
-    names: Sequence[str],
-    batches: Mapping[str, Store],
-    tests: Mapping[str, Store],
-    losses: Mapping[str, Callable[..., Any]],
-    scores: Mapping[str, Callable[..., Any]],
-) -> None:
-    """Refuse losses and scores of the network without masks, which they have by a variable."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    for what, stores, used, weights in (("loss", batches, losses, names), ("score", tests, scores, ())):
-        for name, store in stores.items():
-            batch = store.take(torch.arange(min(_FEW, len(store)), device=device))
-            refuse_another(f"the {what} of {name!r}", model, used[name], partial(_called, used[name], batch), weights)
-
-
-def _called(used: Callable[..., Any], batch: Any, net: nn.Module) -> Any:
-    return used(net, handed(batch))
+def _scored(score: Callable[..., Any], net: nn.Module, batch: Any) -> dict[str, Tensor]:
+    return scores_of(score(net, handed(batch)))
 
 
 def _items(store: Store, count: int) -> int:

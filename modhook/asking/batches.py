@@ -56,6 +56,8 @@ class Items:
     kind: str
     size: int
     fingerprint: str
+    rest: str
+    """What else every batch holds, as text."""
     _there: dict[torch.device, list[Tensor]] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -83,6 +85,8 @@ class Whole:
     kind: str
     size: int
     fingerprint: str
+    prints: tuple[str, ...] = ()
+    """A hash of each batch as it was given."""
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -140,12 +144,13 @@ def gather(what: str, given: Any, seed: int, most: int, samples: int = 1) -> Sto
         raise UserError(f"{what} are empty: no batch has an item.")
     parts = [_leaves(batch) for batch in found]
     shapes = {tuple((leaf.dtype, leaf.shape[1:]) for leaf in leaves) for leaves, _ in parts}
-    if len(shapes) == 1 and len({rest for _, rest in parts}) == 1:
+    if len(shapes) == 1 and len({rest for _, rest in parts}) == 1 and not any(map(_words_beside, found)):
         leaves = [torch.cat(columns) for columns in zip(*(leaves for leaves, _ in parts), strict=True)]
         print_ = _digest([*leaves, parts[0][1]])
-        return Items(found[0], leaves, kinds[0], batch_size(found[0]), print_)
+        return Items(found[0], leaves, kinds[0], batch_size(found[0]), print_, parts[0][1])
     print_ = _digest(itertools.chain.from_iterable((*leaves, rest) for leaves, rest in parts))
-    return Whole(found, kinds[0], batch_size(found[0]), print_).cut(what, samples)
+    each = tuple(_digest([*leaves, rest]) for leaves, rest in parts)
+    return Whole(found, kinds[0], batch_size(found[0]), print_, each).cut(what, samples)
 
 
 def _read(what: str, given: Any, seed: int, most: int) -> Iterator[Any]:
@@ -233,6 +238,21 @@ def _leaves(batch: Any) -> tuple[list[Tensor], str]:
 
     walk(batch)
     return leaves, "\x1f".join(words)
+
+
+def _words_beside(batch: Any) -> bool:
+    """Return whether a batch has texts or an array with one entry per item, which its tensors must not be drawn without."""
+    items = batch_size(batch)
+
+    def walk(tree: Any) -> bool:
+        if isinstance(tree, np.ndarray):
+            return bool(tree.ndim) and len(tree) == items
+        if isinstance(tree, list | tuple) and len(tree) == items and all(isinstance(entry, str | bytes) for entry in tree):
+            return True
+        parts = None if isinstance(tree, (*ATOMS, Shared)) else _parts(tree)
+        return parts is not None and any(map(walk, parts.children))
+
+    return walk(batch)
 
 
 def _kind(tree: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modhook.asking.batches import Items, Store
+from modhook.asking.batches import Items, Store, Whole
 from modhook.errors import listing
 
 MUCH = 0.1
@@ -20,10 +20,12 @@ _AT_ONCE = 1024
 def seen(learned: Store, tests: Store) -> int:
     """Return how many of the tests are among the items that are learned on, with their answers.
 
-    Batches that stay whole are compared only as a whole: all of them are the same, or none counts.
+    Of batches that stay whole those count that are the same batch. Items of another form (types, shapes, keys) are other ones.
     """
     if learned.fingerprint == tests.fingerprint:
         return len(tests)
+    if isinstance(learned, Whole) and isinstance(tests, Whole):
+        return sum(one in learned.prints for one in tests.prints)
     if not isinstance(learned, Items) or not isinstance(tests, Items) or _form(learned) != _form(tests):
         return 0
     known = set(_digests(learned.leaves))
@@ -42,12 +44,13 @@ def told_of_seen(learned: Mapping[str, Store], tests: Mapping[str, Store]) -> st
     )
 
 
-def _form(items: Items) -> list[tuple[torch.dtype, torch.Size]]:
-    return [(leaf.dtype, leaf.shape[1:]) for leaf in items.leaves]
+def _form(items: Items) -> tuple[str, list[tuple[torch.dtype, torch.Size]]]:
+    return items.rest, [(leaf.dtype, leaf.shape[1:]) for leaf in items.leaves]
 
 
 def _digests(leaves: Sequence[Tensor]) -> Iterator[bytes]:
     """Yield a hash of every item, from all its tensors."""
+    leaves = [leaf.to_dense() if leaf.layout != torch.strided else leaf for leaf in leaves]
     for start in range(0, len(leaves[0]), _AT_ONCE):
         rows = np.concatenate([_bytes(leaf[start : start + _AT_ONCE]) for leaf in leaves], axis=1)  # (n, bytes)
         for row in rows:
@@ -56,6 +59,5 @@ def _digests(leaves: Sequence[Tensor]) -> Iterator[bytes]:
 
 def _bytes(leaf: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     """Return the bytes of each item, (n, bytes)."""
-    plain = leaf.to_dense() if leaf.layout != torch.strided else leaf
-    flat = plain.resolve_conj().resolve_neg().contiguous().reshape(len(plain), -1)
-    return flat.view(torch.uint8).numpy() if flat.numel() else np.zeros((len(plain), 0), np.uint8)
+    flat = leaf.resolve_conj().resolve_neg().contiguous().reshape(len(leaf), -1)
+    return flat.view(torch.uint8).numpy() if flat.numel() else np.zeros((len(leaf), 0), np.uint8)

@@ -87,47 +87,6 @@ def refuse_own(
     Args:
         what: "loss" or "score". function: it. run: calls it for one batch, with the network that it is given.
     """
-    calls = _heard(model, function, run, weights)
-    if calls is not None and calls.own is not None:
-        raise UserError(calls_the_model(calls.own, what))
-    if calls is not None and calls.weight is not None:
-        raise UserError(
-            f"the {what} computes with the model's own {calls.weight!r}, by a variable, which has no mask: take it from its first "
-            f"argument, net.get_parameter({calls.weight!r}); if the weight without a mask is meant, detach() it."
-        )
-
-
-def refuse_another(
-    whose: str, model: nn.Module, function: Callable[..., Any], run: Callable[[nn.Module], Any], weights: Collection[str] = ()
-) -> None:
-    """Raise `UserError` for a loss or score that is given a copy of the network, and uses the network by a variable in its stead.
-
-    Where it calls both, the network itself, without a mask, is what the copy is compared with; a loss detaches it.
-
-    Args:
-        whose: names it: "the score of 'low'". function: it. run: calls it for one batch, with the copy that it is given.
-        weights: parameters of which none may have a part in its value by a variable.
-    """
-    calls = _heard(model, function, run, weights)
-    if calls is None:
-        return
-    if calls.own is not None and not calls.given:
-        called = f"the network's own {calls.own!r}" if calls.own else "the network itself"
-        raise UserError(
-            f"{whose} calls {called} by a variable, which has no mask, and not its first argument, which stands for the network under a "
-            "mask: no mask could change it; call the first argument."
-        )
-    if calls.weight is not None:
-        raise UserError(
-            f"{whose} computes with the network's own {calls.weight!r}, by a variable, which has no mask: call its first argument, or take "
-            f"the weight from it, net.get_parameter({calls.weight!r}); if the network without a mask is meant, detach() what it gives."
-        )
-
-
-def _heard(
-    model: nn.Module, function: Callable[..., Any], run: Callable[[nn.Module], Any], weights: Collection[str]
-) -> Calls | None:
-    """Return which networks a function uses; None where no variable of it leads to the network."""
     own = {id(module) for module in model.modules()} | {id(model.get_parameter(n)) for n in weights}
 
     def theirs(found: nn.Module | torch.Tensor) -> bool:
@@ -136,9 +95,16 @@ def _heard(
         return any(id(module) in own for module in found.modules())
 
     if not any(map(theirs, _reached(function, _DEPTH, set()))):
-        return None
+        return
     with undisturbed():
-        return listened(model, lambda net, _: run(net), None, weights)
+        calls = listened(model, lambda net, _: run(net), None, weights)
+    if calls is not None and calls.own is not None:
+        raise UserError(calls_the_model(calls.own, what))
+    if calls is not None and calls.weight is not None:
+        raise UserError(
+            f"the {what} computes with the model's own {calls.weight!r}, by a variable, which has no mask: take it from its first "
+            f"argument, net.get_parameter({calls.weight!r}); if the weight without a mask is meant, detach() it."
+        )
 
 
 def calls_the_model(name: str, what: str = "loss") -> str:
