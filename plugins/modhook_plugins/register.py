@@ -57,6 +57,11 @@ def modhook_analyses() -> list[Spec]:
             f"{_HERE}.analyses.class_removal:ClassRemoval",
         ),
         Spec(
+            "logit_adjustment",
+            "Whether a removed class is lost or outvoted: what it loses with a constant added to its logit",
+            f"{_HERE}.analyses.logit_adjustment:LogitAdjustment",
+        ),
+        Spec(
             "size_curve",
             "Score against size: cuts through the ranking of each stage's logits",
             f"{_HERE}.analyses.size_curve:SizeCurve",
@@ -256,6 +261,11 @@ def modhook_figures() -> list[Spec]:
             "gradient_cosine",
             "Loss gradients of early layers, with late layers masked and not",
             f"{figures}.gradient_cosine:GradientCosine",
+        ),
+        Spec(
+            "logit_adjustment",
+            "Whether a removed class is lost or outvoted: what it loses with a constant added to its logit",
+            f"{_HERE}.analyses.logit_adjustment:LogitAdjustment",
         ),
         Spec(
             "size_curve",

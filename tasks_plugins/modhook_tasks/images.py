@@ -86,10 +86,14 @@ class ImageTask(Task):
         """Return the mean cross-entropy."""
         return F.cross_entropy(net(batch["image"]), batch["label"])
 
+    def logits(self, net: Any, batch: dict[str, Any]) -> Tensor:
+        """Return each image's logits (B, C)."""
+        logits: Tensor = net(batch["image"])
+        return logits
+
     def predict(self, net: Any, batch: dict[str, Any]) -> Tensor:
         """Return each image's most likely class (B,)."""
-        likeliest: Tensor = net(batch["image"]).argmax(-1)
-        return likeliest
+        return self.logits(net, batch).argmax(-1)
 
     def score(self, net: Any, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Return `accuracy` (B,): 1 where the most likely class is right."""

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from modhook.cube import masks_from, open_cube, weights_from
+from modhook_plugins.analyses.logit_adjustment import constant
 from modhook_tasks.cifar10.base import CLASSES
 from modhook_tasks.cifar10.removal import Cifar10, Cifar10Options
 from modhook_tasks.cifar10.stability import Cifar10Stability, StabilityOptions
@@ -145,3 +146,44 @@ def test_stability_with_pairs_of_its_own_for_every_seed(tmp_path: Path) -> None:
                 assert torch.equal(later["output.bias"], first["output.bias"])
                 assert not torch.equal(later["conv1.weight"], first["conv1.weight"])
         assert classes.sel(seed=1).values.tolist() != classes.sel(seed=2).values.tolist()
+
+
+def test_logit_adjustment(tmp_path: Path) -> None:
+    """The constant by trying every one that matters, image by image; what is right with it; the margin's AUC by counting pairs."""
+    cube_at = _run(tmp_path, "cifar10", 'removed = ["cat", "ship"]', "logit_adjustment = {}")
+    task = Cifar10(Cifar10Options(source="generated", removed=("cat", "ship")))
+    task.load()
+    batch = task.prepare(task.test_set("valid"), np.random.default_rng(0), False)
+    labels = batch["label"].numpy()
+    with open_cube(cube_at) as cube:
+        found, weights = cube["logit_adjustment"].sel(seed=1), weights_from(cube, seed=1)
+        logits = {
+            stage: _network({n: w * m[n] for n, w in weights.items()}, batch["image"]).double().numpy()
+            for stage in ("control", "cat", "ship")
+            for m in [masks_from(cube, seed=1, stage=stage)]
+        }
+        assert np.isnan(found["added"].sel(stage="control"))
+    right = [(logits["control"].argmax(1) == labels)[labels == c].mean() for c in range(10)]
+    for stage in ("cat", "ship"):
+        c, x = CLASSES.index(stage), logits[stage].copy()
+        wanted = int((logits["control"].argmax(1) == c).sum())
+        x[:, c] += float(found["added"].sel(stage=stage))
+        assert (x.argmax(1) == c).sum() == wanted
+        drops = [1 - (x.argmax(1) == labels)[labels == k].mean() / right[k] if right[k] else np.nan for k in range(10)]
+        target = drops.pop(c)
+        np.testing.assert_allclose(found["target_drop"].sel(stage=stage), target)
+        np.testing.assert_allclose(found["other_drop"].sel(stage=stage), np.nanmax(drops))
+        share = max(0, np.nanmax(drops)) / target if target > 0 else np.nan
+        np.testing.assert_allclose(found["other_share"].sel(stage=stage), share)
+        for name, values in (("auc", logits[stage]), ("control_auc", logits["control"])):
+            m = [row[c] - max(v for k, v in enumerate(row) if k != c) for row in values.tolist()]
+            inside, outside = ([v for v, label in zip(m, labels, strict=True) if bool(label == c) is of] for of in (True, False))
+            pairs = [(a > b) + (a == b) / 2 for a in inside for b in outside]
+            assert float(found[name].sel(stage=stage)) == pytest.approx(np.mean(pairs))
+
+
+def test_the_constant_of_all_and_of_none() -> None:
+    """A class that the control never predicts is predicted for no image, and one that it always predicts for all."""
+    margins = np.array([3.0, -1.0, 0.5, -4.0])
+    for count in range(5):
+        assert (margins + constant(margins, count) > 0).sum() == count

@@ -33,7 +33,7 @@ from modhook.run.later import analyse
 from modhook.run.trackers import make_trackers
 
 ROOT = Path(__file__).parents[2]
-JOINING = {"random": ("draws=5",), "magnitude": (), "own_removed": ("draws=5",), "trained_on": ()}
+JOINING = {"random": ("draws=5",), "magnitude": (), "own_removed": ("draws=5",), "trained_on": (), "logit_adjustment": ()}
 """Controls that need no training, with their options."""
 FURTHER = {"addmul_overlap": ADDMUL, "kept_weights": ADDMUL}
 """Figures that no claim names, and of which studies."""

@@ -316,7 +316,8 @@ def _cube(network: Network, source: Network | None) -> str:
     hours, known = network.seconds() / 3600, network.threads()
     told = [f"{t} (seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))})" for t, seeds in known.items()]
     threads = ", ".join(told if len(known) > 1 else map(str, known)) or "not recorded"
-    time = f"networks and masks taken from {source.label}" if source else f"{hours:.1f} hours by the clock in all; threads: {threads}"
+    here = f"{hours:.1f} hours by the clock in its stages; threads: {threads}"
+    time = f"networks and masks taken from {source.label}" if source else here
     facts = (
         f"{network.label}: {network.done} seed{'s' if network.done != 1 else ''}; {time}; {versions}. "
         f"File: [{network.path.name}](cubes/{network.path.name})."

@@ -161,7 +161,7 @@ def test_every_difference_stands_in_the_row(tmp_path: Path) -> None:
     assert "none on record" in row
     assert "3 of 10 seeds; masks.steps 100 instead of 20,000" in row
     assert "**seen**" in row
-    assert "6.0 hours by the clock in all" in text  # 3 seeds x 4 stages of half an hour
+    assert "6.0 hours by the clock in its stages" in text  # 3 seeds x 4 stages of half an hour
     assert "not run: `addmul_fnn`, hidden 800x4, `addmul_fnn_big`, `addmul_fnn_huge`, `addmul_lstm`" in text
     assert f"{len([c for c in CLAIMS if 'addmul_fnn' in c.studies])} of {len(CLAIMS)} claims have been measured" in text
     late = 100 * 25 / float(network.at("overlap/kept", stage="add").sum())
@@ -180,7 +180,7 @@ def test_masks_taken_from_another_cube_are_told_once(tmp_path: Path) -> None:
     text = page([network, more], [], [])
     assert "`addmul_fnn_more`, hidden 400-400-200: the masks are those of `addmul_fnn`, hidden 400-400-200." in text
     assert text.count("| matrix | kept, control |") == 1
-    assert text.count("hours by the clock in all") == 1
+    assert text.count("hours by the clock in its stages") == 1
     assert text.count("--stages-from results/addmul_fnn.zarr --out results") == 1
 
 

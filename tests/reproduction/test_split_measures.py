@@ -62,13 +62,20 @@ def test_a_split_is_lost_only_by_a_mask_that_does_what_it_learned(learned: float
     assert "random masks" not in beside  # nothing was computed
 
 
-@pytest.mark.parametrize(("whole", "own", "why"), [(0.85, 0.85, ""), (0.4, 0.85, "all classes"), (0.85, 0.4, "worst mask")])
-def test_a_class_is_lost_only_by_masks_that_do_the_others(whole: float, own: float, why: str, tmp_path: Path) -> None:
-    """Mean and median over the classes that were removed; a control or a mask that does not work tells nothing."""
+@pytest.mark.parametrize(
+    ("whole", "own", "back", "why"),
+    [(0.85, 0.85, 0.2, ""), (0.85, 0.85, 0.9, ""), (0.4, 0.85, 0.2, "all classes"), (0.85, 0.4, 0.2, "worst mask")],
+)
+def test_a_class_is_lost_only_by_masks_that_do_the_others(whole: float, own: float, back: float, why: str, tmp_path: Path) -> None:
+    """Mean and median over the classes that were removed; a control or a mask that does not work tells nothing.
+
+    Where a constant brings most of the class back, the row says so.
+    """
     stages = ("control", "cat", "ship")
     labels = {
         "scores": {"stage": ("unmasked", *stages), "split": ("valid",)},
         "class_removal": {"stage": stages},
+        "logit_adjustment": {"stage": stages},
         "trained_on": {"stage": stages},
     }
     nan = float("nan")
@@ -77,6 +84,10 @@ def test_a_class_is_lost_only_by_masks_that_do_the_others(whole: float, own: flo
         "class_removal/target_drop": [nan, 1.0, 0.9],
         "class_removal/other_drop": [nan, 0.05, 0.03],
         "class_removal/other_share": [nan, 0.05, 0.04],
+        "logit_adjustment/target_drop": [nan, 0.1, back],
+        "logit_adjustment/other_drop": [nan, 0.02, 0.02],
+        "logit_adjustment/auc": [nan, 0.9, 0.8],
+        "logit_adjustment/control_auc": [nan, 0.95, 0.95],
         "trained_on/accuracy": [0.88, own, 0.9],
     }
     row = found(tmp_path, "cifar10_cnn", labels, numbers)
@@ -86,6 +97,10 @@ def test_a_class_is_lost_only_by_masks_that_do_the_others(whole: float, own: flo
     assert [r.verdict.word for r in (target, others)] == [UNCLEAR if why else SEEN] * 2
     assert why in target.verdict.why
     beside = {b.label: b.values for b in target.measured.beside}
+    one, other = (n for n in beside if n.startswith("without "))
+    assert [beside[n][0] for n in (one, other)] == pytest.approx([0.999, 0.899])
+    assert ("cat 9.8 %, ship 19.8 %" in target.measured.reading()) == (back == 0.2)
+    assert "takes nothing from the others" in others.measured.reading()
     assert beside["of masks without a class, on images they were learned on"] == pytest.approx([(own + 0.9) / 2 - s / 1000 for s in SEEDS])
 
 

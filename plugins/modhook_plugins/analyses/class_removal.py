@@ -29,7 +29,7 @@ class ClassRemoval(Analysis):
 
     def variables(self, task: Task) -> tuple[Variable, ...]:
         """Declare the group `class_removal`. Raises `UserError` for a task without such stages."""
-        _classes(task)
+        classes_of(task, "class_removal")
         square = ("stage", "true", "predicted")
         return (
             Variable(
@@ -76,11 +76,11 @@ class ClassRemoval(Analysis):
 
     def labels(self, task: Task, stages: Sequence[str]) -> dict[str, list[Any]]:
         """Label both axes of the confusion with the classes."""
-        return {"true": _classes(task), "predicted": _classes(task)}
+        return {"true": classes_of(task, "class_removal"), "predicted": classes_of(task, "class_removal")}
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Count every stage's confusion."""
-        classes = _classes(run.task)
+        classes = classes_of(run.task, "class_removal")
         found = np.stack([confusion(run, run.masks[s], stage=s) for s in run.stages])  # (S, C, C)
         reference = np.diagonal(found[0])  # (C,)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -114,7 +114,7 @@ def _largest(values: np.ndarray[Any, Any]) -> float:
 def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[Any, Any]:
     """Return the row-normalised confusion matrix (C, C) of the first split; a class without images has NaN."""
     task: Any = run.task
-    model, size = run.network(stage), len(_classes(task))
+    model, size = run.network(stage), len(classes_of(task, "class_removal"))
     counts = np.zeros((size, size))
     evaluated = masks.materialize(model, run.off, seed=run.labels["seed"]) if masks is not None else model
     with torch.no_grad():
@@ -126,12 +126,13 @@ def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[A
     return shares
 
 
-def _classes(task: Any) -> list[str]:
+def classes_of(task: Any, analysis: str) -> list[str]:
+    """Return the names of the classes. Raises `UserError` for a task that the analysis of this name is not for."""
     classes = list(getattr(task, "classes", ()))
     if not classes or not hasattr(task, "predict") or not set(classes) & {s.name for s in task.stages}:
         raise UserError(
-            "the analysis 'class_removal' needs a task with stages that each lack one class, such as cifar10."
+            f"the analysis {analysis!r} needs a task with stages that each lack one class, such as cifar10."
         )
     if task.stages[0].name != "control":
-        raise UserError("the analysis 'class_removal' compares with the control; set task.control = true.")
+        raise UserError(f"the analysis {analysis!r} compares with the control; set task.control = true.")
     return classes
