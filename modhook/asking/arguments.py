@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from modhook.asking.batches import Items, Store, Whole, digest_of, gather
-from modhook.asking.dependence import check_loss, check_score, hearing
+from modhook.asking.dependence import check_loss, check_score
 from modhook.asking.names import among, mapping, named, per_function
 from modhook.asking.nonsense import classes
 from modhook.asking.seen import told_of_seen
@@ -24,6 +24,7 @@ from modhook.fit.groups import batch_size
 from modhook.fit.off import kept
 from modhook.fit.usual import most_samples
 from modhook.masks.off import NOTHING, off_weights, the_same
+from modhook.network.called import hearing
 from modhook.network.held import held
 from modhook.network.owned import handed
 from modhook.network.threads import using

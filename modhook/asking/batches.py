@@ -98,12 +98,14 @@ class Whole:
 
     def cut(self, what: str, samples: int) -> Whole:
         """Return the batches cut to a multiple of `samples`, without smaller ones. Raises `UserError` if none is left."""
-        usable = [_trimmed(batch, samples) for batch in self.batches if batch_size(batch) >= samples]
+        large = [batch_size(batch) >= samples for batch in self.batches]
+        usable = [_trimmed(batch, samples) for batch in itertools.compress(self.batches, large)]
         if not usable:
             raise UserError(
                 f"{what} have fewer items than there are mask samples ({samples}); make them larger, or give samples=1."
             )
-        return attrs.evolve(self, batches=usable, size=batch_size(usable[0]))
+        prints = tuple(itertools.compress(self.prints, large))
+        return attrs.evolve(self, batches=usable, size=batch_size(usable[0]), prints=prints)
 
 
 def gather(what: str, given: Any, seed: int, most: int, samples: int = 1) -> Store:
@@ -241,16 +243,20 @@ def _leaves(batch: Any) -> tuple[list[Tensor], str]:
 
 
 def _words_beside(batch: Any) -> bool:
-    """Return whether a batch has texts or an array with one entry per item, which its tensors must not be drawn without."""
+    """Return whether a batch has a list or an array with one entry per item, which its tensors must not be drawn without."""
     items = batch_size(batch)
 
     def walk(tree: Any) -> bool:
         if isinstance(tree, np.ndarray):
             return bool(tree.ndim) and len(tree) == items
-        if isinstance(tree, list | tuple) and len(tree) == items and all(isinstance(entry, str | bytes) for entry in tree):
-            return True
         parts = None if isinstance(tree, (*ATOMS, Shared)) else _parts(tree)
-        return parts is not None and any(map(walk, parts.children))
+        if parts is None:
+            return False
+        return (isinstance(tree, list | tuple) and len(tree) == items and not tensors(tree)) or any(map(walk, parts.children))
+
+    def tensors(tree: Any) -> bool:
+        parts = None if isinstance(tree, (*ATOMS, Tensor)) else _parts(tree)
+        return isinstance(tree, Tensor | Shared) or (parts is not None and any(map(tensors, parts.children)))
 
     return walk(batch)
 

@@ -7,34 +7,13 @@ copy's stead it would give every mask the score of the whole network.
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from modhook.errors import UserError
-
-
-@contextlib.contextmanager
-def hearing(model: nn.Module) -> Iterator[list[str]]:
-    """Collect the names of the user's own network ("") and of its submodules that are called, by whatever variable."""
-    own = {id(module): name for name, module in model.named_modules()}
-    heard: list[str] = []
-
-    def hear(module: nn.Module, _: Any) -> None:
-        if id(module) in own:
-            heard.append(own[id(module)])
-
-    listening = register_module_forward_pre_hook(hear)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*global hooks on modules")  # torch.compile's
-            yield heard
-    finally:
-        listening.remove()
+from modhook.network.called import computes_with, hearing
 
 
 def check_loss(whose: str, model: nn.Module, net: nn.Module, loss: Tensor, heard: list[str]) -> None:
@@ -51,22 +30,22 @@ def check_loss(whose: str, model: nn.Module, net: nn.Module, loss: Tensor, heard
     copied = [p for p in net.parameters() if p.requires_grad]
     try:
         found = torch.autograd.grad(loss, [*copied, *own.values()], allow_unused=True, retain_graph=True)
-    except RuntimeError:  # told where it is learned from
+    except Exception:  # told where it is learned from
         return
     if all(gradient is None for gradient in found[: len(copied)]):
         raise UserError(_instead(whose, heard) if heard else f"{whose} does not depend on the network's weights; does it call `net`?")
     used = next((n for n, gradient in zip(own, found[len(copied) :], strict=True) if gradient is not None), None)
     if used is not None:
-        raise UserError(
-            f"{whose} computes with the network's own {used!r}, by a variable, which has no mask: call its first argument, or take the "
-            f"weight from it, net.get_parameter({used!r}); if the network without a mask is meant, detach() what it gives."
-        )
+        raise UserError(computes_with(used, whose))
 
 
 def check_score(
     whose: str, net: nn.Module, call: Callable[[], Mapping[str, Tensor]], found: Mapping[str, Tensor], heard: list[str]
 ) -> None:
-    """Refuse a score that is the same whatever the weights of the copy are, unless it is 0 and calls nothing of the user's own network.
+    """Refuse a score that is the same whatever the weights of the copy are.
+
+    One that is 0 is refused only where the user's own network is called, and the copy is not: it may be of a function that the
+    network does not do.
 
     Args:
         whose: names it. net: the copy. call: scores a batch with the copy. found: what it gave. heard: see `check_loss`.
@@ -74,14 +53,17 @@ def check_score(
     Raises:
         UserError: zero, negative and random weights change nothing.
     """
-    if not heard and not any(bool(values.any()) for values in found.values()):
-        return  # a function that the network does not do at all, as it would not with other weights
+    zero = not any(bool(values.any()) for values in found.values())
+    if zero and not heard:
+        return
     for change in (torch.zeros_like, torch.neg, torch.randn_like):
-        with _changed(net, change):
-            try:
+        try:
+            with _changed(net, change), hearing(net) as used:
                 now = call()
-            except Exception:
-                return  # it depends on them
+        except Exception:
+            return  # it depends on them, or cannot be tried
+        if zero and used:
+            return
         if any(not torch.equal(now[name], values) for name, values in found.items() if name in now):
             return
     if heard:

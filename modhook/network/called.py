@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Any
@@ -101,10 +102,34 @@ def refuse_own(
     if calls is not None and calls.own is not None:
         raise UserError(calls_the_model(calls.own, what))
     if calls is not None and calls.weight is not None:
-        raise UserError(
-            f"the {what} computes with the model's own {calls.weight!r}, by a variable, which has no mask: take it from its first "
-            f"argument, net.get_parameter({calls.weight!r}); if the weight without a mask is meant, detach() it."
-        )
+        raise UserError(computes_with(calls.weight, f"the {what}"))
+
+
+@contextlib.contextmanager
+def hearing(model: nn.Module) -> Iterator[list[str]]:
+    """Collect the names of a network (""), and of its submodules, that are called, by whatever variable."""
+    own = {id(module): name for name, module in model.named_modules()}
+    heard: list[str] = []
+
+    def hear(module: nn.Module, _: Any) -> None:
+        if id(module) in own:
+            heard.append(own[id(module)])
+
+    listening = register_module_forward_pre_hook(hear)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*global hooks on modules")  # torch.compile's
+            yield heard
+    finally:
+        listening.remove()
+
+
+def computes_with(weight: str, whose: str) -> str:
+    """Return one sentence on a loss ("the loss of 'low'") whose value depends on the user's own parameter of this name."""
+    return (
+        f"{whose} computes with the model's own {weight!r}, by a variable, which has no mask: call its first argument, or take the weight "
+        f"from it, net.get_parameter({weight!r}); if the network without a mask is meant, detach() what it gives."
+    )
 
 
 def calls_the_model(name: str, what: str = "loss") -> str:

@@ -47,6 +47,11 @@ def _look_at_plan(study: Study, plugins: Plugins) -> str:
             kinds = [plugins.load("tasks", p.study.task.name) for p in points(study)]
             if any(kind.load is not Task.load for kind in kinds):
                 return ""
+            for point, kind in zip(points(study), kinds, strict=True):
+                model_shapes(point.study, kind(point.study.task.options), plugins)
+        except Exception:  # a network that cannot be built here, or not without data: `run` says why
+            return ""
+        try:
             plan(prepare(study, plugins, load_tasks(study, plugins)), range(1, study.study.seeds + 1), {})
         except UserError as error:
             return str(error).rstrip(".")

@@ -263,11 +263,6 @@ def modhook_figures() -> list[Spec]:
             f"{figures}.gradient_cosine:GradientCosine",
         ),
         Spec(
-            "logit_adjustment",
-            "Whether a removed class is lost or outvoted: what it loses with a constant added to its logit",
-            f"{_HERE}.analyses.logit_adjustment:LogitAdjustment",
-        ),
-        Spec(
             "size_curve",
             "Score of cuts of many sizes, and without them, for each stage, with its own mask's size",
             f"{figures}.size_curve:SizeCurve",

@@ -96,8 +96,8 @@ def by_variable(used: nn.Sequential) -> dict[str, Callable[..., Any]]:
         ("of_class", "score", "the score of 'small' calls the network itself by a variable"),
         ("score_by_weights", "score", "the score of 'small' is the same whatever the weights of its first argument are"),
         ("loss_alone", "loss", "the loss of 'small' calls the network itself by a variable"),
-        ("submodule", "loss", "the loss of 'small' computes with the network's own '0.weight', by a variable"),
-        ("weight", "loss", "the loss of 'small' computes with the network's own '2.weight', by a variable"),
+        ("submodule", "loss", "the loss of 'small' computes with the model's own '0.weight', by a variable"),
+        ("weight", "loss", "the loss of 'small' computes with the model's own '2.weight', by a variable"),
     ],
 )
 def test_the_network_without_masks_is_refused(which: str, what: str, text: str, setting: Setting, tmp_path: Path) -> None:
@@ -125,6 +125,22 @@ def test_the_network_without_masks_beside_the_masked_one_is_not(which: str, sett
     assert all(torch.equal(p, w) for p, w in zip(net.parameters(), weights, strict=True))
 
 
+def test_a_score_of_nothing_is_no_reason(setting: Setting) -> None:
+    """A function that the network does not do scores 0 whatever the weights: it is refused only where the copy is not called at all."""
+    used, batch, net = setting.model, items(0, 8, 1), copy.deepcopy(setting.model)
+
+    def beside() -> dict[str, Tensor]:
+        return {"s": ((net(batch[0]).argmax(-1) == 9) & (used(batch[0]).argmax(-1) >= 0)).double()}
+
+    def alone() -> dict[str, Tensor]:
+        return {"s": (used(batch[0]).argmax(-1) == 9).double()}
+
+    check_score("the score", net, beside, beside(), [""])
+    with pytest.raises(UserError, match="the score calls the network itself"):
+        check_score("the score", net, alone, alone(), [""])
+    check_score("the score", net, lambda: {"s": torch.zeros(8)}, {"s": torch.zeros(8)}, [])
+
+
 def test_a_frozen_network_is_its_own_teacher(setting: Setting) -> None:
     """No gradient goes to weights that are frozen, so that nothing must be detached."""
     frozen = copy.deepcopy(setting.model).requires_grad_(False)
@@ -142,7 +158,10 @@ def test_texts_stay_with_their_labels(setting: Setting) -> None:
     batch = {"text": [f"item {i}" for i in range(8)], "x": x, "y": y}
     assert isinstance(gather("batches", [batch], 0, 9), Whole)
     assert isinstance(gather("batches", [{**batch, "text": np.arange(8)}], 0, 9), Whole)
-    assert isinstance(gather("batches", [{**batch, "text": "which?"}], 0, 9), Items)
+    for each in ([0.5] * 8, [["a", "b"]] * 8, [{"id": 0}] * 8, ["a", None] * 4):
+        assert isinstance(gather("batches", [{**batch, "text": each}], 0, 9), Whole)
+    for once in ("which?", ["a", "b"], [x, y], [modhook.shared(x)] * 8):
+        assert isinstance(gather("batches", [{**batch, "text": once}], 0, 9), Items)
     others = {**batch, "text": [f"other {i}" for i in range(8)]}
     assert seen(gather("batches", [batch], 0, 9), gather("tests", [others], 0, 9)) == 0
     asked = [{**batch, "text": word} for word in ("red?", "blue?")]
@@ -172,3 +191,4 @@ def test_items_are_counted_one_by_one() -> None:
     assert seen(learned, padded) == 0
     turned = gather("padded", [(x[4:8], y[4:8]), (x[:4, :3], y[:4]), (x[:4, :2], y[:4])], 0, 9)
     assert seen(padded, turned) == 2  # of three batches
+    assert seen(gather("padded", [(x[4:8], y[4:8]), (x[:1, :3], y[:1])], 0, 9, 4), gather("tests", [(x[:1, :3], y[:1])], 0, 9)) == 0

@@ -89,7 +89,8 @@ def spared(network: Network, _: Sequence[Network]) -> Measured:
     beside = [
         *_each_class(network, "other_share"),
         Beside("largest loss of another class", _over_classes(network, "class_removal/other_drop", np.nanmean)),
-        Beside("with the constant", _over_classes(network, "logit_adjustment/other_drop", np.nanmean)),
+        Beside("that with the constant", _over_classes(network, "logit_adjustment/other_drop", np.nanmean)),
+        Beside("over that of the removed one, with the constant", _over_classes(network, "logit_adjustment/other_share", np.nanmedian)),
         *_images(network),
     ]
 
