@@ -146,7 +146,7 @@ def gather(what: str, given: Any, seed: int, most: int, samples: int = 1) -> Sto
         raise UserError(f"{what} are empty: no batch has an item.")
     parts = [_leaves(batch) for batch in found]
     shapes = {tuple((leaf.dtype, leaf.shape[1:]) for leaf in leaves) for leaves, _ in parts}
-    if len(shapes) == 1 and len({rest for _, rest in parts}) == 1 and not any(map(_words_beside, found)):
+    if len(shapes) == 1 and len({rest for _, rest in parts}) == 1 and not any(map(_entries_beside, found)):
         leaves = [torch.cat(columns) for columns in zip(*(leaves for leaves, _ in parts), strict=True)]
         print_ = _digest([*leaves, parts[0][1]])
         return Items(found[0], leaves, kinds[0], batch_size(found[0]), print_, parts[0][1])
@@ -242,7 +242,7 @@ def _leaves(batch: Any) -> tuple[list[Tensor], str]:
     return leaves, "\x1f".join(words)
 
 
-def _words_beside(batch: Any) -> bool:
+def _entries_beside(batch: Any) -> bool:
     """Return whether a batch has a list or an array with one entry per item, which its tensors must not be drawn without."""
     items = batch_size(batch)
 

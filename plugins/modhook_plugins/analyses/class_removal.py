@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from modhook import Analysis, Masks, Task, UserError, Variable
 
@@ -90,8 +91,8 @@ class ClassRemoval(Analysis):
         for i, stage in enumerate(run.stages):
             if stage in classes:
                 c = classes.index(stage)
-                target[i], other[i] = drop[i, c], _largest(np.delete(drop[i], c))
-                target_points[i], other_points[i] = lost[i, c], np.maximum(_largest(np.delete(lost[i], c)), 0)
+                target[i], other[i] = drop[i, c], largest(np.delete(drop[i], c))
+                target_points[i], other_points[i] = lost[i, c], np.maximum(largest(np.delete(lost[i], c)), 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(target > 0, np.maximum(other, 0) / target, np.nan)
         return {
@@ -106,7 +107,7 @@ class ClassRemoval(Analysis):
         }
 
 
-def _largest(values: np.ndarray[Any, Any]) -> float:
+def largest(values: np.ndarray[Any, Any]) -> float:
     """Return the largest number that is known; NaN without any."""
     return float("nan") if np.isnan(values).all() else float(np.nanmax(values))
 
@@ -114,9 +115,8 @@ def _largest(values: np.ndarray[Any, Any]) -> float:
 def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[Any, Any]:
     """Return the row-normalised confusion matrix (C, C) of the first split; a class without images has NaN."""
     task: Any = run.task
-    model, size = run.network(stage), len(classes_of(task, "class_removal"))
+    evaluated, size = masked(run, masks, stage), len(classes_of(task, "class_removal"))
     counts = np.zeros((size, size))
-    evaluated = masks.materialize(model, run.off, seed=run.labels["seed"]) if masks is not None else model
     with torch.no_grad():
         for batch in run.batches(task.splits[0]):
             pairs = batch["label"] * size + task.predict(evaluated, batch)  # (B,)
@@ -124,6 +124,12 @@ def confusion(run: FinishedRun, masks: Masks | None, stage: str) -> np.ndarray[A
     with np.errstate(divide="ignore", invalid="ignore"):
         shares: np.ndarray[Any, Any] = counts / counts.sum(1, keepdims=True)
     return shares
+
+
+def masked(run: FinishedRun, masks: Masks | None, stage: str) -> nn.Module:
+    """Return a stage's network under masks, or without any."""
+    network = run.network(stage)
+    return network if masks is None else masks.materialize(network, run.off, seed=run.labels["seed"])
 
 
 def classes_of(task: Any, analysis: str) -> list[str]:

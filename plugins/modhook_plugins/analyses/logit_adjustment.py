@@ -15,12 +15,20 @@ import torch
 from numpy.typing import NDArray
 
 from modhook import Analysis, Task, UserError, Variable
-from modhook_plugins.analyses.class_removal import classes_of
+from modhook_plugins.analyses.class_removal import classes_of, largest, masked
 
 if TYPE_CHECKING:
     from modhook import FinishedRun
 
 _NUMBER = {"table": "number"}
+_TOLD = {
+    "added": "constant on the removed class' logit with which it is predicted as often as under the control's mask",
+    "target_drop": "relative loss of the removed class' accuracy with it, against the control",
+    "other_drop": "largest relative loss of another class' accuracy with it, against the control",
+    "other_share": "largest other / target with it; NaN where the target loses nothing",
+    "auc": "how often an image of the class has a larger margin (its logit minus the largest other) than one of another class",
+    "control_auc": "the same under the control's mask",
+}
 Floats = NDArray[np.float64]
 
 
@@ -33,21 +41,12 @@ class LogitAdjustment(Analysis):
     def variables(self, task: Task) -> tuple[Variable, ...]:
         """Declare the group `logit_adjustment`. Raises `UserError` for a task without logits or such stages."""
         _check(task)
-        told = {
-            "added": "constant on the removed class' logit with which it is predicted as often as under the control's mask",
-            "target_drop": "relative loss of the removed class' accuracy with it, against the control",
-            "other_drop": "largest relative loss of another class' accuracy with it, against the control",
-            "other_share": "largest other / target with it; NaN where the target loses nothing",
-            "auc": "how often an image of the class has a larger margin (its logit minus the largest other) than one of another class",
-            "control_auc": "the same under the control's mask",
-        }
-        return tuple(Variable(f"logit_adjustment/{name}", ("stage",), "float64", words, attrs=_NUMBER) for name, words in told.items())
+        return tuple(Variable(f"logit_adjustment/{name}", ("stage",), "float64", words, attrs=_NUMBER) for name, words in _TOLD.items())
 
     def compute(self, run: FinishedRun) -> dict[str, Any]:
         """Choose each constant, and count what is right with it."""
         classes = classes_of(run.task, "logit_adjustment")
-        names = ("added", "target_drop", "other_drop", "other_share", "auc", "control_auc")
-        found = {name: np.full(len(run.stages), np.nan) for name in names}
+        found = {name: np.full(len(run.stages), np.nan) for name in _TOLD}
         whole, labels = _logits(run, "control")
         before = _right(whole.argmax(1), labels, len(classes))  # (C,)
         for i, stage in enumerate(run.stages):
@@ -60,8 +59,7 @@ class LogitAdjustment(Analysis):
             logits[:, c] += added
             with np.errstate(divide="ignore", invalid="ignore"):
                 drop = 1 - _right(logits.argmax(1), labels, len(classes)) / before  # (C,)
-            others = np.delete(drop, c)
-            other = float("nan") if np.isnan(others).all() else float(np.nanmax(others))
+            other = largest(np.delete(drop, c))
             found["added"][i], found["target_drop"][i], found["other_drop"][i] = added, drop[c], other
             if drop[c] > 0:
                 found["other_share"][i] = max(other, 0.0) / drop[c]
@@ -86,10 +84,9 @@ def constant(margins: Floats, count: int) -> float:
 def _logits(run: FinishedRun, stage: str) -> tuple[Floats, NDArray[np.int64]]:
     """Return the logits (N, C) of the first split under a stage's mask, and the labels (N,)."""
     task: Any = run.task
-    network, masks = run.network(stage), run.masks[stage]
-    masked = masks.materialize(network, run.off, seed=run.labels["seed"]) if masks is not None else network
+    network = masked(run, run.masks[stage], stage)
     with torch.no_grad():
-        found = [(task.logits(masked, b).double().cpu(), b["label"].cpu()) for b in run.batches(task.splits[0])]
+        found = [(task.logits(network, b).double().cpu(), b["label"].cpu()) for b in run.batches(task.splits[0])]
     logits, labels = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
     return logits, labels
 
