@@ -6,6 +6,7 @@ Every rank does the same work, but each runs its own part of the K mask samples;
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import time
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ def joined(several: bool, device: str, executor: str) -> Iterator[None]:
         raise UserError("masks.executor = 'fastest' measures, and ranks could measure differently; use 'auto'.")
     if kind == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # Its functions have the default group of the moment of import as their default. torch imports it late, and so they would keep the group
+    # beyond its destruction: a thread of gloo that drops a tensor while the interpreter ends aborts the rank.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         yield

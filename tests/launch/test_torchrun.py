@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from warm import Process
 
 from modhook.cube import open_cube
@@ -60,6 +61,31 @@ def test_a_failure_on_one_rank_is_the_runs_reason(four: Path, start: Start, tmp_
     assert "1 stages computed" in out
     assert "Failed" not in silent
     assert quiet == ""
+
+
+ENDED = """
+import gc, torch
+from pathlib import Path
+from torch import distributed as dist
+from modhook.launch.ranks import joined
+
+with joined(True, "cpu", "auto"):
+    import torch.distributed.nn.functional  # as torch does by itself at some functions' first call
+    dist.all_reduce(torch.ones(3))
+    named = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    assert any("gloo" in name for name in named), named
+gc.collect()
+print([name for task in Path("/proc/self/task").iterdir() if "gloo" in (name := (task / "comm").read_text().strip())])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads the names of threads where Linux has them")
+def test_no_thread_of_the_group_outlives_it() -> None:
+    """A rank leaves its group's threads before its interpreter ends, even where torch imports what keeps the group; they could abort it."""
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **alone}
+    done = subprocess.run([sys.executable, "-c", ENDED], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
 def test_other_stages_and_controls_go_on_after_a_failure(four: Path, start: Start, tmp_path: Path) -> None:
