@@ -36,6 +36,8 @@ _Within = Annotated[float, Ge(0), Lt(1)]
 _Density = Annotated[float, Gt(0), Le(1)]
 
 
+@torch.inference_mode(False)  # it learns, whatever the caller has switched off
+@torch.enable_grad()
 def ask(
     model: nn.Module,
     functions: Mapping[str, Any],

@@ -267,6 +267,16 @@ def test_batches_of_several_lengths_stay_whole(setting: Setting) -> None:
     assert got["f"] == pytest.approx(float(masked.mean()), abs=1e-12)
 
 
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_it_asks_alike_where_gradients_are_switched_off(setting: Setting, answer: Answer, without: Any) -> None:
+    """Called where the caller has switched gradients off, it learns the same masks, and the switch is as it was."""
+    with without():
+        found = modhook.ask(setting.model, setting.functions, **setting.arguments(seeds=1))
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == (False, without is torch.inference_mode)
+    for name in setting.functions:
+        assert found.masks[name, 1] == answer.masks[name, 1]
+
+
 def test_loss_score_and_structure_of_each_function(setting: Setting) -> None:
     """Functions may have their own loss and score, and then batches of another structure; scores may be several."""
     dicts, held = ([{"x": x, "y": y} for x, y in batches(1, 96, seed)] for seed in (0, 1))
