@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 from claim_measures import LEARNED, Beside, Measured, known, mean, percent, told, worst
 from cubes_of_studies import Network, Values
+from shared_weights import expected_shared, matrix
+
+import modhook
+from modhook.errors import CubeError
 
 OF_IMAGES = 0.7
 """Accuracy from where on a mask counts as one that does its task of CIFAR-10, whose networks reach less than others."""
@@ -164,18 +168,38 @@ def _reused(network: Network, last: bool) -> Measured:
     second = found.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
     in_use = used.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
     which = np.argmax(np.nan_to_num(second), axis=0)
-    by_chance = in_use[which, np.arange(len(which))]
+    by_chance, per_neuron = (x[which, np.arange(len(which))] for x in (in_use, _by_neuron(network, chosen)))
     beside = [Beside("in use by then (what random masks would reuse)", by_chance)]
+    beside += [Beside("what masks would reuse, given how much of each neuron is kept", per_neuron)]
+    if not last:
+        beside += [Beside(f"in `{name}`", values) for name, values in zip(chosen, second, strict=True)]
     tasks = [network.at("scores/accuracy", stage=s, split=t) for s, t in zip(network.stages, _tasks(network), strict=False)][:2]
     beside += [Beside(f"accuracy of the {n} task", values) for n, values in zip(("first", "second"), tasks, strict=True)]
     values = second.max(axis=0)
 
     def reading() -> str:
-        if not last or mean(by_chance) < mean(values) + 0.05:
-            return ""
-        return "Masks drawn evenly would reuse more: so much of the layer is in use by then."
+        if mean(by_chance) >= mean(values) + 0.05:
+            return "Masks drawn evenly would reuse more: so much of the layer is in use by then."
+        others = (("drawn evenly", by_chance), ("that keep as many weights of each neuron's inputs and outputs", per_neuron))
+        times = [f"{mean(values) / mean(c):.1f} times what masks {name} would" for name, c in others if mean(c) > 0]
+        return f"Reused is {', and '.join(times)}." if times else ""
 
-    return Measured(values, beside, known([("both tasks under their masks", worst(tasks, True), LEARNED)]), reading)
+    learning = known([("both tasks under their masks", worst(tasks, True), LEARNED)])
+    return Measured(values, [b for b in beside if b.known], learning, reading)
+
+
+def _by_neuron(network: Network, parameters: Sequence[str]) -> Values:
+    """Return (parameters, seeds) which share of the second mask random masks would reuse that keep as many weights of each neuron."""
+    found = np.full((len(parameters), network.cube.sizes["seed"]), np.nan)
+    for at, seed in enumerate(network.cube["seed"].values.tolist()):
+        try:
+            first, second = (modhook.masks_from(network.cube, seed, stage, **network.point) for stage in network.stages[:2])
+        except CubeError:  # a seed that is not done, a cube without masks
+            continue
+        for row, name in zip(found, parameters, strict=True):
+            shared = expected_shared(matrix(first[name]), matrix(second[name]))
+            row[at] = shared / float(second[name].sum()) if second[name].any() else np.nan
+    return found
 
 
 def _tasks(network: Network) -> list[str]:

@@ -124,7 +124,8 @@ def test_reuse_beside_what_is_in_use(used: float, second: float, tmp_path: Path)
     assert little.measured.values == pytest.approx([0.25 - s / 1000 for s in SEEDS])
     assert last.measured.values == pytest.approx([0.9 - s / 1000 for s in SEEDS])
     assert {b.label: b.values[0] for b in little.measured.beside}["in use by then (what random masks would reuse)"] == pytest.approx(0.299)
-    assert bool(last.measured.reading()) == (used > 0.9)
+    assert last.measured.reading().startswith("Masks drawn evenly would reuse more" if used > 0.9 else "Reused is 4.5 times")
+    assert {b.label: b.values[0] for b in little.measured.beside}["in `layer1.weight`"] == pytest.approx(0.019)
     assert [r.verdict.word for r in (little, last)] == [SEEN if second > 0.9 else UNCLEAR] * 2
 
 
