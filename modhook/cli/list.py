@@ -15,19 +15,18 @@ from modhook.plugin.manager import KINDS, plugins
 
 @click.command("list")
 @click.argument("kind", required=False, type=click.Choice([*KINDS, "studies"]))
-@click.option("--broken", is_flag=True, help="List instead what could not be loaded, each with one sentence why; loads everything.")
+@click.option("--broken", is_flag=True, help="List instead what cannot be loaded, and why (loads everything); exit code 1 if there is any.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: an object by kind, or one array if KIND is given.")
-def list_command(kind: str | None, broken: bool, as_json: bool) -> None:
+def list_command(kind: str | None, broken: bool, as_json: bool) -> int:
     """List what the installed plugins bring: tasks, models, analyses, figures, samplers, protocols, trackers.
 
     With `studies`: the studies that come with modhook, which `modhook run` and `modhook check` find by their names.
     """
     if broken:
-        _list_broken(kind, as_json)
-        return
+        return _list_broken(kind, as_json)
     if kind == "studies":
         _list_studies(as_json)
-        return
+        return 0
     installed = plugins()
     kinds = [kind] if kind else list(KINDS)
     rows = {
@@ -40,7 +39,7 @@ def list_command(kind: str | None, broken: bool, as_json: bool) -> None:
     say_skipped(installed)
     if as_json:
         click.echo(json.dumps(rows[kind] if kind else rows, indent=2))
-        return
+        return 0
     width = max((len(r["name"]) for found in rows.values() for r in found), default=0)
     for k, found in rows.items():
         click.echo(f"{k}:")
@@ -49,9 +48,11 @@ def list_command(kind: str | None, broken: bool, as_json: bool) -> None:
             click.echo(f"  {row['name']:<{width}}  {row['summary']}{origin}")
         if not found:
             click.echo("  none")
+    return 0
 
 
-def _list_broken(kind: str | None, as_json: bool) -> None:
+def _list_broken(kind: str | None, as_json: bool) -> int:
+    """Print what cannot be loaded; return 1 where there is something, for scripts and continuous integration."""
     from modhook.plugin.broken import find_broken
 
     if kind == "studies":
@@ -60,7 +61,7 @@ def _list_broken(kind: str | None, as_json: bool) -> None:
     if as_json:
         rows = [{"name": one.name, "package": one.distribution, "reason": one.reason} for one in found]
         click.echo(json.dumps(rows, indent=2))
-        return
+        return 1 if found else 0
     say("broken:")
     for one in found:
         say(f"  {one.name} [{one.distribution}]: {' '.join(one.reason.split())}")
@@ -68,6 +69,7 @@ def _list_broken(kind: str | None, as_json: bool) -> None:
             say(traceback_of(one.error), err=True)
     if not found:
         say("  none")
+    return 1 if found else 0
 
 
 def _list_studies(as_json: bool) -> None:

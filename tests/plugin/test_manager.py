@@ -297,7 +297,7 @@ WHY = {
 
 
 def test_everything_that_is_broken_is_listed(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
-    """`modhook list --broken` loads everything and says of each thing why it cannot be used, one line each; names twice, too."""
+    """`modhook list --broken` loads everything and says of each thing why it cannot be used, one line each; the exit code is 1 then."""
     import json
 
     from modhook.cli import main
@@ -307,13 +307,14 @@ def test_everything_that_is_broken_is_listed(install: Install, capsys: pytest.Ca
     with pytest.raises(SystemExit) as stop:
         main(["list", "--broken", "--json"])
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert (stop.value.code, set(rows)) == (0, {"bad_plugin", *WHY})
+    assert (stop.value.code, set(rows)) == (1, {"bad_plugin", *WHY})
     assert rows["bad_plugin"]["reason"].startswith("ValueError: math domain error (")
     for name, why in WHY.items():
         assert rows[name]["package"] == "many-plugin"
         assert why in rows[name]["reason"]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stop:
         main(["list", "figures", "--broken"])
+    assert stop.value.code == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" [")[0] for line in lines] == ["broken:", "  bad_plugin", "  figure text", "  figure short"]
     with pytest.raises(SystemExit) as stop:
