@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import split_measures
 from cubes_of_studies import networks
-from reproduce import without_folder
+from reproduce import ROOT, without_folder
 from reproduction_page import Row, rows
 from verdict_rule import SEEN, UNCLEAR
 
+import modhook
 from modhook.cube import create, pack
 from modhook.cube.plan import Plan
 from modhook.plugin.variables import Variable
@@ -125,6 +127,7 @@ def test_reuse_beside_what_is_in_use(used: float, second: float, tmp_path: Path)
     assert last.measured.values == pytest.approx([0.9 - s / 1000 for s in SEEDS])
     assert {b.label: b.values[0] for b in little.measured.beside}["in use by then (what random masks would reuse)"] == pytest.approx(0.299)
     assert last.measured.reading().startswith("Masks drawn evenly would reuse more" if used > 0.9 else "Reused is 4.5 times")
+    assert "goes on to the tenth task, by which more is in use; 3 were learned here" in last.measured.reading()
     assert {b.label: b.values[0] for b in little.measured.beside}["in `layer1.weight`"] == pytest.approx(0.019)
     assert [r.verdict.word for r in (little, last)] == [SEEN if second > 0.9 else UNCLEAR] * 2
 
@@ -148,3 +151,16 @@ def test_a_folder_of_images_is_no_path_on_the_page(tmp_path: Path) -> None:
     assert "images that have been through JPEG (mean error about 5 of 255)" in network.differences()
     assert not any("task." in told for told in network.differences())
     assert "task." not in network.commands()[0]
+
+
+def test_reuse_is_that_of_the_packed_masks() -> None:
+    """Of `transfer`, counted by hand: what the second mask keeps of the first one's weights by layer, and what is in use by then."""
+    (network,) = networks([ROOT / "docs" / "cubes" / "transfer.zip"])
+    row = {key: measure(network, []) for key, measure in (("little", split_measures.reuses_little), ("last", split_measures.reuses_last))}
+    for at, seed in enumerate(network.cube["seed"].values.tolist()):
+        first, second = (dict(modhook.masks_from(network.path, seed, stage).items()) for stage in ("control", "permutation1"))
+        names = [n for n in first if not n.endswith("bias")]
+        reused = [int((first[n] & second[n]).sum()) / int(second[n].sum()) for n in names]
+        assert row["little"].values[at] == pytest.approx(max(reused[:-1]))
+        assert row["last"].values[at] == pytest.approx(reused[-1])
+        assert row["last"].beside[0].values[at] == pytest.approx(float(first[names[-1]].double().mean()))
