@@ -191,9 +191,9 @@ CLAIMS = (
         "transfer-little",
         TRANSFER,
         "A network that learns a second permutation of the pixels reuses few of the weights that the first one needs.",
-        "reused share of the second task's mask, the layer before the last that reuses most",
+        "reused share of the second task's mask, the layer between the first and the last that reuses most",
         "transfer_sharing",
-        Rule(0.3, 0.5, high=False),
+        split_measures.LITTLE,
         split_measures.reuses_little,
     ),
     Claim(
@@ -202,7 +202,7 @@ CLAIMS = (
         "Only in the last layer it reuses many.",
         "reused share of the second task's mask in the last layer",
         "transfer_sharing",
-        Rule(0.7, 0.5),
+        split_measures.LAST,
         split_measures.reuses_last,
     ),
     Claim(
