@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from cubes_of_studies import Network, Values
 from numpy.typing import NDArray
 
 import modhook
+from modhook import Masks
 from modhook.errors import CubeError
 
 Matrix = NDArray[np.float64]
@@ -80,15 +81,21 @@ def by_neuron(network: Network, parts: Sequence[str]) -> Values:
     totals allow (maximum entropy); the IoU is the expected intersection over the expected union.
     """
     found = np.full(network.cube.sizes["seed"], np.nan)
-    for at, seed in enumerate(network.cube["seed"].values.tolist()):
-        try:
-            masks = [modhook.masks_from(network.cube, seed, stage, **network.point) for stage in pair(network)]
-        except CubeError:  # a seed that is not done
-            continue
+    for at, masks in masks_of(network, pair(network)):
         shared = sum(expected_shared(*(matrix(m[name]) for m in masks)) for name in parts)
         both = sum(float(m[name].sum()) for m in masks for name in parts)
         found[at] = shared / (both - shared) if both > shared else np.nan
     return found
+
+
+def masks_of(network: Network, stages: Sequence[str]) -> Iterator[tuple[int, list[Masks]]]:
+    """Yield the place of each seed that has masks of these stages, and the masks."""
+    for at, seed in enumerate(network.cube["seed"].values.tolist()):
+        try:
+            found = [modhook.masks_from(network.cube, seed, stage, **network.point) for stage in stages]
+        except CubeError:  # a seed that is not done, a cube without masks
+            continue
+        yield at, found
 
 
 def matrix(mask: Any) -> Matrix:

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 from claim_measures import LEARNED, Beside, Measured, known, mean, percent, told, worst
 from cubes_of_studies import Network, Values
-from shared_weights import expected_shared, matrix
+from shared_weights import expected_shared, masks_of, matrix
 from verdict_rule import Rule
-
-import modhook
-from modhook.errors import CubeError
 
 OF_IMAGES = 0.7
 """Accuracy from where on a mask counts as one that does its task of CIFAR-10, whose networks reach less than others."""
@@ -218,11 +215,7 @@ def _reused(network: Network, last: bool) -> Measured:
 def _reuse_counts(network: Network, parameters: Sequence[str]) -> tuple[Values, Values, Values]:
     """Return (parameters, seeds) how many weights the second mask keeps, and the first one, too; and what to expect given each neuron's."""
     kept, shared, expected = (np.full((len(parameters), network.cube.sizes["seed"]), np.nan) for _ in range(3))
-    for at, seed in enumerate(network.cube["seed"].values.tolist()):
-        try:
-            first, second = (modhook.masks_from(network.cube, seed, stage, **network.point) for stage in network.stages[:2])
-        except CubeError:  # a seed that is not done, a cube without masks
-            continue
+    for at, (first, second) in masks_of(network, network.stages[:2]):
         for p, name in enumerate(parameters):
             kept[p, at], shared[p, at] = float(second[name].sum()), float((first[name] & second[name]).sum())
             expected[p, at] = expected_shared(matrix(first[name]), matrix(second[name]))
