@@ -9,6 +9,7 @@ import beta_measures
 import claim_measures as measures
 import numpy as np
 import split_measures
+import transfer_measures
 from cubes_of_studies import Network
 from verdict_rule import Rule
 
@@ -193,8 +194,8 @@ CLAIMS = (
         "A network that learns a second permutation of the pixels reuses few of the weights that the first one needs.",
         "reused share of the second task's mask, the layer between the first and the last that reuses most",
         "transfer_sharing",
-        split_measures.LITTLE,
-        split_measures.reuses_little,
+        transfer_measures.LITTLE,
+        transfer_measures.reuses_little,
     ),
     Claim(
         "transfer-last",
@@ -202,8 +203,8 @@ CLAIMS = (
         "Only in the last layer it reuses many.",
         "reused share of the second task's mask in the last layer",
         "transfer_sharing",
-        split_measures.LAST,
-        split_measures.reuses_last,
+        transfer_measures.LAST,
+        transfer_measures.reuses_last,
     ),
     Claim(
         "maths-hard",

@@ -1,4 +1,4 @@
-"""What the claims about splits, classes and tasks are measured by: SCAN, CIFAR-10, permuted MNIST, mathematics."""
+"""What the claims about splits, classes and tasks are measured by: SCAN, CIFAR-10, mathematics."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ from typing import Any
 import numpy as np
 from claim_measures import LEARNED, Beside, Measured, known, mean, percent, told, worst
 from cubes_of_studies import Network, Values
-from shared_weights import expected_shared, masks_of, matrix
-from verdict_rule import Rule
 
 OF_IMAGES = 0.7
 """Accuracy from where on a mask counts as one that does its task of CIFAR-10, whose networks reach less than others."""
 
-
-LITTLE, LAST = Rule(0.3, 0.5, high=False), Rule(0.7, 0.5)
-"""Bounds of what a second permutation reuses between the first and the last layer, and in the last."""
-_SHOWN = 10
-"""Tasks of which the paper shows what they reuse: the 2nd, 4th, 6th, 8th and 10th."""
 
 # -- SCAN
 
@@ -63,7 +56,7 @@ def like_scratch(split: str) -> Callable[[Network, Sequence[Network]], Measured]
     return measure
 
 
-# -- CIFAR-10, transfer, mathematics
+# -- CIFAR-10, mathematics
 
 
 def removed(network: Network, _: Sequence[Network]) -> Measured:
@@ -160,80 +153,6 @@ def alike(network: Network, _: Sequence[Network]) -> Measured:
         nothing if x is None else np.asarray(x.mean("function", skipna=False).values) for x in (found, by_chance)
     )
     return Measured(values, [Beside("chance", expected)])
-
-
-def _reused(network: Network, last: bool) -> Measured:
-    found, used = network.array("transfer_sharing/reused"), network.array("transfer_sharing/used")
-    if found is None or used is None or found.sizes["stage"] < 2:
-        return Measured(np.full(network.cube.sizes["seed"], np.nan))
-    # The first layer is learned anew for each task, so that what is reused there are places, not weights; the paper's figure is without it.
-    weights = [str(p) for p in found["parameter"].values if not str(p).endswith("bias")][1:]
-    chosen = weights[-1:] if last else weights[:-1]
-    second = found.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
-    in_use = used.isel(stage=1).sel(parameter=chosen).transpose("parameter", "seed").values
-    which = np.argmax(np.nan_to_num(second), axis=0)
-    counts = _reuse_counts(network, chosen)
-    by_chance, kept, shared, expected = (x[which, np.arange(len(which))] for x in (in_use, *counts))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        per_neuron = expected / kept
-    beside = [Beside("in use by then (what random masks would reuse)", by_chance)]
-    beside += [Beside("what masks would reuse, given how much of each neuron is kept", per_neuron)]
-    if not last:
-        beside += [Beside(f"in `{name}`", values) for name, values in zip(chosen, second, strict=True)]
-    tasks = [network.at("scores/accuracy", stage=s, split=t) for s, t in zip(network.stages, _tasks(network), strict=False)][:2]
-    beside.append(Beside("accuracy of the first task, before the second is learned", tasks[0]))
-    after = network.at("scores/accuracy", stage=network.stages[1], split=_tasks(network)[0])
-    beside.append(Beside("after it, with the first layer learned anew", after))
-    beside.append(Beside("accuracy of the second task", tasks[1]))
-    values = second.max(axis=0)
-    bound = LAST.weakly if last else LITTLE.weakly
-
-    def reading() -> str:
-        said = []
-        if np.isfinite(kept).any():
-            done = np.isfinite(kept)
-            of_each = " and ".join(f"{n:.0f} of {of:.0f}" for n, of in zip(shared[done], kept[done], strict=True))
-            evenly, by_neuron = (" and ".join(f"{n:.2f}" for n in many[done]) for many in (by_chance * kept, expected))
-            said.append(
-                f"Seed by seed {of_each} weights are reused, biases aside; of masks drawn evenly {evenly} would be, "
-                f"of masks with as many weights of each neuron's inputs and outputs {by_neuron}."
-            )
-        if last and mean(by_chance) >= mean(values):
-            said.append("It is no more than masks drawn evenly would reuse.")
-        if last and np.nanmax(values) < bound:
-            said.append("No seed reaches the bound of *seen weakly*.")
-        if not last and mean(by_chance) <= bound:
-            said.append("Masks drawn evenly meet the bound as well, so little is in use by then.")
-        if (learned := found.sizes["stage"]) < _SHOWN:
-            said.append(f"The paper's figure goes on to the tenth task, by which more is in use; {learned} were learned here.")
-        return " ".join(said)
-
-    learning = known([("both tasks under their masks", worst(tasks, True), LEARNED)])
-    return Measured(values, [b for b in beside if b.known], learning, reading)
-
-
-def _reuse_counts(network: Network, parameters: Sequence[str]) -> tuple[Values, Values, Values]:
-    """Return (parameters, seeds) how many weights the second mask keeps, and the first one, too; and what to expect given each neuron's."""
-    kept, shared, expected = (np.full((len(parameters), network.cube.sizes["seed"]), np.nan) for _ in range(3))
-    for at, (first, second) in masks_of(network, network.stages[:2]):
-        for p, name in enumerate(parameters):
-            kept[p, at], shared[p, at] = float(second[name].sum()), float((first[name] & second[name]).sum())
-            expected[p, at] = expected_shared(matrix(first[name]), matrix(second[name]))
-    return kept, shared, expected
-
-
-def _tasks(network: Network) -> list[str]:
-    return [str(s) for s in network.cube["scores"]["split"].values]
-
-
-def reuses_little(network: Network, _: Sequence[Network]) -> Measured:
-    """The largest share that the second task's mask reuses in a layer before the last."""
-    return _reused(network, last=False)
-
-
-def reuses_last(network: Network, _: Sequence[Network]) -> Measured:
-    """The share that the second task's mask reuses in the last layer."""
-    return _reused(network, last=True)
 
 
 def easy_fails(network: Network, _: Sequence[Network]) -> Measured:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import split_measures
+import transfer_measures
 from cubes_of_studies import networks
 from reproduce import ROOT, without_folder
 from reproduction_page import Row, rows
@@ -156,7 +156,7 @@ def test_a_folder_of_images_is_no_path_on_the_page(tmp_path: Path) -> None:
 def test_reuse_is_that_of_the_packed_masks() -> None:
     """Of `transfer`, counted by hand: what the second mask keeps of the first one's weights by layer, and what is in use by then."""
     (network,) = networks([ROOT / "docs" / "cubes" / "transfer.zip"])
-    row = {key: measure(network, []) for key, measure in (("little", split_measures.reuses_little), ("last", split_measures.reuses_last))}
+    row = {"little": transfer_measures.reuses_little(network, []), "last": transfer_measures.reuses_last(network, [])}
     for at, seed in enumerate(network.cube["seed"].values.tolist()):
         first, second = (dict(modhook.masks_from(network.path, seed, stage).items()) for stage in ("control", "permutation1"))
         names = [n for n in first if not n.endswith("bias")]
