@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -18,6 +18,9 @@ from modhook.cube.place import Where
 from modhook.cube.store import open_root, open_store
 from modhook.cube.where import place_of
 from modhook.errors import CubeError, ModhookError, listing, near_miss
+
+if TYPE_CHECKING:
+    from modhook.cube.layout import Entry
 
 Run = Mapping[str, Any]
 
@@ -37,6 +40,8 @@ class Contents:
         self._root = open_root(self._store, self._place, writable=not self._read_only)
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._labels: dict[str, tuple[Label, ...]] = {}
+        self.entries: dict[str, tuple[Entry, ...]] = {}
+        """Where every tensor lies, by layout, of those that were asked for (`modhook.cube.tensors.table`)."""
         self.attrs: dict[str, Any] = dict(self._root.attrs.asdict())
         """Attributes of the root: those of the plan, `modhook_format` and `modhook_version`."""
         self.run_dims: dict[str, list[Label]] = {

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import zarr
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
 
 import modhook
 from modhook.cube.arrays import consolidate, create_coordinate
+from modhook.cube.at_once import at_once
 from modhook.cube.cube import Cube
 from modhook.cube.labels import Label
 from modhook.cube.lay_out import lay_out
 from modhook.cube.lock import writer_lock
-from modhook.cube.metadata import Draft
+from modhook.cube.metadata import ROOT, Draft
 from modhook.cube.place import Where, reason
 from modhook.cube.plan import FORMAT, Plan, with_run_variables
 from modhook.cube.resolve import Resolved, checked_attrs, checked_run_dims, resolve
 from modhook.cube.where import place_of
 from modhook.errors import CubeError, ModhookError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+    from zarr.core.buffer import Buffer
 
 
 def create(path: Where, plan: Plan) -> Cube:
@@ -35,7 +44,7 @@ def create(path: Where, plan: Plan) -> Cube:
     with writer_lock(path):
         try:
             with place.creating() as store:
-                _write(Draft(store), attributes | own, run_dims, resolved)
+                sync(_filled(store, _laid_out(attributes | own, run_dims, resolved)))
         except ModhookError:
             raise
         except Exception as error:
@@ -45,11 +54,22 @@ def create(path: Where, plan: Plan) -> Cube:
     return Cube(path)
 
 
-def _write(
-    draft: Draft, attributes: Mapping[str, object], run_dims: Mapping[str, Sequence[Label]], resolved: Resolved
-) -> None:
+def _laid_out(attributes: Mapping[str, object], run_dims: Mapping[str, Sequence[Label]], resolved: Resolved) -> dict[str, Buffer]:
+    """Return every file of the empty cube. In memory: zarr asks a store of what it is about to write many times over."""
+    files: dict[str, Buffer] = {}
+    draft = Draft(MemoryStore(files))
     root = zarr.create_group(draft, zarr_format=3, attributes=dict(attributes))
     for name, labels in run_dims.items():
         create_coordinate(root, name, labels)
     lay_out(root, resolved, run_dims)
     consolidate(draft)
+    return files
+
+
+async def _filled(store: Store, files: dict[str, Buffer]) -> None:
+    """Write all files, several at once, and the root last."""
+    root = files.pop(ROOT)
+    first, *others = files.items()
+    await store.set(*first)  # alone: it also opens the store
+    await at_once(partial(store.set, key, value) for key, value in others)
+    await store.set(ROOT, root)

@@ -76,7 +76,8 @@ class Ledger:
         """Whether this cube keeps records."""
         self._per_run = {n for n, node in self._nodes.items() if self._of_a_run(n, node)} - {VARIABLE}
         self._known: dict[Index, Record] = {}
-        self._stage_labels: list[Any] = []
+        self._labels: dict[tuple[str, int], list[Any]] = {}
+        """Labels by coordinate and file of it: what is there keeps its place."""
 
     # -- places
 
@@ -122,13 +123,13 @@ class Ledger:
         record = self.record(run, fresh)
         if record.fault:
             return record.fault
-        if not record.there:
-            done = self._done(run)
-            return self._without(run, done[0]) if done else None
-        if array == STATUS or self._is_state(array):
+        if self.marks(array):
             stage = array.rpartition("/")[2] if array != STATUS else self._stage(key)
             known = record.stages if array == STATUS else record.analyses
             return self._without(run, stage) if _number(data) == DONE and stage not in known else None
+        if not record.there:
+            done = self._done(run)
+            return self._without(run, done[0]) if done else None
         owners = record.owners(key)
         if not owners:
             return None
@@ -243,12 +244,15 @@ class Ledger:
         return str(_at(self._stages(), number, number))
 
     def _stages(self) -> list[Any]:
-        if not self._stage_labels:
-            self._stage_labels = self._coordinate("runs/stage", 0)
-        return self._stage_labels
+        return self._coordinate("runs/stage", 0)
 
     def _coordinate(self, name: str, chunk: int) -> list[Any]:
         """Return the labels in one file of a coordinate; none where it cannot be read, which its own reader says."""
+        if not self._labels.get((name, chunk)):
+            self._labels[name, chunk] = self._coordinate_read(name, chunk)
+        return self._labels[name, chunk]
+
+    def _coordinate_read(self, name: str, chunk: int) -> list[Any]:
         data, kind = self._raw(f"{name}/c/{chunk}"), self._nodes.get(name, {}).get("data_type")
         size = (self._nodes.get(name, {}).get("shape") or [0])[0]
         if data is None or not sound(data):

@@ -99,41 +99,62 @@ class Draft(WrapperStore["Store"]):
     """A store whose root document is held back until `commit`.
 
     Whatever zarr does to the root, the file itself is written once, complete and with its checksum; replacing it is the
-    moment at which a change becomes visible.
+    moment at which a change becomes visible. Metadata of other nodes are read once: zarr asks for them at every step, and whoever
+    changes them holds the writer's lock.
     """
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self._held: Buffer | None = None
+        self._nodes: dict[str, Buffer | None] = {}
+        """Metadata that were read, None where there are none."""
 
     def _with_store(self, store: Store) -> Draft:
         draft = Draft(store)
-        draft._held = self._held
+        draft._held, draft._nodes = self._held, self._nodes
         return draft
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Return the bytes of one key; the root's as they will be."""
         if key == ROOT and self._held is not None:
             return self._held
-        return await super().get(key, prototype, byte_range)
+        if not _of_node(key) or byte_range is not None:
+            return await super().get(key, prototype, byte_range)
+        if key not in self._nodes:
+            self._nodes[key] = await super().get(key, prototype)
+        return self._nodes[key]
 
     async def exists(self, key: str) -> bool:
         """Return whether a key is there."""
-        return (key == ROOT and self._held is not None) or await super().exists(key)
+        if key == ROOT and self._held is not None:
+            return True
+        return self._nodes[key] is not None if key in self._nodes else await super().exists(key)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Write one key; the root's is kept in memory."""
         if key == ROOT:
             self._held = value
         else:
+            self._nodes.pop(key, None)
             await super().set(key, value)
+            if _of_node(key):
+                self._nodes[key] = value
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write one key unless it is there."""
-        if key != ROOT:
-            await super().set_if_not_exists(key, value)
-        elif not await self.exists(key):
-            self._held = value
+        if not await self.exists(key):
+            await self.set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Delete one key."""
+        self._nodes.pop(key, None)
+        await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete everything below a prefix."""
+        for key in [k for k in self._nodes if k.startswith(f"{prefix}/")]:
+            del self._nodes[key]
+        await super().delete_dir(prefix)
 
     async def _set_many(self, values: Iterable[tuple[str, Buffer]]) -> None:
         for key, value in values:
@@ -149,6 +170,10 @@ class Draft(WrapperStore["Store"]):
         prototype = default_buffer_prototype()
         sync(self._store.set(ROOT, prototype.buffer.from_bytes(json.dumps(document, indent=2).encode())))
         self._held = None
+
+
+def _of_node(key: str) -> bool:
+    return key.endswith(f"/{ROOT}")
 
 
 def _check_names(nodes: dict[str, Any], where: str) -> None:

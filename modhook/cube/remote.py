@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Another machine may write as well: a listing is asked for anew each time.
 _OPTIONS = {"use_listings_cache": False}
+# Files of a cube are small: s3fs would ask for the size of each before it reads it, to read large ones in parts at once.
+_S3_OPTIONS = {"max_concurrency": 1}
 _READ = "cannot be read: {reason}; check the connection and your permission."
 _PACKAGES = {"s3": 'pip install "modhook[s3]"', "s3a": 'pip install "modhook[s3]"'}
 
@@ -105,7 +107,7 @@ class Remote(Place):
         from zarr.storage import FsspecStore
 
         self._reached()  # a missing package is named there
-        return FsspecStore.from_url(self._url, storage_options=dict(_OPTIONS), read_only=read_only)
+        return FsspecStore.from_url(self._url, storage_options=self._options(), read_only=read_only)
 
     @contextlib.contextmanager
     def creating(self) -> Iterator[Store]:
@@ -143,7 +145,7 @@ class Remote(Place):
 
             protocol = self._url.partition("://")[0]
             try:
-                self._filesystem = fsspec.url_to_fs(self._url, **_OPTIONS)
+                self._filesystem = fsspec.url_to_fs(self._url, **self._options())
             except ImportError as error:
                 how = _PACKAGES.get(protocol, str(error))
                 raise CubeError(f"{self} needs a package that is not installed; install it: {how}.") from error
@@ -154,6 +156,9 @@ class Remote(Place):
                     raise
                 raise CubeError(f"{self} cannot be reached: {reason(error)}.") from error
         return self._filesystem
+
+    def _options(self) -> dict[str, Any]:
+        return _OPTIONS | (_S3_OPTIONS if self._url.partition("://")[0] in ("s3", "s3a") else {})
 
     def _marker(self, path: str) -> str:
         above, _, name = path.rpartition("/")

@@ -133,12 +133,18 @@ def read_weights(cube: Cube, layout: str, run: Run, stage: str | None = None) ->
     return {e.name: found[e.name].to(getattr(torch, e.dtype)) for e in entries}
 
 
-def table(cube: Cube, layout: str) -> list[Entry]:
+def table(cube: Cube, layout: str) -> tuple[Entry, ...]:
     """Return where every tensor of a layout lies. Raises `CubeError` for an unknown layout."""
+    if layout not in cube.entries:
+        cube.entries[layout] = _table(cube, layout)
+    return cube.entries[layout]
+
+
+def _table(cube: Cube, layout: str) -> tuple[Entry, ...]:
     group = f"masks/{layout}"
     names = cube.labels(f"{group}/shape")["parameter"]
     columns = [cube.read(f"{group}/{c}", {}).tolist() for c in ("shape", "dtype", "count", "offset", "mask_offset")]
-    return [Entry(str(n), tuple(json.loads(s)), d, c, o, m) for n, s, d, c, o, m in zip(names, *columns, strict=True)]
+    return tuple(Entry(str(n), tuple(json.loads(s)), d, c, o, m) for n, s, d, c, o, m in zip(names, *columns, strict=True))
 
 
 def _written(cube: Cube, name: str, run: Run, labels: Mapping[str, str]) -> NDArray[Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import xarray as xr
+from s3fs import S3FileSystem
 from warm import Warm
 
 from modhook.cube import create, masks_from, open_cube, place_of, writer_lock
@@ -55,6 +57,26 @@ def test_a_study_in_a_bucket(
     assert (code, f"would delete {url}" in err) == (2, True)
     place_of(url).remove()
     assert s3.names("one") == set()
+
+
+def test_a_file_is_one_request(s3: Any, study: Callable[..., Path], modhook_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a file does not ask for its size first, and writing a cube's layout asks for nothing."""
+    asked: list[tuple[str, str]] = []
+    whole = S3FileSystem._call_s3
+
+    async def told(self: Any, method: str, *args: Any, **named: Any) -> Any:
+        asked.append((method, str(named.get("Key", ""))))
+        return await whole(self, method, *args, **named)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", told)
+    for finished in (False, True):
+        asked.clear()
+        assert modhook_run("run", study(1), "--out", "s3://bucket/requests")[0] == 0
+        requests = Counter(method for method, _ in asked)
+        metadata = [key for method, key in asked if method == "get_object" and key.endswith("/zarr.json")]
+        assert set(metadata) == {"requests/tiny.zarr/zarr.json"}
+        assert requests["get_object"] > 100
+        assert requests["head_object"] + requests["list_objects_v2"] < requests["get_object"] / (10 if finished else 2)
 
 
 def test_another_study_is_refused(
