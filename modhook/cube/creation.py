@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import zarr
@@ -12,7 +11,6 @@ from zarr.storage import MemoryStore
 
 import modhook
 from modhook.cube.arrays import consolidate, create_coordinate
-from modhook.cube.at_once import at_once
 from modhook.cube.cube import Cube
 from modhook.cube.labels import Label
 from modhook.cube.lay_out import lay_out
@@ -25,7 +23,6 @@ from modhook.cube.where import place_of
 from modhook.errors import CubeError, ModhookError
 
 if TYPE_CHECKING:
-    from zarr.abc.store import Store
     from zarr.core.buffer import Buffer
 
 
@@ -44,7 +41,10 @@ def create(path: Where, plan: Plan) -> Cube:
     with writer_lock(path):
         try:
             with place.creating() as store:
-                sync(_filled(store, _laid_out(attributes | own, run_dims, resolved)))
+                files = _laid_out(attributes | own, run_dims, resolved)
+                # One after the other, so that whoever interrupts this leaves nothing that is still being written.
+                for key in sorted(files, key=lambda key: key == ROOT):
+                    sync(store.set(key, files[key]))
         except ModhookError:
             raise
         except Exception as error:
@@ -64,12 +64,3 @@ def _laid_out(attributes: Mapping[str, object], run_dims: Mapping[str, Sequence[
     lay_out(root, resolved, run_dims)
     consolidate(draft)
     return files
-
-
-async def _filled(store: Store, files: dict[str, Buffer]) -> None:
-    """Write all files, several at once, and the root last."""
-    root = files.pop(ROOT)
-    first, *others = files.items()
-    await store.set(*first)  # alone: it also opens the store
-    await at_once(partial(store.set, key, value) for key, value in others)
-    await store.set(ROOT, root)

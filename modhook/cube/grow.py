@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from modhook.cube.arrays import CONFIG, chunks_of, consolidate, dim_names, dtype_of
-from modhook.cube.at_once import at_once
 from modhook.cube.labels import Label, label_array, labels_of
 from modhook.cube.lay_out import lay_out
 from modhook.cube.lock import writer_lock
@@ -62,7 +60,7 @@ def add_variables(
             if slot.variable.name in known:
                 _check_same(committed, slot, place)
         draft = Draft(store)
-        sync(_check_nodes(draft, store))
+        _check_nodes(draft, store)
         root = zarr.open_group(draft, mode="r+", zarr_format=3, use_consolidated=False)
         _bring_in_line(root, run_dims, known, {**_stages(committed), **grown}, grown)
         lay_out(root, resolved, run_dims, skip=known)
@@ -87,7 +85,7 @@ def grow_seeds(place: Place, n: int) -> None:
                 f"{place} has {len(seeds)} seeds already and cannot shrink to {n}; use another --out for fewer."
             )
         draft = Draft(store)
-        sync(_check_nodes(draft, store))
+        _check_nodes(draft, store)
         root = zarr.open_group(draft, mode="r+", zarr_format=3, use_consolidated=False)
         _bring_in_line(root, {**run_dims, "seed": tuple(range(1, n + 1))}, known, _stages(committed))
         consolidate(draft)
@@ -118,21 +116,23 @@ def seal(path: Where) -> None:
             raise CubeError(f"{place} is damaged: its metadata cannot be understood ({error}).") from error
 
 
-async def _check_nodes(draft: Draft, store: CheckedStore) -> None:
+def _check_nodes(draft: Draft, store: CheckedStore) -> None:
     """Compare every node's own metadata with the checked ones in the root, because a change lists them anew.
 
     A file that is missing or unreadable is written again. What a killed growth changed, the number of seeds or stages, may differ.
     """
     prototype = default_buffer_prototype()
-    nodes = {f"{name}/zarr.json": listed for name, listed in (nodes_of(store.document) or {}).items()}
-    files = await at_once(partial(draft.get, key, prototype) for key in nodes)
-    for (key, listed), found in zip(nodes.items(), files, strict=True):
+    for name, listed in (nodes_of(store.document) or {}).items():
+        key = f"{name}/zarr.json"
+        found = sync(draft.get(key, prototype))
         try:
             own = json.loads(found.to_bytes()) if found is not None else None
         except ValueError:
             own = None
         if own is None:
-            await draft.set(key, prototype.buffer.from_bytes(json.dumps(listed).encode()))
+            # The root lists a group as if it had nothing below it, which zarr would believe.
+            own = {k: v for k, v in listed.items() if k != "consolidated_metadata"}
+            sync(draft.set(key, prototype.buffer.from_bytes(json.dumps(own).encode())))
         elif _comparable(own) != _comparable(listed):
             raise CubeError(
                 f"{store.place} cannot be changed: the metadata in {store.place}/{key} are damaged, or were changed by "

@@ -51,6 +51,20 @@ def test_growing_seeds_keeps_all_old_values(full_cube: Cube, tmp_path: Path, fil
     np.testing.assert_array_equal(open_for_writing(path).read("scores/accuracy", run), written["accuracy"])
 
 
+@pytest.mark.parametrize("node", ["scores", "masks", "masks/layout0", "runs", "scores/accuracy", "scores/stage"])
+def test_growing_makes_lost_metadata_again(full_cube: Cube, tmp_path: Path, node: str) -> None:
+    """The own metadata of a group or an array that are missing: the grown cube is the one that it would be with them."""
+    for name in ("whole", "lost"):
+        shutil.copytree(full_cube.path, tmp_path / name)
+    (tmp_path / "lost" / node / "zarr.json").unlink()
+    for name in ("whole", "lost"):
+        open_for_writing(tmp_path / name).grow_seeds(3)
+    open_cube(tmp_path / "lost").load()
+    own = json.loads((tmp_path / "lost" / node / "zarr.json").read_text())
+    assert own == json.loads((tmp_path / "whole" / node / "zarr.json").read_text())
+    assert (tmp_path / "lost/zarr.json").read_bytes() == (tmp_path / "whole/zarr.json").read_bytes()
+
+
 def test_growing_beyond_one_chunk_of_labels(cube: Cube) -> None:
     """Thousands of seeds are labelled right as well."""
     cube.grow_seeds(1500)

@@ -1,17 +1,14 @@
-"""How a cube asks its store: metadata once per change, labels once, several files at a time."""
+"""How a cube asks its store: metadata once per change, labels once."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from zarr.core.buffer import Buffer, default_buffer_prototype
@@ -19,7 +16,6 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, MemoryStore
 
 from modhook.cube import Cube, create, read_weights
-from modhook.cube.at_once import at_once
 from modhook.cube.metadata import Draft
 from modhook.cube.place import Folder
 from modhook.errors import DamageError
@@ -130,25 +126,3 @@ def test_a_pending_stage_is_pending_where_the_record_is_lost(full_cube: Cube, tm
         Cube(path).status(run, "add")
     with pytest.raises(DamageError, match="the record of what it wrote"):
         Cube(path).read("runs/threads", run, stage="control")
-
-
-def test_all_end_and_the_first_error_is_raised() -> None:
-    """Calls run side by side up to the limit; one that fails leaves none behind."""
-    running, most, ended = [0], [0], []
-
-    async def call(number: int) -> int:
-        running[0] += 1
-        most[0] = max(most[0], running[0])
-        await asyncio.sleep(0.001 * (number % 3))
-        running[0] -= 1
-        ended.append(number)
-        if number in (4, 2):
-            raise ValueError(number)
-        return number
-
-    with zarr.config.set({"async.concurrency": 3}):
-        assert asyncio.run(at_once(partial(call, n) for n in (0, 1, 3, 5, 6, 7, 8))) == [0, 1, 3, 5, 6, 7, 8]
-        ended.clear()
-        with pytest.raises(ValueError, match="2"):
-            asyncio.run(at_once(partial(call, n) for n in range(9)))
-    assert (most[0], sorted(ended)) == (3, list(range(9)))
