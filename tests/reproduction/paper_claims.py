@@ -200,7 +200,7 @@ CLAIMS = (
     Claim(
         "transfer-last",
         TRANSFER,
-        "Only in the last layer it reuses many.",
+        "Only in the last layer the second permutation reuses many.",
         "reused share of the second task's mask in the last layer",
         "transfer_sharing",
         transfer_measures.LAST,

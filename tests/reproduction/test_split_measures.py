@@ -164,5 +164,6 @@ def test_reuse_is_that_of_the_packed_masks() -> None:
         assert row["little"].values[at] == pytest.approx(max(reused[1:-1]))
         assert row["last"].values[at] == pytest.approx(reused[-1])
         assert row["last"].beside[0].values[at] == pytest.approx(float(first[names[-1]].double().mean()))
-    assert "6 of 62 and 0 of 49 weights are reused, biases aside; of masks drawn evenly 6.01 and 4.13 would be" in row["last"].reading()
+    assert "6 of 62, 0 of 49 and 3 of 44 weights are reused, biases aside; " in row["last"].reading()
+    assert "of masks drawn evenly 6.01, 4.13 and 3.09 would be" in row["last"].reading()
     assert "No seed reaches" in row["last"].reading()

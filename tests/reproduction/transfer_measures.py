@@ -86,7 +86,8 @@ def _measured(network: Network, layers: Sequence[str], each: Sequence[Beside], s
     def reading() -> str:
         sentences = [*_counted(most), *said(most)]
         if (learned := len(network.stages)) < _SHOWN:
-            sentences.append(f"The paper's figure goes on to the tenth task, by which more is in use; {learned} were learned here.")
+            told = f"by which more is in use; {learned} were learned here, and nothing is said of later ones."
+            sentences.append(f"The paper's figure goes on to the tenth task, {told}")
         return " ".join(sentences)
 
     learning = known([("both tasks under their masks", worst([first, second], True), LEARNED)])
